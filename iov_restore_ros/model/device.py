@@ -1,0 +1,56 @@
+"""Where and in which precision a generator runs best."""
+
+import time
+
+import torch
+
+from iov_restore_ros.model.generators import Generator
+
+DEVICES = ('auto', 'cpu', 'cuda')
+
+
+def pick_device(name: str) -> torch.device:
+    """
+    Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device; ``auto`` is CUDA where it works.
+
+    Raises ``ValueError`` for another name and for a CUDA device that is not there: falling back
+    to the CPU in silence would be 50 times slower and nobody would know why.
+    """
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    if name == 'cpu':
+        return torch.device('cpu')
+    kind, _, index = name.partition(':')
+    if kind != 'cuda' or (':' in name and not index.isdigit()):
+        raise ValueError(f'unknown device {name!r}: choose auto, cpu, cuda or cuda:N')
+    if not torch.cuda.is_available():
+        raise ValueError(f'device {name!r} was asked for, but PyTorch finds no CUDA device here')
+    if int(index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'device {name!r}: this machine has {torch.cuda.device_count()}')
+    return torch.device(name)
+
+
+def fastest_dtype(generator: Generator, device: torch.device) -> torch.dtype:
+    """
+    Measure bfloat16 against float32 for ``generator`` on ``device``; return the faster.
+
+    Measured, not looked up: without AMX or tensor cores bfloat16 is several times slower, and no
+    flag says so reliably in a virtual machine. Takes a few tenths of a second. The generator is
+    left on ``device`` in channels_last.
+    """
+    generator.to(device, memory_format=torch.channels_last)
+    image = torch.rand(1, 3, 128, 128, device=device).to(memory_format=torch.channels_last)
+    seconds = {}
+    with torch.inference_mode():
+        for dtype in (torch.float32, torch.bfloat16):
+            # Autocast leaves the weights as they are, so that nothing is rounded by measuring.
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                runs = []
+                for _ in range(4):
+                    start = time.perf_counter()
+                    generator(image)
+                    if device.type == 'cuda':
+                        torch.cuda.current_stream(device).synchronize()
+                    runs.append(time.perf_counter() - start)
+            seconds[dtype] = min(runs[1:])
+    return min(seconds, key=lambda dtype: seconds[dtype])

@@ -1,0 +1,151 @@
+"""
+The generators: the article's, its preprint's, and one priced for a vehicle.
+
+All of them map a degraded image to a restored one as ``restored = image + body(image)``
+(the global skip connection of Fig. 3) and differ only in the body.
+
+Sources: B. Wei et al., "Dynamic scene deblurring and image de-raining based on generative
+adversarial networks and transfer learning for Internet of vehicle", EURASIP JWCN 2021, Sec. 3.1
+and 3.3.1 (`wei2021`), and its preprint, Sec. 3.3.1 (`wei2021_preprint`).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LEAKY_SLOPE = 0.2  # the paper names LeakyReLU but no slope
+SIZE_MULTIPLE = 4  # every body works on a map of a quarter of the height and width
+
+
+class ResidualBlock(nn.Module):
+    """
+    Compute ``x + conv(act(conv(dropout(act(conv(x))))))``, act being LeakyReLU (Sec. 3.1, Fig. 2).
+
+    Three 3x3 convolutions of ``channels`` channels, no normalisation.
+    """
+
+    def __init__(self, channels: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.LeakyReLU(LEAKY_SLOPE),
+            nn.Dropout(dropout),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.LeakyReLU(LEAKY_SLOPE),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x channels x H x W to the same shape."""
+        return x + self.layers(x)
+
+
+def conv_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    """Return the layers of CxSy-k: a ``kernel`` x ``kernel`` convolution, then ReLU."""
+    return [nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.ReLU()]
+
+
+def upsample_conv_relu(inputs: int, outputs: int) -> list[nn.Module]:
+    """Return the layers of UC3-k: nearest upsampling by 2, a 3x3 convolution, ReLU."""
+    return [nn.Upsample(scale_factor=2, mode='nearest'), *conv_relu(inputs, outputs, 3)]
+
+
+def transposed_conv_relu(inputs: int, outputs: int) -> list[nn.Module]:
+    """Return the preprint's upsampling: a 3x3 transposed convolution of stride 2, ReLU."""
+    return [nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1), nn.ReLU()]
+
+
+def wei2021_body() -> nn.Sequential:
+    """C7S1-64, C3S2-128, C3S2-256, RB256x10, UC3-128, UC3-64, C7S1-3 with tanh (Sec. 3.3.1)."""
+    return nn.Sequential(
+        *conv_relu(3, 64, 7),
+        *conv_relu(64, 128, 3, stride=2),
+        *conv_relu(128, 256, 3, stride=2),
+        *[ResidualBlock(256) for _ in range(10)],
+        *upsample_conv_relu(256, 128),
+        *upsample_conv_relu(128, 64),
+        nn.Conv2d(64, 3, 7, padding=3),
+        nn.Tanh(),
+    )
+
+
+def wei2021_preprint_body() -> nn.Sequential:
+    """Build the preprint's variant: six residual blocks and transposed convolutions."""
+    return nn.Sequential(
+        *conv_relu(3, 64, 7),
+        *conv_relu(64, 128, 3, stride=2),
+        *conv_relu(128, 256, 3, stride=2),
+        *[ResidualBlock(256) for _ in range(6)],
+        *transposed_conv_relu(256, 128),
+        *transposed_conv_relu(128, 64),
+        nn.Conv2d(64, 3, 7, padding=3),
+        nn.Tanh(),
+    )
+
+
+def fast_body() -> nn.Sequential:
+    """
+    Build the same idea at 1/18 of the cost: ten of the paper's blocks on 64 channels.
+
+    Pixel-unshuffle by 4 replaces the wide full-resolution layers, which carry most of the paper's
+    cost. Without dropout: 64 channels have none to spare, and nothing overfits at this size.
+    """
+    return nn.Sequential(
+        nn.PixelUnshuffle(4),
+        nn.Conv2d(48, 64, 3, padding=1),
+        *[ResidualBlock(64, dropout=0.0) for _ in range(10)],
+        nn.Conv2d(64, 48, 3, padding=1),
+        nn.PixelShuffle(4),
+    )
+
+
+PRESETS: dict[str, Callable[[], nn.Sequential]] = {
+    'wei2021': wei2021_body,
+    'wei2021_preprint': wei2021_preprint_body,
+    'fast': fast_body,
+}
+
+
+class Generator(nn.Module):
+    """A body with the global skip connection around it, for images of any size."""
+
+    def __init__(self, preset: str) -> None:
+        """
+        Build the generator ``preset`` with random weights.
+
+        Raises ``ValueError`` for a name that is not in ``PRESETS``.
+        """
+        super().__init__()
+        if preset not in PRESETS:
+            raise ValueError(f'unknown model {preset!r}: choose one of {", ".join(PRESETS)}')
+        self.preset = preset
+        self.body = PRESETS[preset]()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """
+        Restore ``image``: float32, N x 3 x H x W, RGB, 0..1, any H and W from 1 up.
+
+        Returns float32 of the same shape, not clamped (training needs the gradient outside of
+        0..1). The body runs in the data type of its weights; the skip stays in float32, which
+        keeps the rounding of bfloat16 out of everything but the correction.
+        """
+        height, width = image.shape[-2:]
+        bottom, right = -height % SIZE_MULTIPLE, -width % SIZE_MULTIPLE
+        padded = image
+        if bottom or right:
+            # Replicate, because reflection is undefined for images narrower than the padding.
+            padded = functional.pad(image, (0, right, 0, bottom), mode='replicate')
+        dtype = next(self.body.parameters()).dtype
+        correction = self.body(padded.to(dtype))[..., :height, :width]
+        return image + correction.to(torch.float32)
+
+    def start_from_identity(self) -> None:
+        """Shrink the last convolutions so that untrained weights leave an image almost alone."""
+        convolutions = [m for m in self.body if isinstance(m, nn.Conv2d)]
+        blocks = [m for m in self.body if isinstance(m, ResidualBlock)]
+        with torch.no_grad():
+            for last in [convolutions[-1], *(block.layers[-1] for block in blocks)]:
+                last.weight.mul_(0.1)
+                last.bias.zero_()

@@ -1,0 +1,90 @@
+"""Weight files: safetensors with the facts about their training in the header, never pickle."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from iov_restore_ros.model.generators import PRESETS, Generator
+
+TASKS = ('deblur', 'derain')
+
+
+class WeightsError(Exception):
+    """A weight file that cannot be used; the message names the file and says what is wrong."""
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weight file says of itself. All values are text, as safetensors wants them."""
+
+    preset: str
+    task: str
+    trained_on: str = ''
+    command: str = ''
+    commit: str = ''
+    metrics: str = ''
+
+
+def save_weights(path: Path, generator: Generator, info: WeightsInfo) -> None:
+    """Write ``generator``'s weights as float32 with ``info`` in the header, atomically."""
+    tensors = {
+        name: tensor.detach().float().cpu().contiguous()
+        for name, tensor in generator.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + '.part')
+    save_file(tensors, partial, metadata=asdict(info))
+    partial.replace(path)
+
+
+def load_weights(path: Path, task: str, preset: str | None = None) -> tuple[Generator, WeightsInfo]:
+    """
+    Read a generator (evaluation mode, CPU, float32) and its description from ``path``.
+
+    ``task`` and, if given, ``preset`` must be what the file says it holds. Raises
+    ``WeightsError``, one sentence, when anything is not as expected.
+    """
+    if not path.is_file():
+        raise WeightsError(f'{path}: there is no such weight file')
+    try:
+        with safe_open(path, framework='pt') as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f'{path}: not a readable safetensors file ({error})') from error
+
+    fields = WeightsInfo.__dataclass_fields__
+    if header.get('preset') not in PRESETS:
+        raise WeightsError(
+            f'{path}: the header names model {header.get("preset")!r}, '
+            f'known are {", ".join(PRESETS)}'
+        )
+    info = WeightsInfo(task=header.get('task', ''), **{
+        name: header.get(name, '') for name in fields if name != 'task'
+    })
+    if info.task != task:
+        raise WeightsError(f'{path}: these weights are for {info.task!r}, not for {task!r}')
+    if preset is not None and info.preset != preset:
+        raise WeightsError(f'{path}: these weights are for model {info.preset!r}, not {preset!r}')
+
+    generator = Generator(info.preset)
+    expected = generator.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    surplus = sorted(tensors.keys() - expected.keys())
+    if missing or surplus:
+        raise WeightsError(
+            f'{path}: not the layers of {info.preset!r}: '
+            f'missing {missing[:3] or "none"}, unknown {surplus[:3] or "none"}'
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise WeightsError(
+                f'{path}: {name} has shape {tuple(tensor.shape)}, '
+                f'{info.preset!r} needs {tuple(expected[name].shape)}'
+            )
+        if not tensor.isfinite().all():
+            raise WeightsError(f'{path}: {name} holds values that are not finite')
+    generator.load_state_dict(tensors)
+    return generator.eval(), info
