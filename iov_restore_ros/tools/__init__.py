@@ -1,0 +1,1 @@
+"""Offline commands, and the demo."""

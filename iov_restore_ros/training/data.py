@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
 log = logging.getLogger(__name__)
 
 
-class DataError(Exception):
+class DataError(ValueError):
     """A data folder that cannot be used; the message says what was looked for and found."""
 
 

@@ -22,19 +22,23 @@ UNTOUCHED = 0.125  # share of samples that are clean on both sides
 LIGHT = 0.125  # share of samples that are degraded only a little
 
 
-def motion_blur(sharp: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def motion_blur(
+    sharp: Tensor, rng: torch.Generator, strength: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """
     Blur as a moving camera does: the average of moved frames (Eqs. 2, 3).
 
     ``sharp`` carries ``MARGIN`` more pixels on every side than the crop wanted. Returns
     (blurred, target); the target is the frame at the middle of the exposure. Half of the samples
     are averaged in linear light (Eq. 1), half as they are, which is how GOPRO's `blur` was made.
-    In a third of the samples a region moves on a path of its own.
+    In a third of the samples a region moves on a path of its own. ``strength`` (N values from 0,
+    untouched, to 1) is drawn as training wants it unless given.
     """
     count, _, height, width = sharp.shape
     size = (height - 2 * MARGIN, width - 2 * MARGIN)
     target = sharp[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
-    strength = _strength(count, rng, light=0.08)
+    if strength is None:
+        strength = _strength(count, rng, light=0.08)
     gamma = torch.where(_uniform(count, rng) < 0.5, GAMMA, 1.0).view(-1, 1, 1, 1).to(sharp.device)
 
     light = sharp.clamp(0, 1).pow(gamma)
@@ -50,14 +54,18 @@ def motion_blur(sharp: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     return _sensor_noise(blurred, strength, rng), target
 
 
-def rain(sharp: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def rain(
+    sharp: Tensor, rng: torch.Generator, strength: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """
     Add rain: drops on the lens, mist, and streaks W by Y = X + W (Eq. 8).
 
     Returns (rainy, target), both of the shape of ``sharp``; the target is ``sharp`` itself.
+    ``strength`` as for ``motion_blur``.
     """
     count, _, height, width = sharp.shape
-    strength = _strength(count, rng, light=0.15)
+    if strength is None:
+        strength = _strength(count, rng, light=0.15)
     on = strength.view(-1, 1, 1, 1).to(sharp.device)
     rainy = _drops_on_lens(sharp, on, rng)
     rainy = _mist(rainy, on, rng)

@@ -31,6 +31,7 @@ from iov_restore_ros.training.degradations import DEGRADATIONS, MARGIN
 from iov_restore_ros.training.metrics import psnr
 
 WARM_UP = 200  # steps
+MAX_GRADIENT = 0.1  # norm; rare steep batches otherwise end a run at this learning rate
 
 
 @dataclass
@@ -111,7 +112,7 @@ class Trainer:
         loss = charbonnier(restored, target)
         self.optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.generator.parameters(), MAX_GRADIENT)
         self.optimiser.step()
         self.average.update_parameters(self.generator)
         self.step += 1

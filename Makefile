@@ -1,0 +1,34 @@
+# make demo                      restored pictures from a real node, in demo/report.html
+# make demo SOURCE=clip.mp4      the same with your own video, or a camera (SOURCE=0)
+# make test                      lint, types, architecture, unit and node tests
+# make test ROS_DISTRO=jazzy     the same on ROS 2 Jazzy
+
+ROS_DISTRO ?= kilted
+PYTHON ?= python3
+VENV := .venv$(if $(filter-out kilted,$(ROS_DISTRO)),-$(ROS_DISTRO))
+BIN := $(VENV)/bin
+# A workspace that happens to be sourced must not get mixed in.
+CLEAN := env -u PYTHONPATH -u AMENT_PREFIX_PATH
+# Without an NVIDIA GPU the small build of PyTorch will do (the default brings gigabytes of CUDA).
+TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--extra-index-url https://download.pytorch.org/whl/cpu)
+
+.PHONY: demo test clean
+
+demo: $(VENV)/installed
+	$(CLEAN) FASTDDS_DEFAULT_PROFILES_FILE=$(CURDIR)/config/fastdds_large_images.xml \
+	  $(BIN)/python -m iov_restore_ros.tools.demo --output demo $(if $(SOURCE),--source '$(SOURCE)')
+
+test: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(CLEAN) $(BIN)/python -m pytest
+
+$(VENV)/installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --retries 1 -c constraints.txt $(TORCH_INDEX) torch
+	$(BIN)/pip install -c constraints.txt -e '.[$(ROS_DISTRO),test]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-jazzy demo build install log *.egg-info

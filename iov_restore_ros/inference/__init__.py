@@ -1,0 +1,10 @@
+"""How a generator is run: on which device, in which precision, in which batches."""
+
+from iov_restore_ros.inference.restorer import (
+    PRECISIONS,
+    Restorer,
+    RestoreError,
+    shipped_weights,
+)
+
+__all__ = ['PRECISIONS', 'RestoreError', 'Restorer', 'shipped_weights']

@@ -1,0 +1,1 @@
+"""Where a generator is used: the ROS 2 node."""

@@ -1,0 +1,86 @@
+"""The node's parameters in one table: what they are, may be, and when they may change."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.validate_topic_name import validate_topic_name
+
+from iov_restore_ros.inference import PRECISIONS
+from iov_restore_ros.model import PRESETS
+from iov_restore_ros.node.mode_policy import MODES, WEATHERS
+
+
+@dataclass(frozen=True)
+class NodeParameter:
+    """One parameter. ``dynamic`` ones may change at any time, the others until `configure`."""
+
+    name: str
+    default: Any
+    description: str
+    dynamic: bool = False
+    choices: tuple[str, ...] | None = None
+    minimum: float | None = None
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return what `ros2 param describe` shows."""
+        return ParameterDescriptor(
+            description=self.description,
+            additional_constraints=f'one of {", ".join(self.choices)}' if self.choices else '',
+            # A whole number is a good speed: `ros2 param set /restore vehicle_speed 20`.
+            dynamic_typing=isinstance(self.default, float),
+        )
+
+    def problem(self, value: Any) -> str | None:
+        """Return why ``value`` (of the parameter's ROS type) cannot be taken, or None."""
+        if self.choices and value not in self.choices:
+            return f'{self.name} is {value!r}, but must be one of {", ".join(self.choices)}'
+        if isinstance(self.default, float):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+                return f'{self.name} is {value!r}, but must be a finite number'
+            if self.minimum is not None and value < self.minimum:
+                return f'{self.name} is {value}, but must be at least {self.minimum}'
+        if self.name == 'cameras':
+            return _camera_names_problem(list(value))
+        return None
+
+
+def _camera_names_problem(names: list[str]) -> str | None:
+    if not names:
+        return 'cameras is empty, but at least one camera is needed'
+    if len(set(names)) < len(names):
+        return f'cameras names one camera twice: {names}'
+    for name in names:
+        try:
+            validate_topic_name(f'{name}/image_raw')
+        except InvalidTopicNameException as error:
+            return f'cameras holds {name!r}, which cannot be part of a topic name: {error}'
+    return None
+
+
+PARAMETERS = {
+    parameter.name: parameter
+    for parameter in (
+        NodeParameter('cameras', ['camera'], 'names of the cameras; each is a topic namespace'),
+        NodeParameter('mode', 'auto', 'what is done to the frames', True, MODES),
+        NodeParameter('weather', 'clear', 'the weather, for mode auto', True, WEATHERS),
+        NodeParameter('vehicle_speed', 0.0, 'the speed in m/s, for mode auto', True),
+        NodeParameter(
+            'deblur_min_speed', 5.0, 'speed in m/s from which mode auto deblurs', True, minimum=0.0
+        ),
+        NodeParameter(
+            'on_error', 'passthrough', 'a frame that cannot be restored goes out as it is or not',
+            True, ('passthrough', 'drop'),
+        ),
+        NodeParameter('model', 'fast', 'the generator', choices=tuple(PRESETS)),
+        NodeParameter('deblur_weights', '', 'weight file (.safetensors); empty: the shipped one'),
+        NodeParameter('derain_weights', '', 'weight file (.safetensors); empty: the shipped one'),
+        NodeParameter('device', 'auto', 'auto, cpu, cuda or cuda:N'),
+        NodeParameter(
+            'precision', 'auto', 'auto measures which is faster', choices=('auto', *PRECISIONS)
+        ),
+        NodeParameter('autostart', True, 'configure and activate at the start'),
+    )
+}

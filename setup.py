@@ -1,0 +1,60 @@
+"""The ROS package iov_restore; also plain `pip install .`, without a ROS workspace."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = 'iov_restore'
+
+MESSAGES = ('sensor', 'std', 'geometry', 'diagnostic')
+
+
+def ros_wheels(rclpy, messages, lifecycle):
+    """Return the ROS 2 wheels on PyPI that the node needs; a ROS installation has its own."""
+    return [
+        f'ros-rclpy[fastrtps]=={rclpy}.*',
+        f'ros-lifecycle-msgs=={lifecycle}.*',
+        *(f'ros-{name}-msgs=={messages}.*' for name in MESSAGES),
+    ]
+
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    description="Restores blurred and rainy frames of a vehicle's cameras, as a ROS 2 node",
+    long_description=open('README.md', encoding='utf-8').read(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    maintainer='iov_restore maintainers',
+    maintainer_email='iov-restore@users.noreply.github.com',
+    packages=find_packages(include=['iov_restore_ros*']),
+    package_data={'iov_restore_ros.weights': ['*.safetensors', '*.md']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/launch', glob('launch/*.launch.py')),
+        (f'share/{NAME}/config', glob('config/*.yaml') + glob('config/*.xml')),
+        (f'share/{NAME}/config/train', glob('config/train/*.yaml')),
+    ],
+    python_requires='>=3.10',
+    install_requires=[
+        'numpy', 'omegaconf', 'opencv-python-headless', 'rich', 'safetensors', 'scikit-image',
+        'torch',
+    ],
+    extras_require={
+        'kilted': ros_wheels('9.1', '5.5', '2.3'),
+        'jazzy': ros_wheels('7.1', '5.3', '2.0'),
+        'test': ['import-linter', 'mypy', 'pytest', 'pytest-timeout', 'ruff', 'setuptools'],
+    },
+    entry_points={
+        'console_scripts': [
+            'restore_node = iov_restore_ros.node.restore_node:main',
+            'restore_files = iov_restore_ros.tools.restore_files:main',
+            'evaluate = iov_restore_ros.tools.evaluate:main',
+            'layer_table = iov_restore_ros.tools.layer_table:main',
+            'image_source = iov_restore_ros.tools.image_source:main',
+            'train = iov_restore_ros.training.train:main',
+        ],
+    },
+    zip_safe=False,
+)
