@@ -1,6 +1,7 @@
 """The ROS package iov_restore; also plain `pip install .`, without a ROS workspace."""
 
 from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -22,7 +23,7 @@ setup(
     name=NAME,
     version='0.1.0',
     description="Restores blurred and rainy frames of a vehicle's cameras, as a ROS 2 node",
-    long_description=open('README.md', encoding='utf-8').read(),
+    long_description=Path('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     maintainer='iov_restore maintainers',

@@ -2,8 +2,8 @@
 
 from iov_restore_ros.inference.restorer import (
     PRECISIONS,
-    Restorer,
     RestoreError,
+    Restorer,
     shipped_weights,
 )
 

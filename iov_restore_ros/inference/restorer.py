@@ -69,7 +69,8 @@ class Restorer:
             dtype = PRECISIONS[precision]
         self.precision = str(dtype).removeprefix('torch.')
         for generator in self._generators.values():
-            generator.to(self.device, dtype, memory_format=torch.channels_last)
+            generator.to(self.device, dtype)
+            generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # On the CPU a batch takes as long as its frames one by one, and the first waits for all.
         self.batch = CUDA_BATCH if self.device.type == 'cuda' else 1
         self._stream = torch.cuda.Stream(self.device) if self.device.type == 'cuda' else None
@@ -140,7 +141,7 @@ class Restorer:
 
 
 def _restore_pixels(pixels: Tensor, generator: Generator) -> Tensor:
-    """Map uint8 N x H x W x 3 to the same; uint8 crosses the bus, the rest happens on the device."""
+    """Map uint8 N x H x W x 3 to the same, on the device: only uint8 crosses the bus."""
     # A permuted N x H x W x 3 is channels_last as it lies; the conversion keeps that.
     image = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
     restored = generator(image)

@@ -2,7 +2,13 @@
 
 from iov_restore_ros.model.discriminator import Discriminator
 from iov_restore_ros.model.generators import PRESETS, Generator
-from iov_restore_ros.model.weights import TASKS, WeightsError, WeightsInfo, load_weights, save_weights
+from iov_restore_ros.model.weights import (
+    TASKS,
+    WeightsError,
+    WeightsInfo,
+    load_weights,
+    save_weights,
+)
 
 __all__ = [
     'PRESETS',

@@ -38,7 +38,8 @@ def fastest_dtype(generator: Generator, device: torch.device) -> torch.dtype:
     flag says so reliably in a virtual machine. Takes a few tenths of a second. The generator is
     left on ``device`` in channels_last.
     """
-    generator.to(device, memory_format=torch.channels_last)
+    generator.to(device)
+    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = torch.rand(1, 3, 128, 128, device=device).to(memory_format=torch.channels_last)
     seconds = {}
     with torch.inference_mode():

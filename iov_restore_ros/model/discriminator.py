@@ -9,7 +9,7 @@ INPUT_SIZE = 256  # pixels; the dense layers fix it
 
 class Discriminator(nn.Module):
     """
-    Judge whether an image is real (1) or restored (0): a PatchGAN with two dense layers (Sec. 3.3.2).
+    Judge whether an image is real (1) or restored (0): a PatchGAN with dense layers (Sec. 3.3.2).
 
     Table 1 (4x4 convolutions with bias, no batch normalisation; parameters per layer):
 

@@ -143,9 +143,12 @@ class Generator(nn.Module):
 
     def start_from_identity(self) -> None:
         """Shrink the last convolutions so that untrained weights leave an image almost alone."""
-        convolutions = [m for m in self.body if isinstance(m, nn.Conv2d)]
-        blocks = [m for m in self.body if isinstance(m, ResidualBlock)]
+        last = [[m for m in self.body if isinstance(m, nn.Conv2d)][-1]]
+        for block in self.body:
+            if isinstance(block, ResidualBlock):
+                last += [m for m in block.layers if isinstance(m, nn.Conv2d)][-1:]
         with torch.no_grad():
-            for last in [convolutions[-1], *(block.layers[-1] for block in blocks)]:
-                last.weight.mul_(0.1)
-                last.bias.zero_()
+            for convolution in last:
+                convolution.weight *= 0.1
+                if convolution.bias is not None:
+                    convolution.bias.zero_()

@@ -77,7 +77,7 @@ def from_rgb(restored: np.ndarray, message: Image) -> Image:
     if channels == 4:
         pixels[..., 3] = view(message)[..., 3]
     data = array('B')
-    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast('B'))
+    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
     # check_fields makes the setter keep an array('B') as it is; otherwise it copies it.
     return Image(
         check_fields=True,

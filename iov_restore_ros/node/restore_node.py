@@ -234,7 +234,8 @@ class RestoreNode(LifecycleNode):
         pictures = [to_rgb(frame.pixels, frame.message.encoding) for frame in frames]
         restored = self._restorer.restore(pictures, task)
         return [
-            from_rgb(picture, frame.message) for picture, frame in zip(restored, frames, strict=True)
+            from_rgb(pixels, frame.message)
+            for pixels, frame in zip(restored, frames, strict=True)
         ]
 
     def _publish(self, camera: Camera, frame: Frame, message: Image, outcome: Outcome) -> None:

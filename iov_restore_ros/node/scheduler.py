@@ -69,7 +69,7 @@ class FrameScheduler(Generic[Item]):
 
     def _take(self) -> list[Item]:
         """Empty up to ``batch`` full slots, in turn."""
-        taken = []
+        taken: list[Item] = []
         count = len(self._cameras)
         for camera in [self._cameras[(self._next + i) % count] for i in range(count)]:
             if camera in self._slots and len(taken) < self._batch:

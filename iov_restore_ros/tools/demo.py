@@ -23,8 +23,8 @@ import numpy as np
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType, ParameterValue
 from rclpy.node import Node
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import qos_profile_sensor_data
@@ -100,7 +100,7 @@ def process(module: str, *arguments: str, log: Path) -> Iterator[subprocess.Pope
         environment = {
             k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'
         }
-        child = subprocess.Popen(  # noqa: S603  our own module, no shell
+        child = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, env=environment
         )
         try:
@@ -152,7 +152,8 @@ class Stack(Node):
             )) for name, value in values.items()
         ])
         self.wait_for(future.done, f'setting the mode to {mode}')
-        for result in future.result().results:
+        response = future.result()
+        for result in response.results if response else []:
             if not result.successful:
                 raise RuntimeError(f'the node refused mode {mode}: {result.reason}')
 

@@ -82,7 +82,7 @@ class ImageSource(Node):
         image.header.frame_id = self._camera
         stamp = image.header.stamp
         stamp.sec, stamp.nanosec = divmod(number * self._period, 10**9)
-        image.data.frombytes(memoryview(np.ascontiguousarray(picture)).cast('B'))
+        image.data.frombytes(np.ascontiguousarray(picture).data.cast('B'))
         self._images.publish(image)
         self._infos.publish(CameraInfo(header=image.header, height=height, width=width))
 

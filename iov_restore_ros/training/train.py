@@ -74,8 +74,9 @@ class Trainer:
         self.generator = Generator(config.preset)
         self.generator.start_from_identity()
         self.dtype = fastest_dtype(self.generator, self.device)
-        average = get_ema_multi_avg_fn(config.ema)
-        self.average = AveragedModel(self.generator, multi_avg_fn=average)
+        self.average = AveragedModel(
+            self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
+        )
         self.optimiser = torch.optim.AdamW(
             self.generator.parameters(), config.learning_rate, fused=True, betas=(0.9, 0.99),
             weight_decay=1e-4,
@@ -148,7 +149,9 @@ class Trainer:
     def export(self, metrics: str) -> Path:
         """Write the averaged generator as a weight file; return its path."""
         path = self.config.output / 'weights.safetensors'
-        save_weights(path, self.average.module, WeightsInfo(
+        averaged = self.average.module
+        assert isinstance(averaged, Generator)
+        save_weights(path, averaged, WeightsInfo(
             preset=self.config.preset, task=self.config.task,
             trained_on=self.config.data.description, metrics=metrics,
             command=shlex.join(['train', *sys.argv[1:]]), commit=git_commit(),
