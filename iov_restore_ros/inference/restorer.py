@@ -115,7 +115,7 @@ class Restorer:
         """Restore frames of one size in one pass."""
         try:
             if self._stream is None:
-                pixels = torch.stack([torch.from_numpy(np.ascontiguousarray(f)) for f in frames])
+                pixels = torch.from_numpy(np.stack(frames))
                 return list(_restore_pixels(pixels, generator).numpy())
             with torch.cuda.stream(self._stream):
                 return self._run_on_cuda(frames, generator, self._stream)

@@ -11,11 +11,18 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from iov_restore_ros.node.statistics import Statistics
 
-# Depth 1: an older frame is of no use once a newer one is there.
-QOS_IN = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-# Reliable is offered so that every subscriber matches; one that asks for best effort gets that.
-QOS_OUT = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
 INFOS_KEPT = 30  # a second of frames
+
+
+# Functions, because rclpy writes qos_overrides into the profile that it is given.
+def qos_in() -> QoSProfile:
+    """Sensor data, depth 1: an older frame is of no use once a newer one is there."""
+    return QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+
+
+def qos_out() -> QoSProfile:
+    """Reliable, so that every subscriber matches; one that asks for best effort gets that."""
+    return QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
 
 
 class Camera:
@@ -32,7 +39,7 @@ class Camera:
         overridable = QoSOverridingOptions.with_default_policies()
         self._publishers = [
             node.create_lifecycle_publisher(
-                kind, f'{name}/restored/{topic}', QOS_OUT, qos_overriding_options=overridable
+                kind, f'{name}/restored/{topic}', qos_out(), qos_overriding_options=overridable
             )
             for kind, topic in ((Image, 'image_raw'), (CameraInfo, 'camera_info'))
         ]
@@ -43,8 +50,8 @@ class Camera:
         overridable = QoSOverridingOptions.with_default_policies()
         self._subscriptions = [
             self._node.create_subscription(
-                Image, f'{self.name}/image_raw', lambda message: on_image(self, message), QOS_IN,
-                qos_overriding_options=overridable,
+                Image, f'{self.name}/image_raw', lambda message: on_image(self, message),
+                qos_in(), qos_overriding_options=overridable,
             ),
             self._node.create_subscription(
                 CameraInfo, f'{self.name}/camera_info', self._on_info, qos_profile_sensor_data

@@ -35,6 +35,8 @@ class NodeParameter:
 
     def problem(self, value: Any) -> str | None:
         """Return why ``value`` (of the parameter's ROS type) cannot be taken, or None."""
+        if value is None:  # what an empty list on the command line comes to
+            return f'{self.name} has no value'
         if self.choices and value not in self.choices:
             return f'{self.name} is {value!r}, but must be one of {", ".join(self.choices)}'
         if isinstance(self.default, float):

@@ -5,7 +5,9 @@ One thread (the executor's) receives: it looks at a message, puts it into its ca
 done. One thread (the scheduler's) restores and publishes.
 """
 
+import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 
@@ -14,10 +16,12 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterException, ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from iov_restore_ros.inference import RestoreError, Restorer
@@ -40,6 +44,7 @@ DIAGNOSTICS_PERIOD = 1.0  # s
 LOG_PERIOD = 10.0  # s between two log lines about the same trouble
 BATCH_TIMEOUT = 60.0  # s that deactivate waits for the batch at hand
 EXIT_TIMEOUT = 1.0  # s that the process waits for it when told to end
+SIGNAL_PERIOD = 0.2  # s until a signal is noticed, at most
 WARM_UP_SIZE = 360, 640  # pixels
 
 
@@ -285,22 +290,27 @@ class RestoreNode(LifecycleNode):
 
 def main() -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status."""
-    rclpy.init()
+    # rclpy's own handlers shut ROS down under the executor and the frame at hand. Ours let both
+    # come to an end first, and a second signal changes nothing.
+    told_to_end = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told_to_end.set())
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = RestoreNode()
-    except (ParameterException, InvalidParameterException) as error:
-        rclpy.logging.get_logger('restore').fatal(str(error))
-        rclpy.try_shutdown()
+    except ParameterException as error:
+        get_logger('restore').fatal(str(error))
+        rclpy.shutdown()
         return 1
-    try:
-        node.autostart()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.stop_now()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    node.autostart()
+    while not told_to_end.is_set():
+        executor.spin_once(timeout_sec=SIGNAL_PERIOD)
+    node.stop_now()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
     return 0
 
 

@@ -1,0 +1,43 @@
+"""Fixtures that several test files use."""
+
+import os
+from pathlib import Path
+
+# Before rclpy is imported: nothing of a test leaves this machine, and large images stay whole.
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(
+    Path(__file__).parents[1] / 'config' / 'fastdds_large_images.xml'
+)
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage import data as photographs
+
+from iov_restore_ros.training.degradations import DEGRADATIONS, MARGIN
+
+torch.set_num_threads(min(4, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope='session')
+def photograph():
+    """A sharp photograph, uint8 H x W x 3, RGB, of a size that is no multiple of 4."""
+    picture = photographs.stereo_motorcycle()[0]
+    return cv2.resize(picture, (367, 250), interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture(scope='session')
+def degraded_pair():
+    """Return a function from a task to a (degraded, sharp) pair of photographs."""
+    def make(task):
+        sharp = torch.from_numpy(photographs.coffee()).permute(2, 0, 1)[None] / 255
+        if task == 'derain':
+            sharp = sharp[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+        rng = torch.Generator().manual_seed(5)
+        pair = DEGRADATIONS[task](sharp, rng, torch.full((1,), 0.7))
+        return [
+            np.ascontiguousarray((image[0] * 255).round().byte().permute(1, 2, 0))
+            for image in pair
+        ]
+    return make

@@ -1,0 +1,153 @@
+"""What the node tests share: a node process, and a ROS participant that feeds and watches it."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
+
+PATIENCE = 30.0  # s
+_domains = itertools.count(os.getpid() % 90)
+
+
+class Rig:
+    """A ROS domain of its own with one node under test and one participant, this object."""
+
+    def __init__(self, log: Path):
+        self.domain = str(next(_domains) % 90 + 1)
+        self.log = log
+        self.process = None
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=int(self.domain))
+        self.node = Node('test_participant', context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.images = {}
+        self.infos = {}
+        self.diagnostics = []
+        self._publishers = {}
+        self.node.create_subscription(
+            DiagnosticArray, '/diagnostics', self.diagnostics.append, 10
+        )
+
+    def launch(self, **parameters):
+        """Start the node as a process."""
+        command = [sys.executable, '-m', 'iov_restore_ros.node.restore_node', '--ros-args']
+        for name, value in parameters.items():
+            command += ['-p', f'{name}:={value}']
+        # A child must find its own way to the libraries of the ROS wheels.
+        environment = {
+            k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'
+        } | {'ROS_DOMAIN_ID': self.domain}
+        with self.log.open('w') as file:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=file, stderr=subprocess.STDOUT
+            )
+
+    def start(self, cameras=('camera',), **parameters):
+        """Start the node and, unless autostart is off, wait until it listens to all cameras."""
+        self.launch(cameras=f'[{", ".join(cameras)}]', precision='float32', **parameters)
+        for camera in cameras:
+            self.images[camera], self.infos[camera] = [], []
+            for kind, topic, messages in (
+                (Image, 'image_raw', self.images[camera]),
+                (CameraInfo, 'camera_info', self.infos[camera]),
+            ):
+                self._publishers[camera, topic] = self.node.create_publisher(
+                    kind, f'{camera}/{topic}', 10
+                )
+                self.node.create_subscription(
+                    kind, f'{camera}/restored/{topic}', messages.append, qos_profile_sensor_data
+                )
+        if parameters.get('autostart', True) is True:
+            self.wait_until_listening()
+
+    def wait_until_listening(self):
+        """Wait until the node and this participant have found each other."""
+        self.wait(lambda: all(
+            publisher.get_subscription_count() and
+            self.node.count_publishers(f'{camera}/restored/{topic}')
+            for (camera, topic), publisher in self._publishers.items()
+        ))
+        self.spin(0.3)  # the node's side of the discovery
+
+    def send(self, message, camera='camera'):
+        """Publish an Image or CameraInfo."""
+        topic = 'image_raw' if isinstance(message, Image) else 'camera_info'
+        self._publishers[camera, topic].publish(message)
+
+    def round_trip(self, message, camera='camera'):
+        """Publish an image and return what the node made of it."""
+        self.send(message, camera)
+        return self.wait(lambda: next(
+            (m for m in self.images[camera] if m.header == message.header), None
+        ))
+
+    def spin(self, seconds):
+        """Receive for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def wait(self, condition):
+        """Receive until ``condition`` gives something true, and return that."""
+        end = time.monotonic() + PATIENCE
+        while not (result := condition()):
+            assert time.monotonic() < end, f'waited in vain; the node said:\n{self.said()}'
+            self.executor.spin_once(timeout_sec=0.02)
+        return result
+
+    def call(self, kind, service, request):
+        """Call a service of the node under test and return the answer."""
+        client = self.node.create_client(kind, service)
+        self.wait(client.service_is_ready)
+        future = client.call_async(request)
+        self.wait(future.done)
+        self.node.destroy_client(client)
+        return future.result()
+
+    def set_parameters(self, **values):
+        """Set parameters through the service, each on its own; return the results."""
+        request = SetParameters.Request(parameters=[
+            Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
+        ])
+        return self.call(SetParameters, '/restore/set_parameters', request).results
+
+    def next_status(self, name):
+        """Return (level, message, values) of the next diagnostics about ``name``."""
+        self.diagnostics.clear()
+        found = self.wait(lambda: [
+            s for array in self.diagnostics for s in array.status if s.name.endswith(name)
+        ])
+        return found[0].level, found[0].message, {v.key: v.value for v in found[0].values}
+
+    def said(self):
+        """Return what the node has logged so far."""
+        return self.log.read_text()
+
+    def stop(self, how=signal.SIGINT):
+        """Signal the node; return its exit status and how long it took to end (s)."""
+        started = time.monotonic()
+        self.process.send_signal(how)
+        status = self.process.wait(20)
+        return status, time.monotonic() - started
+
+    def close(self):
+        """End everything."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)

@@ -1,0 +1,107 @@
+"""The restorer with the shipped weights on real photographs."""
+
+import numpy as np
+import pytest
+import torch
+
+from iov_restore_ros.inference import RestoreError, Restorer
+from iov_restore_ros.model import TASKS, Generator, WeightsInfo, save_weights
+from iov_restore_ros.training.metrics import features_kept, psnr
+
+
+@pytest.fixture(scope='module')
+def restorer():
+    return Restorer(device='cpu', precision='float32')
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_degraded_photograph_gets_better(restorer, degraded_pair, task):
+    degraded, sharp = degraded_pair(task)
+    [restored] = restorer.restore([degraded], task)
+    assert psnr(restored, sharp) > psnr(degraded, sharp) + 0.5
+    assert features_kept(restored, sharp) > features_kept(degraded, sharp)
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_clean_photograph_is_left_alone(restorer, photograph, task):
+    [restored] = restorer.restore([photograph], task)
+    assert psnr(restored, photograph) > 34
+
+
+def test_mixed_sizes_come_back_in_order(restorer, photograph):
+    frames = [photograph[:60, :80], photograph[:33, :51], photograph[60:120, :80], photograph[:1]]
+    kept = [frame.copy() for frame in frames]
+    together = restorer.restore(frames, 'deblur')
+    for frame, before, restored in zip(frames, kept, together, strict=True):
+        assert np.array_equal(frame, before), 'the input was changed'
+        assert restored.shape == frame.shape
+        assert restored.dtype == np.uint8
+        assert np.array_equal(restored, restorer.restore([frame], 'deblur')[0])
+
+
+def test_tasks_differ_and_can_alternate(restorer, photograph):
+    frame = photograph[:80, :80]
+    first = {task: restorer.restore([frame], task)[0] for task in TASKS}
+    assert not np.array_equal(first['deblur'], first['derain'])
+    for task in reversed(TASKS):
+        assert np.array_equal(restorer.restore([frame], task)[0], first[task])
+
+
+def test_bfloat16_is_close_to_float32(restorer, photograph):
+    half = Restorer(device='cpu', precision='bfloat16')
+    [exact], [rounded] = (r.restore([photograph], 'derain') for r in (restorer, half))
+    off = np.abs(exact.astype(int) - rounded)
+    assert (off <= 1).mean() > 0.99
+    assert off.max() <= 4
+
+
+@pytest.mark.parametrize('frame', [
+    np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
+    np.zeros((0, 4, 3), np.uint8),
+])
+def test_what_is_no_frame_is_refused(restorer, frame):
+    good = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(ValueError, match=r'frame 1 is .* wanted is uint8'):
+        restorer.restore([good, frame], 'deblur')
+
+
+def test_no_frames(restorer):
+    assert restorer.restore([], 'deblur') == []
+
+
+def test_unknown_task_and_precision(restorer):
+    with pytest.raises(ValueError, match="unknown task 'dehaze': deblur, derain are loaded"):
+        restorer.restore([], 'dehaze')
+    with pytest.raises(ValueError, match="unknown precision 'int8'"):
+        Restorer(precision='int8')
+
+
+def test_output_that_is_not_finite_is_an_error(tmp_path, photograph):
+    generator = Generator('fast')
+    for parameter in generator.parameters():
+        torch.nn.init.constant_(parameter, 1e30)
+    path = tmp_path / 'huge.safetensors'
+    save_weights(path, generator, WeightsInfo('fast', 'deblur'))
+    restorer = Restorer(weights={'deblur': path}, device='cpu', tasks=['deblur'])
+    with pytest.raises(RestoreError, match='not finite'):
+        restorer.restore([photograph], 'deblur')
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_cuda_equals_cpu_in_batches_of_mixed_sizes(restorer, photograph):
+    cuda = Restorer(device='cuda', precision='float32')
+    frames = [photograph, photograph[:100], photograph[::-1].copy(), photograph[:100, :99]] * 3
+    for a, b in zip(cuda.restore(frames, 'derain'), restorer.restore(frames, 'derain'),
+                    strict=True):
+        off = np.abs(a.astype(int) - b)
+        assert (off <= 1).mean() > 0.999
+        assert off.max() <= 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_cuda_memory_is_given_back(photograph):
+    restorer = Restorer(device='cuda')
+    restorer.restore([photograph], 'deblur')
+    held = torch.cuda.memory_reserved()
+    restorer.close()
+    assert torch.cuda.memory_reserved() < held
