@@ -29,10 +29,12 @@ setup(
     maintainer='iov_restore maintainers',
     maintainer_email='iov-restore@users.noreply.github.com',
     packages=find_packages(include=['iov_restore_ros*']),
-    package_data={'iov_restore_ros.weights': ['*.safetensors', '*.md']},
+    package_data={'iov_restore_ros': ['weights/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
+        # pip puts entry points into bin/ alone; `ros2 run` and launch look in lib/<package>.
+        (f'lib/{NAME}', sorted(set(glob('scripts/*')) - {'scripts/command'})),
         (f'share/{NAME}/launch', glob('launch/*.launch.py')),
         (f'share/{NAME}/config', glob('config/*.yaml') + glob('config/*.xml')),
         (f'share/{NAME}/config/train', glob('config/train/*.yaml')),

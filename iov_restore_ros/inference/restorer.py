@@ -115,16 +115,20 @@ class Restorer:
         """Restore frames of one size in one pass."""
         try:
             if self._stream is None:
-                pixels = torch.from_numpy(np.stack(frames))
-                return list(_restore_pixels(pixels, generator).numpy())
-            with torch.cuda.stream(self._stream):
-                return self._run_on_cuda(frames, generator, self._stream)
+                pixels, finite = _restore_pixels(torch.from_numpy(np.stack(frames)), generator)
+                restored = pixels.numpy()
+            else:
+                with torch.cuda.stream(self._stream):
+                    restored, finite = self._run_on_cuda(frames, generator, self._stream)
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             raise RestoreError(f'{self.device} failed: {error}') from error
+        if not finite:
+            raise RestoreError('the output of the network is not finite')
+        return list(restored)
 
     def _run_on_cuda(
         self, frames: list[np.ndarray], generator: Generator, stream: torch.cuda.Stream
-    ) -> list[np.ndarray]:
+    ) -> tuple[np.ndarray, Tensor]:
         """Copy in, compute and copy out on the stream of our own, through page-locked memory."""
         shape = (len(frames), *frames[0].shape)
         if shape not in self._buffers:
@@ -135,17 +139,21 @@ class Restorer:
         sent, received = self._buffers[shape]
         np.stack(frames, out=sent.numpy())
         pixels = sent.to(self.device, non_blocking=True)
-        received.copy_(_restore_pixels(pixels, generator), non_blocking=True)
+        pixels, finite = _restore_pixels(pixels, generator)
+        received.copy_(pixels, non_blocking=True)
         stream.synchronize()
-        return list(received.numpy().copy())
+        return received.numpy().copy(), finite
 
 
-def _restore_pixels(pixels: Tensor, generator: Generator) -> Tensor:
-    """Map uint8 N x H x W x 3 to the same, on the device: only uint8 crosses the bus."""
+def _restore_pixels(pixels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """
+    Map uint8 N x H x W x 3 to the same, on the device: only uint8 crosses the bus.
+
+    Returns with it whether the output was finite, as a tensor, so that nothing waits for it here.
+    """
     # A permuted N x H x W x 3 is channels_last as it lies; the conversion keeps that.
     image = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
     restored = generator(image)
-    if not torch.isfinite(restored.sum()):
-        raise RestoreError('the output of the network is not finite')
+    finite = torch.isfinite(restored.sum())
     restored = restored.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
-    return restored.permute(0, 2, 3, 1).contiguous()
+    return restored.permute(0, 2, 3, 1).contiguous(), finite

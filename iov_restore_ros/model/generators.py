@@ -141,14 +141,21 @@ class Generator(nn.Module):
         correction = self.body(padded.to(dtype))[..., :height, :width]
         return image + correction.to(torch.float32)
 
-    def start_from_identity(self) -> None:
-        """Shrink the last convolutions so that untrained weights leave an image almost alone."""
+    def initialise(self) -> None:
+        """
+        Set random weights from which training starts well: He's, with small last convolutions.
+
+        With PyTorch's own the signal fades in every block, with large last ones the output is
+        noise; like this an image passes almost as it is and every layer learns at once.
+        """
         last = [[m for m in self.body if isinstance(m, nn.Conv2d)][-1]]
         for block in self.body:
             if isinstance(block, ResidualBlock):
                 last += [m for m in block.layers if isinstance(m, nn.Conv2d)][-1:]
+        for module in self.body.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         with torch.no_grad():
             for convolution in last:
                 convolution.weight *= 0.1
-                if convolution.bias is not None:
-                    convolution.bias.zero_()

@@ -31,7 +31,7 @@ from iov_restore_ros.training.degradations import DEGRADATIONS, MARGIN
 from iov_restore_ros.training.metrics import psnr
 
 WARM_UP = 200  # steps
-MAX_GRADIENT = 0.1  # norm; rare steep batches otherwise end a run at this learning rate
+MAX_GRADIENT = 0.05  # norm; rare steep batches otherwise end a run at this learning rate
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Trainer:
         self.device = pick_device(config.device)
         torch.manual_seed(config.seed)
         self.generator = Generator(config.preset)
-        self.generator.start_from_identity()
+        self.generator.initialise()
         self.dtype = fastest_dtype(self.generator, self.device)
         self.average = AveragedModel(
             self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)

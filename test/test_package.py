@@ -1,0 +1,85 @@
+"""What an installation holds, and files that must agree with each other."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+import zipfile
+
+import pytest
+import yaml
+
+from iov_restore_ros import __version__
+from iov_restore_ros.node.parameters import PARAMETERS
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory, pytestconfig):
+    """Return the names in the wheel that `pip install .` would install, and its commands."""
+    folder = tmp_path_factory.mktemp('wheel')
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation',
+         '--wheel-dir', str(folder), '.'],
+        cwd=pytestconfig.rootpath, check=True, capture_output=True,
+    )
+    with zipfile.ZipFile(next(folder.glob('*.whl'))) as archive:
+        names = archive.namelist()
+        commands = archive.read(next(n for n in names if n.endswith('entry_points.txt'))).decode()
+        return names, commands
+
+
+@pytest.mark.parametrize('name', [
+    'data/share/ament_index/resource_index/packages/iov_restore',
+    'data/share/iov_restore/package.xml',
+    'data/share/iov_restore/launch/restore.launch.py',
+    'data/share/iov_restore/config/restore.yaml',
+    'data/share/iov_restore/config/fastdds_large_images.xml',
+    'data/share/iov_restore/config/train/fast_deblur.yaml',
+    'data/lib/iov_restore/restore_node',
+    'iov_restore_ros/weights/fast_deblur.safetensors',
+    'iov_restore_ros/weights/fast_derain.safetensors',
+    'iov_restore_ros/weights/fast_derain.md',
+])
+def test_wheel_holds(wheel, name):
+    assert any(path.endswith(name) for path in wheel[0])
+
+
+def test_ros2_run_finds_every_command(wheel):
+    names, commands = wheel
+    expected = set(re.findall(r'^(\w+) = ', commands, re.MULTILINE))
+    assert {'restore_node', 'restore_files', 'train'} <= expected
+    in_lib = {n.rpartition('/')[2] for n in names if '/lib/iov_restore/' in n}
+    assert in_lib == expected
+
+
+def test_versions_agree(pytestconfig):
+    root = ElementTree.parse(pytestconfig.rootpath / 'package.xml').getroot()  # noqa: S314  ours
+    assert root.get('format') == '3'
+    assert root.findtext('version') == __version__
+    assert f"version='{__version__}'" in (pytestconfig.rootpath / 'setup.py').read_text()
+
+
+def test_parameter_file_holds_every_default(pytestconfig):
+    content = yaml.safe_load((pytestconfig.rootpath / 'config' / 'restore.yaml').read_text())
+    assert content == {'/**': {'ros__parameters': {
+        name: parameter.default for name, parameter in PARAMETERS.items()
+    }}}
+
+
+def test_readme_lists_every_parameter_with_its_default(pytestconfig):
+    readme = (pytestconfig.rootpath / 'README.md').read_text()
+    rows = dict(re.findall(r'^\| `(\w+)` \| `([^`]*)` \|', readme, re.MULTILINE))
+    assert rows == {
+        name: yaml.safe_dump(p.default, default_flow_style=True).split('\n')[0]
+        for name, p in PARAMETERS.items()
+    }
+
+
+def test_launch_file_describes_a_node(pytestconfig):
+    pytest.importorskip('launch_ros', reason='needs ROS 2 launch_ros, which is not on PyPI')
+    import launch
+
+    path = pytestconfig.rootpath / 'launch' / 'restore.launch.py'
+    source = launch.launch_description_sources.PythonLaunchDescriptionSource(str(path))
+    context = launch.LaunchContext(argv=[])
+    assert source.get_launch_description(context).entities

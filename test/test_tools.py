@@ -1,0 +1,125 @@
+"""The offline commands, as processes."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from iov_restore_ros.inference import Restorer
+from iov_restore_ros.tools.image_source import open_source
+
+
+def command(name, *arguments):
+    return subprocess.run(
+        [sys.executable, '-m', f'iov_restore_ros.tools.{name}', *map(str, arguments)],
+        capture_output=True, text=True, timeout=100,
+    )
+
+
+def bgr(rgb):
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+
+
+@pytest.fixture
+def folder(tmp_path, photograph):
+    """Return a folder with good and bad pictures and a video."""
+    root = tmp_path / 'in'
+    (root / 'sub').mkdir(parents=True)
+    picture = bgr(photograph[:90, :121])
+    cv2.imwrite(str(root / 'a.png'), picture)
+    cv2.imwrite(str(root / 'sub' / 'b.jpg'), picture)
+    cv2.imwrite(str(root / 'grey.png'), picture[..., 0])
+    cv2.imwrite(str(root / 'alpha.png'), np.dstack([picture, picture[..., :1]]))
+    cv2.imwrite(str(root / 'deep.png'), picture.astype(np.uint16) * 256)
+    (root / 'broken.png').write_bytes(b'nothing')
+    (root / 'broken.mp4').write_bytes(b'nothing')
+    (root / 'notes.txt').write_text('not a picture')
+    writer = cv2.VideoWriter(
+        str(root / 'clip.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 10, (120, 90)
+    )
+    for _ in range(3):
+        writer.write(picture[:, :120])
+    writer.release()
+    return root
+
+
+def test_restore_files(folder, tmp_path, photograph):
+    out = tmp_path / 'out'
+    result = command(
+        'restore_files', folder, tmp_path / 'gone.png', '--output', out, '--task', 'deblur'
+    )
+    assert result.returncode == 1
+    for line in (
+        'broken.png: not a readable picture', 'broken.mp4: not a readable video',
+        'deep.png: uint16 pixels', 'gone.png: there is no such file',
+    ):
+        assert line in result.stderr
+    assert 'Traceback' not in result.stderr
+    written = sorted(str(p.relative_to(out)) for p in out.rglob('*') if p.is_file())
+    assert written == ['a.png', 'alpha.png', 'clip.mp4', 'grey.png', 'sub/b.png']
+
+    [expected] = Restorer(tasks=['deblur']).restore([photograph[:90, :121]], 'deblur')
+    assert np.array_equal(cv2.imread(str(out / 'a.png')), bgr(expected))
+    alpha = cv2.imread(str(out / 'alpha.png'), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(alpha[..., 3], bgr(photograph[:90, :121])[..., 0])
+    assert cv2.imread(str(out / 'grey.png'), cv2.IMREAD_UNCHANGED).shape == (90, 121)
+    assert cv2.VideoCapture(str(out / 'clip.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_restore_files_never_overwrites_its_input(folder):
+    before = (folder / 'a.png').read_bytes()
+    result = command('restore_files', folder / 'a.png', '--output', folder, '--task', 'derain')
+    assert result.returncode == 1
+    assert 'would be overwritten' in result.stderr
+    assert (folder / 'a.png').read_bytes() == before
+
+
+def test_good_files_end_with_status_0(folder, tmp_path):
+    result = command(
+        'restore_files', folder / 'a.png', '--output', tmp_path, '--task', 'derain',
+        '--format', 'jpg',
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / 'a.jpg').is_file()
+
+
+def test_wrong_weights_end_with_the_reason(folder, tmp_path):
+    result = command(
+        'restore_files', folder, '--output', tmp_path, '--task', 'derain', '--weights', folder
+    )
+    assert result.returncode == 2
+    assert f'{folder}: there is no such weight file' in result.stderr
+
+
+def test_evaluate_measures_pairs_and_clean_pictures(tmp_path, degraded_pair):
+    for name, picture in zip(('input', 'gt'), degraded_pair('derain'), strict=True):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / 'x.png'), bgr(picture))
+    result = command('evaluate', tmp_path, tmp_path / 'gt', '--task', 'derain')
+    assert result.returncode == 0, result.stderr
+    assert 'inf ->' in result.stdout, 'a clean picture before restoring'
+    assert 'features kept' in result.stdout
+
+
+def test_evaluate_names_a_wrong_folder(tmp_path):
+    result = command('evaluate', tmp_path / 'nowhere', '--task', 'derain')
+    assert result.returncode == 2
+    assert 'nowhere: not a folder' in result.stderr
+
+
+def test_layer_table_prints_table_1():
+    result = command('layer_table', 'discriminator')
+    assert result.returncode == 0
+    for count in ('3,136', '65,600', '131,200', '524,544', '2,097,664', '8,193', '263,168'):
+        assert count in result.stdout
+
+
+def test_image_source_repeats_a_folder_and_a_video(folder):
+    pictures = open_source(str(folder / 'sub'))
+    assert np.array_equal(pictures(0), pictures(1))
+    frames = open_source(str(folder / 'clip.mp4'))
+    assert [frames(n).shape for n in range(5)] == [(90, 120, 3)] * 5
+    with pytest.raises(ValueError, match='not a folder of pictures'):
+        open_source(str(folder / 'notes.txt'))
