@@ -10,6 +10,7 @@ import os
 import platform
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ def machine(device: torch.device) -> str:
     if device.type == 'cuda':
         name = torch.cuda.get_device_name(device)
     else:
-        cpus = [s for s in open('/proc/cpuinfo') if s.startswith('model name')]
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        cpus = [line for line in lines if line.startswith('model name')]
         name = f'{os.cpu_count()} x {cpus[0].partition(":")[2].strip() if cpus else "CPU"}'
     return f'{name}, PyTorch {torch.__version__}, Python {platform.python_version()}'
 

@@ -33,7 +33,13 @@ from sensor_msgs.msg import Image
 from skimage import data as photographs
 
 from iov_restore_ros.node.images import view
-from iov_restore_ros.tools.demo_report import Row, Sample, print_table, write_report
+from iov_restore_ros.tools.demo_report import (
+    Row,
+    Sample,
+    print_table,
+    write_before_after,
+    write_report,
+)
 from iov_restore_ros.training.degradations import DEGRADATIONS, MARGIN
 from iov_restore_ros.training.metrics import psnr
 
@@ -221,6 +227,7 @@ def run_mode(stack: Stack, scene: Scene, mode: str) -> tuple[Row, list[Sample]]:
 def run(output: Path, source: str | None) -> int:
     """Play the scenes through the node; returns the exit status."""
     console = Console()
+    console.width = max(console.width, 110)  # the table's, also where there is no terminal
     output.mkdir(parents=True, exist_ok=True)
     if source:
         scenes = [Scene(source, source, ('passthrough', 'deblur', 'derain'))]
@@ -261,6 +268,7 @@ def run(output: Path, source: str | None) -> int:
     device += f' in {stack.status.get("precision")}, {os.cpu_count()} cores'
     print_table(console, rows, device)
     write_report(output / 'report.html', pictures, device)
+    write_before_after(output / 'before_after.jpg', pictures)
     console.print(f'pictures: {output / "report.html"}')
     return 0
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 HEADINGS = (
-    'scene', 'mode', 'task', 'frames in', 'restored', 'dropped', 'fps', 'latency p50 ms',
-    'latency p99 ms', 'PSNR dB',
+    'scene', 'mode', 'task', 'frames in', 'restored', 'dropped', 'fps', 'p50 ms', 'p99 ms',
+    'PSNR dB',
 )
 STYLE = """
 body { font: 16px system-ui, sans-serif; margin: 2rem auto; max-width: 1500px; color: #222 }
@@ -33,7 +33,7 @@ class Row:
     restored: int
     dropped: int
     fps: float
-    latency_p50: float  # ms, from the stamp to the subscriber
+    latency_p50: float  # ms, from the stamp to the subscriber; p99 too
     latency_p99: float
     psnr_before: float | None
     psnr_after: float | None
@@ -61,9 +61,9 @@ class Sample:
 
 def print_table(console: Console, rows: list[Row], device: str) -> None:
     """Print the table to the terminal."""
-    table = Table(title=device)
+    table = Table(title=device, caption='p50, p99: latency from the stamp to the subscriber')
     for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify='left' if number < 3 else 'right')
+        table.add_column(heading, justify='left' if number < 3 else 'right', no_wrap=True)
     for row in rows:
         table.add_row(*row.cells())
     console.print(table)
@@ -93,6 +93,16 @@ def write_report(path: Path, pictures: list[tuple[Row, list[Sample]]], device: s
                                  f'<figcaption>{caption}</figcaption></figure>')
             parts.append('</div>')
     path.write_text('\n'.join(parts), encoding='utf-8')
+
+
+def write_before_after(path: Path, pictures: list[tuple[Row, list[Sample]]]) -> None:
+    """Write one picture: a degraded and a restored frame of every task, side by side."""
+    rows = {
+        row.task: np.hstack([samples[0].degraded, samples[0].restored])
+        for row, samples in pictures if row.task != 'none' and samples
+    }
+    if rows:
+        cv2.imwrite(str(path), cv2.cvtColor(np.vstack(list(rows.values())), cv2.COLOR_RGB2BGR))
 
 
 def _data_url(image: np.ndarray) -> str:
