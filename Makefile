@@ -4,19 +4,21 @@
 # make test ROS_DISTRO=jazzy     the same on ROS 2 Jazzy
 
 ROS_DISTRO ?= kilted
+export ROS_DISTRO
 PYTHON ?= python3
 VENV := .venv$(if $(filter-out kilted,$(ROS_DISTRO)),-$(ROS_DISTRO))
 BIN := $(VENV)/bin
 # A workspace that happens to be sourced must not get mixed in.
 CLEAN := env -u PYTHONPATH -u AMENT_PREFIX_PATH
+DDS_PROFILE := $(if $(filter jazzy,$(ROS_DISTRO)),FASTRTPS,FASTDDS)_DEFAULT_PROFILES_FILE
 # Without an NVIDIA GPU the small build of PyTorch will do (the default brings gigabytes of CUDA).
 TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--extra-index-url https://download.pytorch.org/whl/cpu)
 
 .PHONY: demo test clean
 
 demo: $(VENV)/installed
-	$(CLEAN) FASTDDS_DEFAULT_PROFILES_FILE=$(CURDIR)/config/fastdds_large_images.xml \
-	  $(BIN)/python -m iov_restore_ros.tools.demo --output demo $(if $(SOURCE),--source '$(SOURCE)')
+	$(CLEAN) $(DDS_PROFILE)=$(CURDIR)/config/fastdds_large_images.xml \
+	  ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(BIN)/python -m iov_restore_ros.tools.demo --output demo $(if $(SOURCE),--source '$(SOURCE)')
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -16,7 +16,9 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 SHARE = Path(get_package_share_directory('iov_restore'))
-DDS_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
+# Fast DDS 3 (Kilted) has a new name for it.
+FAST_DDS = 'FASTRTPS' if os.environ.get('ROS_DISTRO') == 'jazzy' else 'FASTDDS'
+DDS_VARIABLE = f'{FAST_DDS}_DEFAULT_PROFILES_FILE'
 
 ARGUMENTS = {
     'cameras': ('', 'names of the cameras, by commas; empty: as the parameter file says'),

@@ -5,7 +5,8 @@ from pathlib import Path
 
 # Before rclpy is imported: nothing of a test leaves this machine, and large images stay whole.
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(
+FAST_DDS = 'FASTRTPS' if os.environ.get('ROS_DISTRO') == 'jazzy' else 'FASTDDS'
+os.environ[f'{FAST_DDS}_DEFAULT_PROFILES_FILE'] = str(
     Path(__file__).parents[1] / 'config' / 'fastdds_large_images.xml'
 )
 

@@ -140,14 +140,17 @@ class Rig:
         """Signal the node; return its exit status and how long it took to end (s)."""
         started = time.monotonic()
         self.process.send_signal(how)
-        status = self.process.wait(20)
+        try:
+            status = self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
         return status, time.monotonic() - started
 
     def close(self):
         """End everything."""
         if self.process and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            self.stop()
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)

@@ -41,11 +41,11 @@ def test_strength_zero_touches_nothing_and_one_does(sharp, task):
         assert (picture - truth).abs().mean() > 1 / 255
 
 
-def test_a_quarter_is_clean_or_nearly(sharp):
+def test_a_fifth_is_clean(sharp):
     many = sharp[:1, :, :64, :64].repeat(400, 1, 1, 1)
     degraded, target = rain(many, rng())
     off = (degraded - target).abs().mean((1, 2, 3))
-    assert 0.08 < (off == 0).float().mean() < 0.18
+    assert 0.15 < (off == 0).float().mean() < 0.25
 
 
 def test_target_of_blur_is_the_centre_crop(sharp):

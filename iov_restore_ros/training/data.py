@@ -30,10 +30,10 @@ def list_images(folder: Path) -> list[Path]:
 
 def read_image(path: Path) -> np.ndarray:
     """Read ``path`` as uint8 H x W x 3, RGB. Raises ``DataError`` when it is not an image."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    image = cv2.imread(str(path))
     if image is None:
         raise DataError(f'{path}: not a readable image')
-    return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 class SharpCrops(Dataset):

@@ -18,8 +18,9 @@ GAMMA = 2.2  # Eq. 1
 MARGIN = 24  # pixels around a crop that motion_blur needs and takes off
 MAX_BLUR = 36.0  # pixels travelled during the exposure
 FRAMES = 17  # M of Eq. 2
-UNTOUCHED = 0.125  # share of samples that are clean on both sides
-LIGHT = 0.125  # share of samples that are degraded only a little
+UNTOUCHED = 0.2  # share of samples that are clean on both sides
+LIGHT = 0.1  # share of samples that are degraded only a little
+NOISE = 0.004  # greatest sigma of the sensor's; with more, the generator learns to smooth
 
 
 def motion_blur(
@@ -134,10 +135,10 @@ def _streaks(count: int, height: int, width: int, strength: Tensor, rng: torch.G
     """
     Return W of Eq. 8, N x 1 x H x W: four layers of streaks that share a wind direction.
 
-    Half of the samples are heavy rain, with up to most of the picture covered; the others light.
+    Two fifths of the samples are heavy rain, with up to most of the picture covered; the others light.
     A layer is a set of random points convolved with one streak, on a torus (by FFT).
     """
-    heavy = _uniform(count, rng) < 0.5
+    heavy = _uniform(count, rng) < 0.4
     wind = 0.3 * _normal(count, rng)  # radians from vertical
     y = torch.fft.fftfreq(height, 1 / height).view(1, -1, 1)
     x = torch.fft.fftfreq(width, 1 / width).view(1, 1, -1)
@@ -231,9 +232,9 @@ def _blob_mask(count: int, height: int, width: int, rng: torch.Generator) -> Ten
 
 
 def _sensor_noise(image: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
-    """Add Gaussian noise, sigma up to 0.01 but mostly below 0.003, and round as 8 bits do."""
+    """Add Gaussian noise with sigma up to ``NOISE`` and round as 8 bits do."""
     count = len(image)
-    sigma = (0.01 * strength.clamp(max=1) * _uniform(count, rng).pow(2)).view(-1, 1, 1, 1)
+    sigma = (NOISE * strength * _uniform(count, rng).pow(2)).view(-1, 1, 1, 1)
     noise = sigma.to(image.device) * _normal(tuple(image.shape), rng).to(image.device)
     return ((image + noise).clamp(0, 1) * 255).round() / 255
 
