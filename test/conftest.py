@@ -36,7 +36,7 @@ def degraded_pair():
         if task == 'derain':
             sharp = sharp[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
         rng = torch.Generator().manual_seed(5)
-        pair = DEGRADATIONS[task](sharp, rng, torch.full((1,), 0.7))
+        pair = DEGRADATIONS[task](sharp, torch.full((1,), 0.7), rng)
         return [
             np.ascontiguousarray((image[0] * 255).round().byte().permute(1, 2, 0))
             for image in pair

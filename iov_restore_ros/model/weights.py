@@ -39,11 +39,13 @@ def save_weights(path: Path, generator: Generator, info: WeightsInfo) -> None:
     partial.replace(path)
 
 
-def load_weights(path: Path, task: str, preset: str | None = None) -> tuple[Generator, WeightsInfo]:
+def load_weights(
+    path: Path, task: str | None = None, preset: str | None = None
+) -> tuple[Generator, WeightsInfo]:
     """
     Read a generator (evaluation mode, CPU, float32) and its description from ``path``.
 
-    ``task`` and, if given, ``preset`` must be what the file says it holds. Raises
+    ``task`` and ``preset``, where given, must be what the file says it holds. Raises
     ``WeightsError``, one sentence, when anything is not as expected.
     """
     if not path.is_file():
@@ -64,7 +66,7 @@ def load_weights(path: Path, task: str, preset: str | None = None) -> tuple[Gene
     info = WeightsInfo(task=header.get('task', ''), **{
         name: header.get(name, '') for name in fields if name != 'task'
     })
-    if info.task != task:
+    if task is not None and info.task != task:
         raise WeightsError(f'{path}: these weights are for {info.task!r}, not for {task!r}')
     if preset is not None and info.preset != preset:
         raise WeightsError(f'{path}: these weights are for model {info.preset!r}, not {preset!r}')

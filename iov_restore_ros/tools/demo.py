@@ -87,7 +87,7 @@ def make_scene(name: str, task: str, modes: tuple[str, ...], folder: Path) -> Sc
         if task == 'derain':
             sharp = sharp[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
         rng = torch.Generator().manual_seed(number)
-        pair = DEGRADATIONS[task](sharp, rng, torch.ones(1))
+        pair = DEGRADATIONS[task](sharp, torch.ones(1), rng)
         degraded, target = (
             image[0].mul(255).round().byte().permute(1, 2, 0).numpy() for image in pair
         )

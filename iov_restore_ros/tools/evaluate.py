@@ -71,7 +71,9 @@ def main() -> int:
             ))
     except (WeightsError, DataError, ValueError) as error:
         parser.error(str(error))
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 110)  # the table's, also where there is no terminal
+    console.print(table)
     return 0
 
 

@@ -16,15 +16,23 @@ from torch.nn import functional
 
 GAMMA = 2.2  # Eq. 1
 MARGIN = 24  # pixels around a crop that motion_blur needs and takes off
-MAX_BLUR = 36.0  # pixels travelled during the exposure
+MAX_BLUR = 28.0  # pixels travelled during the exposure
 FRAMES = 17  # M of Eq. 2
 UNTOUCHED = 0.2  # share of samples that are clean on both sides
 LIGHT = 0.1  # share of samples that are degraded only a little
 NOISE = 0.004  # greatest sigma of the sensor's; with more, the generator learns to smooth
 
 
+def draw_strength(count: int, rng: torch.Generator) -> Tensor:
+    """Return ``count`` strengths: 0 for untouched samples, up to 0.1 for light ones, or 1."""
+    draw = _uniform(count, rng)
+    lightly = 0.01 + 0.09 * _uniform(count, rng)
+    strength = torch.where(draw < UNTOUCHED + LIGHT, lightly, torch.ones(count))
+    return torch.where(draw < UNTOUCHED, torch.zeros(count), strength)
+
+
 def motion_blur(
-    sharp: Tensor, rng: torch.Generator, strength: Tensor | None = None
+    sharp: Tensor, strength: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """
     Blur as a moving camera does: the average of moved frames (Eqs. 2, 3).
@@ -32,22 +40,21 @@ def motion_blur(
     ``sharp`` carries ``MARGIN`` more pixels on every side than the crop wanted. Returns
     (blurred, target); the target is the frame at the middle of the exposure. Half of the samples
     are averaged in linear light (Eq. 1), half as they are, which is how GOPRO's `blur` was made.
-    In a third of the samples a region moves on a path of its own. ``strength`` (N values from 0,
-    untouched, to 1) is drawn as training wants it unless given.
+    In a fifth of the samples a region moves on a path of its own. ``strength`` is N values from 0
+    (untouched) to 1, see ``draw_strength``.
     """
     count, _, height, width = sharp.shape
     size = (height - 2 * MARGIN, width - 2 * MARGIN)
     target = sharp[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
-    if strength is None:
-        strength = _strength(count, rng, light=0.08)
     gamma = torch.where(_uniform(count, rng) < 0.5, GAMMA, 1.0).view(-1, 1, 1, 1).to(sharp.device)
 
     light = sharp.clamp(0, 1).pow(gamma)
     blurred = _average(light, _camera_path(strength, rng), size)
-    moving = ((_uniform(count, rng) < 0.35) & (strength > 0)).nonzero().flatten().to(sharp.device)
+    moving = ((_uniform(count, rng) < 0.2) & (strength > 0)).nonzero().flatten().to(sharp.device)
     if len(moving):
         mask = _blob_mask(len(moving), height, width, rng).to(sharp.device)
-        path = _camera_path(_strength(len(moving), rng, light=0.08), rng)
+        own_strength = 1.5 * strength[moving.cpu()] * _uniform(len(moving), rng)
+        path = _camera_path(own_strength, rng)
         layers = _average(torch.cat([light[moving] * mask, mask], 1), path, size)
         blurred[moving] = layers[:, :3] + blurred[moving] * (1 - layers[:, 3:])
     blurred = blurred.clamp(0, 1).pow(1 / gamma)
@@ -55,9 +62,7 @@ def motion_blur(
     return _sensor_noise(blurred, strength, rng), target
 
 
-def rain(
-    sharp: Tensor, rng: torch.Generator, strength: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def rain(sharp: Tensor, strength: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """
     Add rain: drops on the lens, mist, and streaks W by Y = X + W (Eq. 8).
 
@@ -65,8 +70,6 @@ def rain(
     ``strength`` as for ``motion_blur``.
     """
     count, _, height, width = sharp.shape
-    if strength is None:
-        strength = _strength(count, rng, light=0.15)
     on = strength.view(-1, 1, 1, 1).to(sharp.device)
     rainy = _drops_on_lens(sharp, on, rng)
     rainy = _mist(rainy, on, rng)
@@ -76,14 +79,6 @@ def rain(
 
 
 DEGRADATIONS = {'deblur': motion_blur, 'derain': rain}
-
-
-def _strength(count: int, rng: torch.Generator, light: float) -> Tensor:
-    """Return ``count`` strengths: 0 for untouched samples, up to ``light`` for light ones, or 1."""
-    draw = _uniform(count, rng)
-    lightly = light * _uniform(count, rng).clamp(min=0.1)
-    strength = torch.where(draw < UNTOUCHED + LIGHT, lightly, torch.ones(count))
-    return torch.where(draw < UNTOUCHED, torch.zeros(count), strength)
 
 
 def _camera_path(strength: Tensor, rng: torch.Generator) -> Tensor:
@@ -97,17 +92,17 @@ def _camera_path(strength: Tensor, rng: torch.Generator) -> Tensor:
     time = torch.linspace(-0.5, 0.5, FRAMES).view(-1, 1)
     length = strength * MAX_BLUR * (0.05 + 0.95 * _uniform(count, rng).pow(1.5))
     angle = 2 * math.pi * _uniform(count, rng)
-    along, across = time, 0.3 * _normal(count, rng) * 2 * time.pow(2)
+    along, across = time, 0.2 * _normal(count, rng) * 2 * time.pow(2)
     for frequency in (1.0, 2.0):
         phase = 2 * math.pi * _uniform(count, rng)
         wave = torch.sin(2 * math.pi * frequency * time + phase) - torch.sin(phase)
-        along = along + 0.1 / frequency * _normal(count, rng) * wave
-        across = across + 0.1 / frequency * _normal(count, rng) * wave
+        along = along + 0.05 / frequency * _normal(count, rng) * wave
+        across = across + 0.05 / frequency * _normal(count, rng) * wave
     x = length * (along * torch.cos(angle) - across * torch.sin(angle))
     y = length * (along * torch.sin(angle) + across * torch.cos(angle))
 
-    zoom = 1 + 0.02 * strength * _normal(count, rng) * time
-    roll = 0.025 * strength * _normal(count, rng) * time
+    zoom = 1 + 0.01 * strength * _normal(count, rng) * time
+    roll = 0.015 * strength * _normal(count, rng) * time
     focus = 150.0 * _normal(count, rng), 150.0 * _normal(count, rng)
     cos, sin = zoom * torch.cos(roll), zoom * torch.sin(roll)
     shift_x = x + focus[0] - (cos * focus[0] - sin * focus[1])
@@ -135,7 +130,8 @@ def _streaks(count: int, height: int, width: int, strength: Tensor, rng: torch.G
     """
     Return W of Eq. 8, N x 1 x H x W: four layers of streaks that share a wind direction.
 
-    Two fifths of the samples are heavy rain, with up to most of the picture covered; the others light.
+    Two fifths of the samples are heavy rain, which covers up to most of the picture; the others
+    are light.
     A layer is a set of random points convolved with one streak, on a torus (by FFT).
     """
     heavy = _uniform(count, rng) < 0.4

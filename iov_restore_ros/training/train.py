@@ -24,10 +24,17 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from iov_restore_ros.model import TASKS, Generator, WeightsInfo, save_weights
+from iov_restore_ros.model import (
+    TASKS,
+    Generator,
+    WeightsError,
+    WeightsInfo,
+    load_weights,
+    save_weights,
+)
 from iov_restore_ros.model.device import fastest_dtype, pick_device
-from iov_restore_ros.training.data import DataError, SharpCrops, list_pairs, read_image
-from iov_restore_ros.training.degradations import DEGRADATIONS, MARGIN
+from iov_restore_ros.training.data import SharpCrops, list_pairs, read_image
+from iov_restore_ros.training.degradations import DEGRADATIONS, MARGIN, draw_strength
 from iov_restore_ros.training.metrics import psnr
 
 WARM_UP = 200  # steps
@@ -60,8 +67,10 @@ class TrainConfig:
     batch: int = 8
     learning_rate: float = 8e-4
     ema: float = 0.999
+    ramp: float = 0.0  # share of the steps in which the degradations grow to full strength
     save_every: int = 1000
     seed: int = 1
+    start_from: Path | None = None  # weights of whichever task (transfer, Sec. 2.4)
 
 
 class Trainer:
@@ -73,6 +82,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.generator = Generator(config.preset)
         self.generator.initialise()
+        if config.start_from:
+            loaded, _ = load_weights(config.start_from, preset=config.preset)
+            self.generator.load_state_dict(loaded.state_dict())
         self.dtype = fastest_dtype(self.generator, self.device)
         self.average = AveragedModel(
             self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
@@ -103,8 +115,9 @@ class Trainer:
         seed = self.config.seed * 1_000_003 + self.step
         torch.manual_seed(seed)
         sharp = crops.to(self.device, torch.float32) / 255
-        degrade = DEGRADATIONS[self.config.task]
-        degraded, target = degrade(sharp, torch.Generator().manual_seed(seed))
+        rng = torch.Generator().manual_seed(seed)
+        strength = self.ramp() * draw_strength(len(sharp), rng)
+        degraded, target = DEGRADATIONS[self.config.task](sharp, strength, rng)
         for group in self.optimiser.param_groups:
             group['lr'] = self.config.learning_rate * schedule(self.step, self.config.steps)
         mixed = self.dtype != torch.float32
@@ -118,6 +131,11 @@ class Trainer:
         self.average.update_parameters(self.generator)
         self.step += 1
         return loss.item()
+
+    def ramp(self) -> float:
+        """Return how strong the degradations are by now (0.3..1); easy ones are learnt sooner."""
+        done = self.step / (self.config.ramp * self.config.steps) if self.config.ramp else 1.0
+        return min(1.0, 0.3 + 0.7 * done)
 
     def validate(self) -> float:
         """Return the mean RGB PSNR in dB of the averaged generator over the validation pairs."""
@@ -252,7 +270,7 @@ def main() -> int:
         return 0 if len(sys.argv) > 1 else 2
     try:
         print(run(read_config(sys.argv[1:])))
-    except (ValueError, DataError) as error:
+    except (ValueError, WeightsError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0
