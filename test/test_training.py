@@ -77,6 +77,24 @@ def test_it_learns(settings):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_transfer_starts_from_the_other_tasks_weights(settings):
+    path = run(read_config(settings))
+    trainer = Trainer(read_config([
+        *settings, 'task=deblur', f'start_from={path}', f'output={path.parent / "deblur"}'
+    ]))
+    for name, tensor in weights(path).items():
+        assert torch.equal(tensor, trainer.generator.state_dict()[name])
+
+
+def test_degradations_grow_with_the_steps(settings):
+    trainer = Trainer(read_config([*settings, 'steps=100', 'ramp=0.5']))
+    strengths = []
+    for trainer.step in (0, 25, 50, 99):
+        strengths.append(trainer.ramp())
+    assert strengths == pytest.approx([0.3, 0.65, 1.0, 1.0])
+    assert Trainer(read_config(settings)).ramp() == 1.0
+
+
 @pytest.mark.parametrize(('change', 'complaint'), [
     ('task=paint', 'choose one of deblur, derain'),
     ('steps=many', 'steps'),
@@ -117,7 +135,7 @@ def test_pictures_smaller_than_a_crop_are_mirrored(pictures):
 
 
 def test_unreadable_picture_is_skipped(tmp_path, pictures, caplog):
-    (tmp_path / 'bad.png').write_bytes(b'not a picture')
+    (tmp_path / 'bad.png').write_bytes(b'not a picture' * 10_000)
     (tmp_path / 'good.png').write_bytes((pictures / '0.png').read_bytes())
     crops = SharpCrops(tmp_path, 16, 8, 1, cache_gb=1)
     assert all(crops[i].shape == (3, 16, 16) for i in range(8))
