@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from iov_restore_ros.inference import RestoreError, Restorer
-from iov_restore_ros.model import TASKS, Generator, WeightsInfo, save_weights
+from iov_restore_ros.model import TASKS, Generator, WeightsError, WeightsInfo, save_weights
 from iov_restore_ros.training.metrics import features_kept, psnr
 
 
@@ -74,6 +74,11 @@ def test_unknown_task_and_precision(restorer):
         restorer.restore([], 'dehaze')
     with pytest.raises(ValueError, match="unknown precision 'int8'"):
         Restorer(precision='int8')
+
+
+def test_model_without_shipped_weights_asks_for_a_file():
+    with pytest.raises(WeightsError, match='give wei2021 a deblur file of yours'):
+        Restorer(model='wei2021')
 
 
 def test_output_that_is_not_finite_is_an_error(tmp_path, photograph):

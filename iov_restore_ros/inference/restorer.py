@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iov_restore_ros.model import TASKS, Generator, WeightsInfo, load_weights
+from iov_restore_ros.model import TASKS, Generator, WeightsError, WeightsInfo, load_weights
 from iov_restore_ros.model.device import fastest_dtype, pick_device
 
 PRECISIONS = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
@@ -27,8 +27,11 @@ class RestoreError(Exception):
 
 
 def shipped_weights(model: str, task: str) -> Path:
-    """Return where the weight file that comes with the package lies, if it comes with one."""
-    return WEIGHTS_FOLDER / f'{model}_{task}.safetensors'
+    """Return the weight file that comes with the package; ``WeightsError`` if none does."""
+    path = WEIGHTS_FOLDER / f'{model}_{task}.safetensors'
+    if not path.is_file():
+        raise WeightsError(f'{path}: no such file is shipped; give {model} a {task} file of yours')
+    return path
 
 
 class Restorer:

@@ -258,7 +258,7 @@ class RestoreNode(LifecycleNode):
     # Diagnostics
 
     def _diagnose(self) -> None:
-        name = self.get_name()
+        name = self.get_fully_qualified_name().lstrip('/')
         restorer = self._restorer
         if self._problem:
             level, message = DiagnosticStatus.ERROR, self._problem

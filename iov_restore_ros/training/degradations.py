@@ -91,7 +91,9 @@ def _camera_path(strength: Tensor, rng: torch.Generator) -> Tensor:
     count = len(strength)
     time = torch.linspace(-0.5, 0.5, FRAMES).view(-1, 1)
     length = strength * MAX_BLUR * (0.05 + 0.95 * _uniform(count, rng).pow(1.5))
-    angle = 2 * math.pi * _uniform(count, rng)
+    # Half of the motions are nearly horizontal: yaw, and what passes beside the road.
+    level = _uniform(count, rng) < 0.5
+    angle = torch.where(level, 0.2 * _normal(count, rng), 2 * math.pi * _uniform(count, rng))
     along, across = time, 0.2 * _normal(count, rng) * 2 * time.pow(2)
     for frequency in (1.0, 2.0):
         phase = 2 * math.pi * _uniform(count, rng)
@@ -130,11 +132,10 @@ def _streaks(count: int, height: int, width: int, strength: Tensor, rng: torch.G
     """
     Return W of Eq. 8, N x 1 x H x W: four layers of streaks that share a wind direction.
 
-    Two fifths of the samples are heavy rain, which covers up to most of the picture; the others
-    are light.
+    Half of the samples are heavy rain, which covers up to most of the picture, half are light.
     A layer is a set of random points convolved with one streak, on a torus (by FFT).
     """
-    heavy = _uniform(count, rng) < 0.4
+    heavy = _uniform(count, rng) < 0.5
     wind = 0.3 * _normal(count, rng)  # radians from vertical
     y = torch.fft.fftfreq(height, 1 / height).view(1, -1, 1)
     x = torch.fft.fftfreq(width, 1 / width).view(1, 1, -1)

@@ -90,8 +90,7 @@ class Trainer:
             self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
         )
         self.optimiser = torch.optim.AdamW(
-            self.generator.parameters(), config.learning_rate, fused=True, betas=(0.9, 0.99),
-            weight_decay=1e-4,
+            self.generator.parameters(), config.learning_rate, fused=True, weight_decay=1e-4
         )
         self.step = 0
         self.checkpoint = config.output / 'checkpoint.pt'
