@@ -40,19 +40,28 @@ class SharpCrops(Dataset):
     """
     Crop number i, cut at random from the sharp images below a folder, flipped at random.
 
-    Where there is more detail there is more to learn: an image is drawn by the size of its file,
-    and of two places in it the one with the stronger edges is taken.
+    With ``detailed`` an image is drawn by the size of its file, and of two places in it the one
+    with the stronger edges is taken: a blurred sky teaches nothing.
 
     An item is a function of (seed, i) alone, so a training run that goes on at sample i sees what
     it would have seen. Items are uint8 3 x size x size, RGB.
     """
 
-    def __init__(self, root: Path, size: int, count: int, seed: int, cache_gb: float) -> None:
+    def __init__(
+        self,
+        root: Path,
+        size: int,
+        count: int,
+        seed: int,
+        cache_gb: float = 4.0,
+        detailed: bool = False,
+    ) -> None:
         """Serve ``count`` crops of ``size``; keep up to ``cache_gb`` GB of decoded images."""
         self.paths = list_images(root)
         self.size, self.count, self.seed = size, count, seed
-        sizes = np.array([path.stat().st_size for path in self.paths], float)
+        sizes = np.array([path.stat().st_size if detailed else 1 for path in self.paths], float)
         self.probabilities = sizes / sizes.sum()
+        self.places = 2 if detailed else 1
         self.cache: dict[Path, np.ndarray] = {}
         self.cache_left = cache_gb * 1e9
 
@@ -67,7 +76,7 @@ class SharpCrops(Dataset):
         scale = rng.uniform(1, min(2, room)) if room > 1.5 and rng.random() < 0.5 else 1.0
         side = round(self.size * scale)
         image = _at_least(image, side)
-        places = rng.integers((image.shape[0] - side + 1, image.shape[1] - side + 1), size=(2, 2))
+        places = rng.integers((image.shape[0] - side + 1, image.shape[1] - side + 1), size=(self.places, 2))
         crops = [image[top : top + side, left : left + side] for top, left in places]
         crop = max(crops, key=_detail)
         if side != self.size:

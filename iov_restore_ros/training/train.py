@@ -49,6 +49,7 @@ class DataConfig:
     validation: Path | None = None  # a folder with input/ and gt/
     description: str = ''  # goes into the weight file: which sets, under which terms
     crop: int = 128  # pixels
+    detailed: bool = False  # prefer crops with detail
     cache_gb: float = 4.0
     workers: int = 0
 
@@ -103,7 +104,7 @@ class Trainer:
         margin = MARGIN if config.task == 'deblur' else 0
         every = SharpCrops(
             config.data.root, config.data.crop + 2 * margin, config.steps * config.batch,
-            config.seed, config.data.cache_gb,
+            config.seed, config.data.cache_gb, config.data.detailed,
         )
         rest = Subset(every, range(self.step * config.batch, len(every)))
         return DataLoader(rest, config.batch, num_workers=config.data.workers)
