@@ -76,7 +76,8 @@ class SharpCrops(Dataset):
         scale = rng.uniform(1, min(2, room)) if room > 1.5 and rng.random() < 0.5 else 1.0
         side = round(self.size * scale)
         image = _at_least(image, side)
-        places = rng.integers((image.shape[0] - side + 1, image.shape[1] - side + 1), size=(self.places, 2))
+        ends = image.shape[0] - side + 1, image.shape[1] - side + 1
+        places = rng.integers(ends, size=(self.places, 2))
         crops = [image[top : top + side, left : left + side] for top, left in places]
         crop = max(crops, key=_detail)
         if side != self.size:
