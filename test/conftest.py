@@ -30,12 +30,12 @@ def photograph():
 
 @pytest.fixture(scope='session')
 def degraded_pair():
-    """Return a function from a task to a (degraded, sharp) pair of photographs."""
-    def make(task):
+    """Return a function from a task and a seed to a (degraded, sharp) pair of photographs."""
+    def make(task, seed=5):
         sharp = torch.from_numpy(photographs.coffee()).permute(2, 0, 1)[None] / 255
         if task == 'derain':
             sharp = sharp[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
-        rng = torch.Generator().manual_seed(5)
+        rng = torch.Generator().manual_seed(seed)
         pair = DEGRADATIONS[task](sharp, torch.full((1,), 0.7), rng)
         return [
             np.ascontiguousarray((image[0] * 255).round().byte().permute(1, 2, 0))

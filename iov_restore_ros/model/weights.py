@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from iov_restore_ros.model.generators import PRESETS, Generator
 
@@ -35,7 +35,8 @@ def save_weights(path: Path, generator: Generator, info: WeightsInfo) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.part')
-    save_file(tensors, partial, metadata=asdict(info))
+    # Not save_file, whose files nobody but their owner may read.
+    partial.write_bytes(save(tensors, metadata=asdict(info)))
     partial.replace(path)
 
 

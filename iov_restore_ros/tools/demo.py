@@ -227,7 +227,7 @@ def run_mode(stack: Stack, scene: Scene, mode: str) -> tuple[Row, list[Sample]]:
 def run(output: Path, source: str | None) -> int:
     """Play the scenes through the node; returns the exit status."""
     console = Console()
-    console.width = max(console.width, 110)  # the table's, also where there is no terminal
+    console.width = max(console.width, 120)  # the table's, also where there is no terminal
     output.mkdir(parents=True, exist_ok=True)
     if source:
         scenes = [Scene(source, source, ('passthrough', 'deblur', 'derain'))]

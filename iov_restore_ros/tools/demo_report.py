@@ -96,11 +96,12 @@ def write_report(path: Path, pictures: list[tuple[Row, list[Sample]]], device: s
 
 
 def write_before_after(path: Path, pictures: list[tuple[Row, list[Sample]]]) -> None:
-    """Write one picture: a degraded and a restored frame of every task, side by side."""
-    rows = {
-        row.task: np.hstack([samples[0].degraded, samples[0].restored])
-        for row, samples in pictures if row.task != 'none' and samples
-    }
+    """Write one picture: of every task the frame that changed most, before and after."""
+    rows = {}
+    for row, samples in pictures:
+        if row.task != 'none' and samples:
+            changed = max(samples, key=lambda s: cv2.absdiff(s.degraded, s.restored).mean())
+            rows[row.task] = np.hstack([changed.degraded, changed.restored])
     if rows:
         cv2.imwrite(str(path), cv2.cvtColor(np.vstack(list(rows.values())), cv2.COLOR_RGB2BGR))
 

@@ -72,7 +72,7 @@ def main() -> int:
     except (WeightsError, DataError, ValueError) as error:
         parser.error(str(error))
     console = Console()
-    console.width = max(console.width, 110)  # the table's, also where there is no terminal
+    console.width = max(console.width, 120)  # the table's, also where there is no terminal
     console.print(table)
     return 0
 
