@@ -230,7 +230,7 @@ def run(output: Path, source: str | None) -> int:
     console.width = max(console.width, 120)  # the table's, also where there is no terminal
     output.mkdir(parents=True, exist_ok=True)
     if source:
-        scenes = [Scene(source, source, ('passthrough', 'deblur', 'derain'))]
+        scenes = [Scene(Path(source).name, source, ('passthrough', 'deblur', 'derain'))]
     else:
         console.print('making blurred and rainy pictures ...')
         scenes = [
