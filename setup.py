@@ -53,7 +53,7 @@ setup(
         'console_scripts': [
             'restore_node = iov_restore_ros.node.restore_node:main',
             'restore_files = iov_restore_ros.tools.restore_files:main',
-            'evaluate = iov_restore_ros.tools.evaluate:main',
+            'evaluate = iov_restore_ros.training.evaluate:main',
             'layer_table = iov_restore_ros.tools.layer_table:main',
             'image_source = iov_restore_ros.tools.image_source:main',
             'train = iov_restore_ros.training.train:main',

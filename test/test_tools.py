@@ -93,22 +93,6 @@ def test_wrong_weights_end_with_the_reason(folder, tmp_path):
     assert f'{folder}: there is no such weight file' in result.stderr
 
 
-def test_evaluate_measures_pairs_and_clean_pictures(tmp_path, degraded_pair):
-    for name, picture in zip(('input', 'gt'), degraded_pair('derain'), strict=True):
-        (tmp_path / name).mkdir()
-        cv2.imwrite(str(tmp_path / name / 'x.png'), bgr(picture))
-    result = command('evaluate', tmp_path, tmp_path / 'gt', '--task', 'derain')
-    assert result.returncode == 0, result.stderr
-    assert 'inf ->' in result.stdout, 'a clean picture before restoring'
-    assert 'features kept' in result.stdout
-
-
-def test_evaluate_names_a_wrong_folder(tmp_path):
-    result = command('evaluate', tmp_path / 'nowhere', '--task', 'derain')
-    assert result.returncode == 2
-    assert 'nowhere: not a folder' in result.stderr
-
-
 def test_layer_table_prints_table_1():
     result = command('layer_table', 'discriminator')
     assert result.returncode == 0

@@ -1,15 +1,26 @@
 """The trainer, on a folder of two pictures."""
 
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+
 import cv2
-import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from iov_restore_ros.model import load_weights
-from iov_restore_ros.training.data import DataError, SharpCrops, list_pairs
-from iov_restore_ros.training.metrics import features_kept, luma, psnr, ssim
-from iov_restore_ros.training.train import Trainer, read_config, run
+from iov_restore_ros.training.config import RateConfig, Stage, read_config
+from iov_restore_ros.training.processes import Processes
+from iov_restore_ros.training.schedule import make_plan
+from iov_restore_ros.training.train import run
+from iov_restore_ros.training.trainer import BROKEN_STEPS, Trainer, TrainingError
+
+ALONE = Processes(0, 1, torch.device('cpu'))
+GAN = ['data.crop=256', 'batch=1', 'adversarial.weight=0.01']
 
 
 @pytest.fixture(scope='module')
@@ -20,12 +31,23 @@ def pictures(tmp_path_factory, photograph):
     return root
 
 
+@pytest.fixture(scope='module')
+def pairs(tmp_path_factory, pictures):
+    root = tmp_path_factory.mktemp('pairs')
+    for name in ('input', 'gt'):
+        (root / name).mkdir()
+        for number in '01':
+            (root / name / f'{number}.png').write_bytes((pictures / f'{number}.png').read_bytes())
+    return root
+
+
 @pytest.fixture
 def settings(pictures, tmp_path):
     """Return the settings of a very short run."""
     return [
         'task=derain', f'data.root={pictures}', f'output={tmp_path / "run"}', 'data.crop=32',
-        'batch=2', 'steps=6', 'save_every=3', 'device=cpu',
+        'batch=2', 'stages=[{steps: 6}]', 'losses={charbonnier: 1.0}', 'save_every=3',
+        'device=cpu',
     ]
 
 
@@ -33,47 +55,62 @@ def weights(path):
     return load_weights(path, 'derain')[0].state_dict()
 
 
-def test_run_writes_weights_that_load(settings, pictures):
-    for name in ('input', 'gt'):
-        folder = pictures.parent / 'val' / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / '0.png').write_bytes((pictures / '0.png').read_bytes())
-    path = run(read_config([
-        *settings, f'data.validation={pictures.parent / "val"}', 'data.description=two photographs'
-    ]))
-    _, info = load_weights(path, 'derain', 'fast')
+def start(settings, *more):
+    """Start the entry point in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, *more, '-m', 'iov_restore_ros.training.train', *settings],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+    )
+
+
+def assert_equal(left, right, tolerance=0.0):
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        torch.testing.assert_close(tensor, right[name], atol=tolerance, rtol=0, msg=name)
+
+
+def test_run_writes_weights_logs_and_samples(settings, pairs):
+    config = read_config([
+        *settings, f'data.validation={pairs}', 'data.description=two photographs',
+    ])
+    _, info = load_weights(run(config), 'derain', 'fast')
     assert info.trained_on == 'two photographs'
-    assert 'val' in info.metrics and 'dB' in info.metrics
+    assert pairs.name in info.metrics and 'dB' in info.metrics
     assert info.command.startswith('train')
+    with (config.output / 'log.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row['step'] for row in rows] == ['3', '6']
+    assert float(rows[0]['charbonnier']) > 0 and float(rows[1]['PSNR']) > 20
+    sample = cv2.imread(str(config.output / 'samples' / '0000006.jpg'))
+    assert sample.shape == (2 * 32, 3 * 32, 3)
+    assert list(config.output.glob('events.out.tfevents*')), 'TensorBoard'
 
 
-def test_resumed_run_equals_an_uninterrupted_one(settings, tmp_path, monkeypatch):
-    whole = weights(run(read_config([*settings, f'output={tmp_path / "whole"}'])))
-
-    config = read_config([*settings, f'output={tmp_path / "parts"}'])
-    train_on = Trainer.train_on
-
-    def interrupted(trainer, crops):
-        if trainer.step == 4:
-            raise KeyboardInterrupt
-        return train_on(trainer, crops)
-    monkeypatch.setattr(Trainer, 'train_on', interrupted)
-    run(config)
-    assert torch.load(config.output / 'checkpoint.pt', weights_only=True)['step'] == 4
-    monkeypatch.undo()
-    parts = weights(run(config))
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, parts[name]), name
+def test_resumed_run_equals_an_uninterrupted_one(settings, tmp_path):
+    """With everything that draws random numbers: degradations, discriminator, its penalty."""
+    settings = [*settings, *GAN, 'adversarial.objective=wgan_gp', 'stages=[{steps: 2}, {steps: 2}]']
+    configs = [read_config([*settings, f'output={tmp_path / name}']) for name in ('a', 'b')]
+    for config, cuts in zip(configs, ((4,), (1, 3, 4)), strict=True):
+        for cut in cuts:
+            trainer = Trainer(config, ALONE)
+            reader = iter(trainer.batches.read(trainer.numbers()))
+            while trainer.step < cut:
+                trainer.take_step([next(reader)])
+            trainer.save()
+    whole, parts = (torch.load(c.output / 'checkpoint.pt', weights_only=True) for c in configs)
+    for network in ('generator', 'average', 'discriminator'):
+        assert_equal(whole[network], parts[network])
+    assert whole['judgements'] == parts['judgements']
 
 
 def test_it_learns(settings):
-    config = read_config([*settings, 'steps=60', 'learning_rate=1e-3'])
-    trainer = Trainer(config)
-    [crops] = [torch.stack([trainer.crops().dataset[i] for i in range(4)])]
+    trainer = Trainer(read_config([*settings, 'rate={start: 1e-3, end: 1e-3}']), ALONE)
+    [batch] = trainer.batches.read([7])
     losses = []
     for _ in range(60):
-        trainer.step = 30  # the same rain each time
-        losses.append(trainer.train_on(crops))
+        trainer.step = 2  # the same rain each time
+        losses.append(trainer.take_step([batch])['loss'])
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -81,25 +118,141 @@ def test_transfer_starts_from_the_other_tasks_weights(settings):
     path = run(read_config(settings))
     trainer = Trainer(read_config([
         *settings, 'task=deblur', f'start_from={path}', f'output={path.parent / "deblur"}'
-    ]))
-    for name, tensor in weights(path).items():
-        assert torch.equal(tensor, trainer.generator.state_dict()[name])
+    ]), ALONE)
+    assert_equal(weights(path), trainer.generator.state_dict())
 
 
 def test_degradations_grow_with_the_steps(settings):
-    trainer = Trainer(read_config([*settings, 'steps=100', 'ramp=0.5']))
+    trainer = Trainer(read_config([*settings, 'stages=[{steps: 100}]', 'ramp=0.5']), ALONE)
     strengths = []
     for trainer.step in (0, 25, 50, 99):
         strengths.append(trainer.ramp())
     assert strengths == pytest.approx([0.3, 0.65, 1.0, 1.0])
-    assert Trainer(read_config(settings)).ramp() == 1.0
+
+
+def test_the_papers_plan(pytestconfig):
+    """Sec. 4.1: 500 + 5 x 200 epochs, from 1e-4 linearly to 1e-7; 2103 pictures of GOPRO."""
+    path = pytestconfig.rootpath / 'config' / 'train' / 'wei2021_gopro.yaml'
+    config = read_config([str(path), 'data.root=unused'])
+    plan = make_plan(config.stages, config.rate, steps_per_epoch=2103)
+    assert plan.steps == 1500 * 2103
+    first = [next(s for s in range(0, plan.steps, 2103) if plan.stage(s) == n) for n in range(6)]
+    assert [step // 2103 for step in first] == [0, 500, 700, 900, 1100, 1300]
+    assert plan.learning_rate(0) == 1e-4
+    assert plan.learning_rate(plan.steps // 2) == pytest.approx(0.50005e-4, rel=1e-3)
+    assert plan.learning_rate(plan.steps - 1) == pytest.approx(1e-7)
+
+
+def test_rate_rises_then_falls_along_a_cosine():
+    plan = make_plan([Stage(steps=101)], RateConfig(1.0, 0.0, 'cosine', warm_up=3), 1)
+    assert [plan.learning_rate(step) for step in (0, 50, 75, 100)] == pytest.approx(
+        [0.25, 0.5, 0.146447, 0.0], abs=1e-6)
+
+
+def test_a_stage_keeps_the_generator_and_starts_the_discriminator_afresh(settings):
+    trainer = Trainer(read_config([*settings, *GAN, 'stages=[{steps: 2}, {steps: 1}]']), ALONE)
+    fresh = {k: v.clone() for k, v in trainer.discriminator.state_dict().items()}
+    reader = iter(trainer.batches.read(trainer.numbers()))
+    for _ in range(2):
+        trainer.take_step([next(reader)])
+    trained = {k: v.clone() for k, v in trainer.generator.state_dict().items()}
+    old = trainer.discriminator
+    assert any(not torch.equal(v, fresh[k]) for k, v in old.state_dict().items())
+    assert len(trainer.judgements) == 2
+    trainer.begin_stage()
+    assert trainer.stage == 1 and trainer.discriminator is not old and not trainer.judgements
+    assert_equal(trained, trainer.generator.state_dict())
+    assert not trainer.optimiser.state, "the generator's optimiser starts afresh too"
+
+
+def test_the_adversarial_term_reaches_the_generator_and_not_the_discriminator(settings):
+    """The generator's own step must leave no gradient in the discriminator."""
+    trainer = Trainer(read_config([*settings, *GAN]), ALONE)
+    [batch] = trainer.batches.read([0])
+    report = trainer.take_step([batch])
+    with_game = trainer.generator.body[1].weight.grad.clone()
+    judged = [p.grad.clone() for p in trainer.discriminator.parameters()]
+
+    plain = Trainer(read_config([*settings, *GAN, 'adversarial.weight=1e-30']), ALONE)
+    plain.take_step([batch])
+    assert not torch.equal(with_game, plain.generator.body[1].weight.grad)
+    for gradient, other in zip(judged, plain.discriminator.parameters(), strict=True):
+        torch.testing.assert_close(gradient, other.grad)
+    assert {'adversarial', 'discriminator', 'D_real', 'D_restored'} <= report.keys()
+
+
+def test_accumulated_batches_equal_one_step(settings, pairs):
+    """Two batches of one crop give the gradient of one batch of two (pairs: nothing is drawn)."""
+    settings = [*settings, f'data.root={pairs}', 'data.layout=folders']
+    reports = []
+    for more, numbers in (['batch=2'], [0]), (['batch=1', 'accumulate=2'], [0, 1]):
+        trainer = Trainer(read_config([*settings, *more]), ALONE)
+        reports.append(trainer.take_step(list(trainer.batches.read(numbers))))
+    assert reports[0] == pytest.approx(reports[1], rel=1e-4)
+
+
+def test_two_processes_equal_one_with_the_same_global_batch(settings, tmp_path):
+    """Real torchrun, real gloo, with the discriminator and its gradient penalty."""
+    settings = [*settings, *GAN, 'adversarial.objective=wgan_gp', 'stages=[{steps: 2}]']
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    spread = start(
+        [*settings, f'output={tmp_path / "two"}'],
+        '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}',
+    )
+    single = start([*settings, f'output={tmp_path / "one"}', 'accumulate=2'])
+    for process in (spread, single):
+        _, complaints = process.communicate(timeout=100)
+        assert process.returncode == 0, complaints
+    one, two = (
+        torch.load(tmp_path / name / 'checkpoint.pt', weights_only=True) for name in ('one', 'two')
+    )
+    assert_equal(one['generator'], two['generator'], 1e-5)
+    assert_equal(one['discriminator'], two['discriminator'], 1e-5)
+
+
+def test_interrupted_run_saves_and_says_where(settings):
+    process = start([*settings, 'stages=[{steps: 100000}]', 'save_every=100000'])
+    log = settings[2].removeprefix('output=') + '/log.csv'
+    while not os.path.exists(log):  # written at step 50
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    printed, complaints = process.communicate(timeout=60)
+    assert process.returncode == 0, complaints
+    assert 'stopped and saved at step' in complaints
+    assert weights(printed.strip())
+
+
+def test_full_disk_does_not_end_the_run(settings, capsys):
+    """A folder where the checkpoint's temporary file belongs makes writing fail, even for root."""
+    config = read_config(settings)
+    (config.output / 'checkpoint.part').mkdir(parents=True)
+    with pytest.raises(OSError, match=r'checkpoint\.pt was not written'):
+        run(config)  # the last one is an error
+    assert 'training goes on' in capsys.readouterr().err
+
+
+def test_steps_that_are_not_finite_change_nothing_and_end_the_run(settings):
+    trainer = Trainer(read_config([*settings, 'losses={charbonnier: .inf}']), ALONE)
+    before = {k: v.clone() for k, v in trainer.generator.state_dict().items()}
+    [batch] = trainer.batches.read([0])
+    for _ in range(BROKEN_STEPS - 1):
+        trainer.take_step([batch])
+    with pytest.raises(TrainingError, match=r'lower rate\.start'):
+        trainer.take_step([batch])
+    assert_equal(before, trainer.generator.state_dict())
 
 
 @pytest.mark.parametrize(('change', 'complaint'), [
     ('task=paint', 'choose one of deblur, derain'),
-    ('steps=many', 'steps'),
+    ('batch=many', 'batch'),
     ('data.color=red', 'color'),
-    ('data.root=???', 'not set: data.root'),
+    ('data.root=???', r'not set: data\.root'),
+    ('data.layout=attic', 'data.layout=attic: choose one of sharp, footage, gopro'),
+    ('losses={beauty: 1}', 'losses=beauty: choose one of charbonnier'),
+    ('stages=[{epochs: 1, steps: 1}]', 'one of both'),
+    ('adversarial.weight=1', 'data.crop=32: the discriminator judges crops of 256'),
 ])
 def test_wrong_settings_are_named(settings, change, complaint):
     with pytest.raises(ValueError, match=complaint):
@@ -111,56 +264,13 @@ def test_missing_config_file():
         read_config(['nowhere.yaml'])
 
 
-@pytest.mark.parametrize('name', ['fast_deblur', 'fast_derain'])
-def test_shipped_configs_are_valid(name, pictures, pytestconfig):
-    path = pytestconfig.rootpath / 'config' / 'train' / f'{name}.yaml'
-    config = read_config([str(path), f'data.root={pictures}'])
-    assert f'fast_{config.task}' == name
-    assert OmegaConf.load(path).preset == 'fast'
-
-
-def test_crops_are_a_function_of_seed_and_number(pictures):
-    first, again = (SharpCrops(pictures, 40, 10, 7, cache_gb=gb) for gb in (1, 0))
-    other = SharpCrops(pictures, 40, 10, 8, cache_gb=1)
-    for number in (3, 0, 3):
-        assert torch.equal(first[number], again[number])
-    assert first[0].shape == (3, 40, 40) and first[0].dtype == torch.uint8
-    assert not torch.equal(first[0], other[0])
-
-
-def test_pictures_smaller_than_a_crop_are_mirrored(pictures):
-    crop = SharpCrops(pictures, 500, 1, 1, cache_gb=1)[0]
-    assert crop.shape == (3, 500, 500)
-    assert (crop != 0).float().mean() > 0.9
-
-
-def test_unreadable_picture_is_skipped(tmp_path, pictures, caplog):
-    (tmp_path / 'bad.png').write_bytes(b'not a picture' * 10_000)
-    (tmp_path / 'good.png').write_bytes((pictures / '0.png').read_bytes())
-    crops = SharpCrops(tmp_path, 16, 8, 1, cache_gb=1)
-    assert all(crops[i].shape == (3, 16, 16) for i in range(8))
-    assert 'bad.png: not a readable image, skipped' in caplog.text
-
-
-def test_wrong_folders_say_what_was_looked_for(tmp_path):
-    with pytest.raises(DataError, match='nowhere: not a folder'):
-        SharpCrops(tmp_path / 'nowhere', 16, 1, 1, 1)
-    with pytest.raises(DataError, match=r'no image found \(looked for .*\.png'):
-        SharpCrops(tmp_path, 16, 1, 1, 1)
-    for name, stem in (('input', 'a'), ('gt', 'b')):
-        (tmp_path / name).mkdir()
-        cv2.imwrite(str(tmp_path / name / f'{stem}.png'), np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(DataError, match=r"without partner: \['a', 'b'\]"):
-        list_pairs(tmp_path)
-
-
-def test_metrics(photograph):
-    assert psnr(photograph, photograph) == float('inf')
-    off = np.where(photograph < 128, photograph + 10, photograph - 10).astype(np.uint8)
-    assert psnr(off, photograph) == pytest.approx(20 * np.log10(255 / 10))
-    assert luma(np.full((1, 1, 3), 255, np.uint8)) == 235
-    assert ssim(photograph, photograph) == pytest.approx(1)
-    assert features_kept(photograph, photograph) > 0.95
-    assert features_kept(np.zeros_like(photograph), photograph) == 0
-    shifted = np.roll(photograph, 10, axis=1)
-    assert features_kept(shifted, photograph) < 0.1, 'features in another place do not count'
+def test_published_and_own_configs_are_valid(pytestconfig):
+    paths = sorted((pytestconfig.rootpath / 'config' / 'train').glob('*.yaml'))
+    assert len(paths) == 8
+    for path in paths:
+        given = OmegaConf.load(path)
+        config = read_config([
+            str(path), 'data.root=unused',
+            *(['start_from=unused'] if OmegaConf.is_missing(given, 'start_from') else []),
+        ])
+        assert path.stem.startswith(config.preset), path.name

@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from iov_restore_ros.inference import shipped_weights
 from iov_restore_ros.model import (
     TASKS,
     Generator,
@@ -14,6 +13,7 @@ from iov_restore_ros.model import (
     WeightsInfo,
     load_weights,
     save_weights,
+    shipped_weights,
 )
 
 

@@ -1,10 +1,5 @@
 """How a generator is run: on which device, in which precision, in which batches."""
 
-from iov_restore_ros.inference.restorer import (
-    PRECISIONS,
-    RestoreError,
-    Restorer,
-    shipped_weights,
-)
+from iov_restore_ros.inference.restorer import PRECISIONS, RestoreError, Restorer
 
-__all__ = ['PRECISIONS', 'RestoreError', 'Restorer', 'shipped_weights']
+__all__ = ['PRECISIONS', 'RestoreError', 'Restorer']

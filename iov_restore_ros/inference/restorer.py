@@ -13,25 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iov_restore_ros.model import TASKS, Generator, WeightsError, WeightsInfo, load_weights
+from iov_restore_ros.model import TASKS, Generator, WeightsInfo, load_weights, shipped_weights
 from iov_restore_ros.model.device import fastest_dtype, pick_device
 
 PRECISIONS = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
-WEIGHTS_FOLDER = Path(__file__).parents[1] / 'weights'
 CUDA_BATCH = 8
 KEPT_BUFFERS = 8  # shapes whose page-locked buffers are kept
 
 
 class RestoreError(Exception):
     """Frames that could not be restored, with the reason."""
-
-
-def shipped_weights(model: str, task: str) -> Path:
-    """Return the weight file that comes with the package; ``WeightsError`` if none does."""
-    path = WEIGHTS_FOLDER / f'{model}_{task}.safetensors'
-    if not path.is_file():
-        raise WeightsError(f'{path}: no such file is shipped; give {model} a {task} file of yours')
-    return path
 
 
 class Restorer:

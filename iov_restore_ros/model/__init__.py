@@ -8,6 +8,7 @@ from iov_restore_ros.model.weights import (
     WeightsInfo,
     load_weights,
     save_weights,
+    shipped_weights,
 )
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     'WeightsInfo',
     'load_weights',
     'save_weights',
+    'shipped_weights',
 ]

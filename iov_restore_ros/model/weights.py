@@ -9,6 +9,7 @@ from safetensors.torch import save
 from iov_restore_ros.model.generators import PRESETS, Generator
 
 TASKS = ('deblur', 'derain')
+WEIGHTS_FOLDER = Path(__file__).parents[1] / 'weights'
 
 
 class WeightsError(Exception):
@@ -25,6 +26,14 @@ class WeightsInfo:
     command: str = ''
     commit: str = ''
     metrics: str = ''
+
+
+def shipped_weights(model: str, task: str) -> Path:
+    """Return the weight file that comes with the package; ``WeightsError`` if none does."""
+    path = WEIGHTS_FOLDER / f'{model}_{task}.safetensors'
+    if not path.is_file():
+        raise WeightsError(f'{path}: no such file is shipped; give {model} a {task} file of yours')
+    return path
 
 
 def save_weights(path: Path, generator: Generator, info: WeightsInfo) -> None:

@@ -1,6 +1,5 @@
 """The demo's table and its page of pictures."""
 
-import base64
 import html
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ import cv2
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from iov_restore_ros.training.report_page import data_url
 
 HEADINGS = (
     'scene', 'mode', 'task', 'frames in', 'restored', 'dropped', 'fps', 'p50 ms', 'p99 ms',
@@ -89,7 +90,7 @@ def write_report(path: Path, pictures: list[tuple[Row, list[Sample]]], device: s
             for caption in ('degraded', 'restored', 'sharp'):
                 image = getattr(sample, caption)
                 if image is not None:
-                    parts.append(f'<figure><img src="{_data_url(image)}">'
+                    parts.append(f'<figure><img src="{data_url(image)}">'
                                  f'<figcaption>{caption}</figcaption></figure>')
             parts.append('</div>')
     path.write_text('\n'.join(parts), encoding='utf-8')
@@ -104,9 +105,3 @@ def write_before_after(path: Path, pictures: list[tuple[Row, list[Sample]]]) -> 
             rows[row.task] = np.hstack([changed.degraded, changed.restored])
     if rows:
         cv2.imwrite(str(path), cv2.cvtColor(np.vstack(list(rows.values())), cv2.COLOR_RGB2BGR))
-
-
-def _data_url(image: np.ndarray) -> str:
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
-    _, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
-    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()

@@ -1,7 +1,10 @@
-"""Sharp crops to train on and image pairs to measure on."""
+"""Pictures, read from files and video frames: sharp crops to train on, pairs to measure on."""
 
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -10,6 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
+VIDEO_SUFFIXES = {'.mp4', '.mov', '.avi', '.mkv'}
+
+Source = TypeVar('Source')
 
 log = logging.getLogger(__name__)
 
@@ -20,12 +26,7 @@ class DataError(ValueError):
 
 def list_images(folder: Path) -> list[Path]:
     """Return every image below ``folder``, sorted. Raises ``DataError`` when there is none."""
-    if not folder.is_dir():
-        raise DataError(f'{folder}: not a folder (looked for images in it)')
-    found = sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise DataError(f'{folder}: no image found (looked for {" ".join(sorted(IMAGE_SUFFIXES))})')
-    return found
+    return _list_files(folder, 'image', IMAGE_SUFFIXES)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -36,12 +37,106 @@ def read_image(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def video_length(path: Path) -> tuple[int, float]:
+    """Return (frames, frames per second). Raises ``DataError`` when it is not a video."""
+    video = cv2.VideoCapture(str(path))
+    frames, rate = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS)
+    if frames < 1 or not rate > 0:
+        raise DataError(f'{path}: not a readable video')
+    return frames, rate
+
+
+def read_frames(path: Path, first: int, count: int) -> list[np.ndarray]:
+    """Read ``count`` frames of a video from number ``first``, each uint8 H x W x 3, RGB."""
+    video = cv2.VideoCapture(str(path))
+    video.set(cv2.CAP_PROP_POS_FRAMES, first)
+    frames = []
+    for number in range(first, first + count):
+        there, frame = video.read()
+        if not there:
+            raise DataError(f'{path}: frame {number} cannot be read')
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    return frames
+
+
+@dataclass(frozen=True)
+class Still:
+    """One picture: an image file, or a frame of a video."""
+
+    path: Path
+    frame: int | None = None
+    file_share: float = 1.0  # of the file's bytes, that this picture has
+
+    def read(self) -> np.ndarray:
+        """Return uint8 H x W x 3, RGB. Raises ``DataError`` when it cannot be read."""
+        if self.frame is None:
+            return read_image(self.path)
+        return read_frames(self.path, self.frame, 1)[0]
+
+
+def list_stills(folder: Path) -> list[Still]:
+    """
+    Return every image below ``folder``, then one frame per second of every video, sorted.
+
+    A video that cannot be read is warned about. Raises ``DataError`` when nothing is left.
+    """
+    stills = []
+    for path in _list_files(folder, 'image', IMAGE_SUFFIXES, VIDEO_SUFFIXES):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            stills.append(Still(path))
+            continue
+        try:
+            frames, rate = video_length(path)
+        except DataError as error:
+            log.warning('%s, skipped', error)
+            continue
+        seconds = range(0, frames, max(1, round(rate)))
+        stills.extend(Still(path, frame, 1 / len(seconds)) for frame in seconds)
+    if not stills:
+        raise DataError(f'{folder}: none of the videos in it can be read')
+    return stills
+
+
+class Pictures(Generic[Source]):
+    """
+    Decoded pictures by number; the first ``cache_gb`` GB of them stay in memory.
+
+    A picture that cannot be read is warned about, and the next one is taken.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], read: Callable[[Source], np.ndarray], cache_gb: float
+    ) -> None:
+        self.sources, self.read = sources, read
+        self.cache: dict[int, np.ndarray] = {}
+        self.cache_left = cache_gb * 1e9
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        for offset in range(len(self.sources)):
+            number = (index + offset) % len(self.sources)
+            if number in self.cache:
+                return self.cache[number]
+            try:
+                image = self.read(self.sources[number])
+            except DataError as error:
+                log.warning('%s, skipped', error)
+                continue
+            if image.nbytes <= self.cache_left:
+                self.cache[number] = image
+                self.cache_left -= image.nbytes
+            return image
+        raise DataError(
+            f'none of the {len(self.sources)} images can be read, first {self.sources[0]}'
+        )
+
+
 class SharpCrops(Dataset):
     """
-    Crop number i, cut at random from the sharp images below a folder, flipped at random.
+    Crop number i, cut at random from the sharp images and videos below a folder, flipped at random.
 
-    With ``detailed`` an image is drawn by the size of its file, and of two places in it the one
-    with the stronger edges is taken: a blurred sky teaches nothing.
+    Of a video, one frame per second is an image. With ``detailed`` an image is drawn by the size
+    of its file, and of two places in it the one with the stronger edges is taken: a blurred sky
+    teaches nothing.
 
     An item is a function of (seed, i) alone, so a training run that goes on at sample i sees what
     it would have seen. Items are uint8 3 x size x size, RGB.
@@ -57,66 +152,87 @@ class SharpCrops(Dataset):
         detailed: bool = False,
     ) -> None:
         """Serve ``count`` crops of ``size``; keep up to ``cache_gb`` GB of decoded images."""
-        self.paths = list_images(root)
+        stills = list_stills(root)
+        self.pictures = Pictures(stills, Still.read, cache_gb)
         self.size, self.count, self.seed = size, count, seed
-        sizes = np.array([path.stat().st_size if detailed else 1 for path in self.paths], float)
+        sizes = np.array([
+            still.path.stat().st_size * still.file_share if detailed else 1 for still in stills
+        ], float)
         self.probabilities = sizes / sizes.sum()
         self.places = 2 if detailed else 1
-        self.cache: dict[Path, np.ndarray] = {}
-        self.cache_left = cache_gb * 1e9
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Tensor:
         rng = np.random.default_rng((self.seed, index))
-        image = self._read(int(rng.choice(len(self.paths), p=self.probabilities)))
-        # Large pictures are often soft: half of the time they are shrunk, which sharpens them.
-        room = min(image.shape[:2]) / self.size
-        scale = rng.uniform(1, min(2, room)) if room > 1.5 and rng.random() < 0.5 else 1.0
-        side = round(self.size * scale)
-        image = _at_least(image, side)
-        ends = image.shape[0] - side + 1, image.shape[1] - side + 1
-        places = rng.integers(ends, size=(self.places, 2))
-        crops = [image[top : top + side, left : left + side] for top, left in places]
-        crop = max(crops, key=_detail)
+        image = self.pictures[int(rng.choice(len(self.probabilities), p=self.probabilities))]
+        side = side_to_shrink(image, self.size, rng)
+        crops = [cut_at_random(image, side, rng) for _ in range(self.places)]
+        crop = max(crops, key=detail)
         if side != self.size:
             crop = cv2.resize(crop, (self.size, self.size), interpolation=cv2.INTER_AREA)
-        if rng.random() < 0.5:
-            crop = crop[:, ::-1]
-        if rng.random() < 0.25:
-            crop = crop[::-1]
-        return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
-
-    def _read(self, index: int) -> np.ndarray:
-        """Read image ``index``, or the next one that can be read."""
-        for offset in range(len(self.paths)):
-            path = self.paths[(index + offset) % len(self.paths)]
-            if path in self.cache:
-                return self.cache[path]
-            try:
-                image = read_image(path)
-            except DataError as error:
-                log.warning('%s, skipped', error)
-                continue
-            if image.nbytes <= self.cache_left:
-                self.cache[path] = image
-                self.cache_left -= image.nbytes
-            return image
-        raise DataError(f'none of the {len(self.paths)} images can be read, first {self.paths[0]}')
+        return to_tensor(flip_at_random(crop, rng, upside_down=0.25))
 
 
-def _detail(image: np.ndarray) -> float:
+def side_to_shrink(image: np.ndarray, size: int, rng: np.random.Generator) -> int:
+    """
+    Return the side, size to 2 size, to cut out of ``image`` (... x H x W x 3) and shrink to size.
+
+    Large pictures are often soft: half of the time they are shrunk, which sharpens them.
+    """
+    room = min(image.shape[-3:-1]) / size
+    return round(size * rng.uniform(1, min(2, room))) if room > 1.5 and rng.random() < 0.5 else size
+
+
+def cut_at_random(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut side x side out of ``image`` (... x H x W x 3), mirrored where it is too small."""
+    image = _at_least(image, side)
+    ends = image.shape[-3] - side + 1, image.shape[-2] - side + 1
+    top, left = rng.integers(ends)
+    return image[..., top : top + side, left : left + side, :]
+
+
+def detail(image: np.ndarray) -> float:
     """Return how strong the edges in ``image`` are, on the mean."""
     return float(cv2.Laplacian(image[::2, ::2, 1], cv2.CV_32F).std())
 
 
+def flip_at_random(
+    image: np.ndarray, rng: np.random.Generator, upside_down: float = 0.5
+) -> np.ndarray:
+    """Flip ``image`` (... x H x W x 3) left to right half of the time, and upside down."""
+    if rng.random() < 0.5:
+        image = image[..., ::-1, :]
+    if rng.random() < upside_down:
+        image = image[..., ::-1, :, :]
+    return image
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """Turn ... x H x W x 3 into ... x 3 x H x W."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, -3)))
+
+
+def _list_files(folder: Path, kind: str, *suffixes: set[str]) -> list[Path]:
+    """Return the files below ``folder`` by suffix, sorted, those of the first set first."""
+    if not folder.is_dir():
+        raise DataError(f'{folder}: not a folder (looked for {kind}s in it)')
+    files = sorted(folder.rglob('*'))
+    found = [path for some in suffixes for path in files if path.suffix.lower() in some]
+    if not found:
+        wanted = ' '.join(suffix for some in suffixes for suffix in sorted(some))
+        raise DataError(f'{folder}: no {kind} found (looked for {wanted})')
+    return found
+
+
 def _at_least(image: np.ndarray, side: int) -> np.ndarray:
     """Mirror ``image`` at its lower and right border until no side is shorter than ``side``."""
-    bottom, right = (max(0, side - length) for length in image.shape[:2])
+    bottom, right = (max(0, side - length) for length in image.shape[-3:-1])
     if not bottom and not right:
         return image
-    return np.pad(image, ((0, bottom), (0, right), (0, 0)), mode='symmetric')
+    kept = [(0, 0)] * (image.ndim - 3)
+    return np.pad(image, [*kept, (0, bottom), (0, right), (0, 0)], mode='symmetric')
 
 
 def list_pairs(root: Path) -> list[tuple[Path, Path]]:

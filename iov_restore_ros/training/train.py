@@ -1,199 +1,184 @@
 """
-Train a generator on sharp images that are degraded on the fly.
+Train a generator: the paper's way, or ours.
 
     python -m iov_restore_ros.training.train config/train/fast_deblur.yaml data.root=DIR
+    torchrun --nproc_per_node=8 -m iov_restore_ros.training.train CONFIG data.root=DIR
+    torchrun --nnodes=2 --nproc_per_node=8 --rdzv_backend=c10d --rdzv_endpoint=HOST:29400 \\
+        -m iov_restore_ros.training.train CONFIG data.root=DIR
 
-Any setting of the file can be given behind it as name=value. A run writes checkpoint.pt and
-weights.safetensors into `output`; started again with the same output, it goes on where it was.
-Ctrl-C saves and stops.
+Any setting of the file can be given behind it as name=value. A run writes checkpoint.pt,
+weights.safetensors, log.csv, TensorBoard events and samples/ into `output`; started again with the
+same output, it goes on where it was. Ctrl-C saves and stops.
 """
 
-import math
 import shlex
+import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+import time
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Subset
+from torch import distributed
 
-from iov_restore_ros.model import (
-    TASKS,
-    Generator,
-    WeightsError,
-    WeightsInfo,
-    load_weights,
-    save_weights,
-)
-from iov_restore_ros.model.device import fastest_dtype, pick_device
-from iov_restore_ros.training.data import SharpCrops, list_pairs, read_image
-from iov_restore_ros.training.degradations import DEGRADATIONS, MARGIN, draw_strength
-from iov_restore_ros.training.metrics import psnr
+from iov_restore_ros.model import Generator, WeightsError, WeightsInfo, save_weights
+from iov_restore_ros.training.config import TrainConfig, read_config
+from iov_restore_ros.training.datasets import find_pairs
+from iov_restore_ros.training.logs import Logs
+from iov_restore_ros.training.metrics import psnr, restore_image
+from iov_restore_ros.training.processes import join
+from iov_restore_ros.training.trainer import Trainer, TrainingError
 
-WARM_UP = 200  # steps
-MAX_GRADIENT = 0.05  # norm; rare steep batches otherwise end a run at this learning rate
+LOG_EVERY = 50  # steps
+VALIDATION_PICTURES = 20
 
 
-@dataclass
-class DataConfig:
-    """Where the images are."""
+class Stop:
+    """Whether SIGINT or SIGTERM (which job queues send) came; a second one ends at once."""
 
-    root: Path = MISSING  # a folder of sharp images
-    validation: Path | None = None  # a folder with input/ and gt/
-    description: str = ''  # goes into the weight file: which sets, under which terms
-    crop: int = 128  # pixels
-    detailed: bool = False  # prefer crops with detail
-    cache_gb: float = 4.0
-    workers: int = 0
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
 
-
-@dataclass
-class TrainConfig:
-    """Everything that a run can be told."""
-
-    task: str = MISSING
-    output: Path = MISSING
-    data: DataConfig = field(default_factory=DataConfig)
-    preset: str = 'fast'
-    device: str = 'auto'
-    threads: int = 0  # CPU threads, 0 leaves it to PyTorch
-    steps: int = 20000
-    batch: int = 8
-    learning_rate: float = 8e-4
-    ema: float = 0.999
-    ramp: float = 0.0  # share of the steps in which the degradations grow to full strength
-    save_every: int = 1000
-    seed: int = 1
-    start_from: Path | None = None  # weights of whichever task (transfer, Sec. 2.4)
+    def _ask(self, number: int, _: object) -> None:
+        self.asked = True
+        signal.signal(number, signal.SIG_DFL)
 
 
-class Trainer:
-    """One run: the generator, its running average, the optimiser, and the step it is at."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.device = pick_device(config.device)
-        torch.manual_seed(config.seed)
-        self.generator = Generator(config.preset)
-        self.generator.initialise()
-        if config.start_from:
-            loaded, _ = load_weights(config.start_from, preset=config.preset)
-            self.generator.load_state_dict(loaded.state_dict())
-        self.dtype = fastest_dtype(self.generator, self.device)
-        self.average = AveragedModel(
-            self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
+def run(config: TrainConfig) -> Path:
+    """Train until the last step or a signal; return the weight file written last."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    processes = join(config.device)
+    stop = Stop()
+    trainer = Trainer(config, processes)
+    leader = processes.rank == 0
+    console = Console(stderr=True, quiet=not leader)
+    columns = (
+        TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not leader) as progress:
+        keeper = Keeper(trainer, progress) if leader else None
+        console.print(
+            f'{config.preset} {config.task} on {processes.count} x {trainer.device} in '
+            f'{trainer.dtype}, step {trainer.step} of {trainer.plan.steps}'
         )
-        self.optimiser = torch.optim.AdamW(
-            self.generator.parameters(), config.learning_rate, fused=True, weight_decay=1e-4
-        )
-        self.step = 0
-        self.checkpoint = config.output / 'checkpoint.pt'
-        if self.checkpoint.exists():
-            self._load()
+        reader = iter(trainer.batches.read(trainer.numbers()))
+        while trainer.step < trainer.plan.steps:
+            report = trainer.take_step([next(reader) for _ in range(config.accumulate)])
+            reason = trainer.replace_collapsed()
+            # Every process must stop after the same step.
+            stopped = processes.mean(torch.tensor(float(stop.asked), device=trainer.device)) > 0
+            if keeper:
+                keeper.note(report, reason, bool(stopped))
+            if stopped:
+                break
+    if distributed.is_initialized():
+        distributed.barrier()
+    return config.output / 'weights.safetensors'
 
-    def crops(self) -> DataLoader:
-        """Return the batches from the present step to the last."""
-        config = self.config
-        margin = MARGIN if config.task == 'deblur' else 0
-        every = SharpCrops(
-            config.data.root, config.data.crop + 2 * margin, config.steps * config.batch,
-            config.seed, config.data.cache_gb, config.data.detailed,
-        )
-        rest = Subset(every, range(self.step * config.batch, len(every)))
-        return DataLoader(rest, config.batch, num_workers=config.data.workers)
 
-    def train_on(self, crops: Tensor) -> float:
-        """Take one step on uint8 N x 3 x H x W sharp crops; return the loss."""
-        # Everything random in a step follows from its number, so that a resumed run is the same.
-        seed = self.config.seed * 1_000_003 + self.step
-        torch.manual_seed(seed)
-        sharp = crops.to(self.device, torch.float32) / 255
-        rng = torch.Generator().manual_seed(seed)
-        strength = self.ramp() * draw_strength(len(sharp), rng)
-        degraded, target = DEGRADATIONS[self.config.task](sharp, strength, rng)
-        for group in self.optimiser.param_groups:
-            group['lr'] = self.config.learning_rate * schedule(self.step, self.config.steps)
-        mixed = self.dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
-            restored = self.generator(degraded.to(memory_format=torch.channels_last))
-        loss = charbonnier(restored, target)
-        self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.generator.parameters(), MAX_GRADIENT)
-        self.optimiser.step()
-        self.average.update_parameters(self.generator)
-        self.step += 1
-        return loss.item()
+class Keeper:
+    """What one process alone does: show, log, measure, save."""
 
-    def ramp(self) -> float:
-        """Return how strong the degradations are by now (0.3..1); easy ones are learnt sooner."""
-        done = self.step / (self.config.ramp * self.config.steps) if self.config.ramp else 1.0
-        return min(1.0, 0.3 + 0.7 * done)
+    def __init__(self, trainer: Trainer, progress: Progress) -> None:
+        self.trainer, self.progress = trainer, progress
+        self.config = trainer.config
+        self.logs = Logs(self.config.output, trainer.step)
+        self.sums: dict[str, float] = {}
+        self.steps = 0
+        self.since = time.monotonic()
+        self.metrics = ''
+        self.bar = progress.add_task('', total=trainer.plan.steps, completed=trainer.step)
+        data = self.config.data
+        self.pairs = []
+        if data.validation:
+            pairs = find_pairs(data.validation, data.validation_layout, 'test')
+            self.pairs = pairs[:: -(-len(pairs) // VALIDATION_PICTURES)]
 
-    def validate(self) -> float:
+    def note(self, report: dict[str, float], reason: str | None, stopped: bool) -> None:
+        """Take notice of the step that was just taken."""
+        trainer = self.trainer
+        if reason:
+            self.progress.console.print(f'step {trainer.step}: {reason}; a new one begins')
+        if trainer.broken:
+            self.progress.console.print(f'step {trainer.step} was not finite, nothing changed')
+        else:
+            self.steps += 1
+            for name, value in report.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        self.progress.update(self.bar, completed=trainer.step)
+        last = stopped or trainer.step == trainer.plan.steps
+        save = last or trainer.step % self.config.save_every == 0
+        try:
+            if (save or trainer.step % LOG_EVERY == 0) and self.steps:
+                self._log(save)
+            if save:
+                trainer.save()
+                self._export()
+                self._sample()
+        except OSError as error:  # a full disk must not end a run of days
+            self.progress.console.print(f'step {trainer.step}: {error}; training goes on')
+            if last:
+                raise
+        if stopped:
+            self.progress.console.print(f'stopped and saved at step {trainer.step}')
+
+    def _log(self, measure: bool) -> None:
+        trainer = self.trainer
+        values = {name: value / self.steps for name, value in self.sums.items()}
+        crops = self.config.batch * self.config.accumulate * trainer.processes.count * self.steps
+        values['crops_per_second'] = crops / (time.monotonic() - self.since)
+        values['rate'] = trainer.plan.learning_rate(trainer.step - 1)
+        values['stage'] = trainer.stage
+        if measure and self.pairs:
+            values['PSNR'] = self._validate()
+            assert self.config.data.validation is not None
+            self.metrics = f'{self.config.data.validation.name} {values["PSNR"]:.2f} dB RGB'
+        shown = [f'{name} {values[name]:.4g}' for name in values if name in (
+            'loss', 'adversarial', 'discriminator', *self.config.losses)]
+        self.progress.update(self.bar, description=' '.join([*shown, self.metrics]))
+        if measure:
+            self.progress.console.print(f'step {trainer.step}', *shown, self.metrics)
+        self.logs.write(trainer.step, values)
+        self.sums, self.steps, self.since = {}, 0, time.monotonic()
+
+    def _averaged(self) -> Generator:
+        averaged = self.trainer.average.module
+        assert isinstance(averaged, Generator)
+        return averaged
+
+    def _validate(self) -> float:
         """Return the mean RGB PSNR in dB of the averaged generator over the validation pairs."""
-        assert self.config.data.validation is not None
+        averaged = self._averaged().eval()
         scores = []
-        self.average.eval()
-        for degraded, sharp in list_pairs(self.config.data.validation):
-            image = torch.from_numpy(read_image(degraded)).to(self.device).permute(2, 0, 1)[None]
-            with torch.inference_mode():
-                restored = self.average(image.float() / 255)
-            pixels = restored[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
-            scores.append(psnr(pixels.cpu().numpy(), read_image(sharp)))
-        self.average.train()
+        for pair in self.pairs:
+            degraded, sharp = pair.read()
+            scores.append(psnr(restore_image(averaged, degraded, self.trainer.device), sharp))
+        averaged.train()
         return sum(scores) / len(scores)
 
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
-        state = {
-            'step': self.step,
-            'generator': self.generator.state_dict(),
-            'average': self.average.state_dict(),
-            'optimiser': self.optimiser.state_dict(),
-        }
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.checkpoint.with_suffix('.part')
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
+    def _sample(self) -> None:
+        """Write the first batch of the run as it is restored by now."""
+        batches = self.trainer.batches
+        [batch] = batches.read([0])
+        degraded, target = batches.degrade(batch, 0, 1.0)
+        averaged = self._averaged().eval()
+        with torch.inference_mode():
+            restored = averaged(degraded)
+        averaged.train()
+        self.logs.sample(self.trainer.step, degraded, restored, target)
 
-    def export(self, metrics: str) -> Path:
-        """Write the averaged generator as a weight file; return its path."""
-        path = self.config.output / 'weights.safetensors'
-        averaged = self.average.module
-        assert isinstance(averaged, Generator)
-        save_weights(path, averaged, WeightsInfo(
+    def _export(self) -> None:
+        """Write the averaged generator as a weight file."""
+        save_weights(self.config.output / 'weights.safetensors', self._averaged(), WeightsInfo(
             preset=self.config.preset, task=self.config.task,
-            trained_on=self.config.data.description, metrics=metrics,
+            trained_on=self.config.data.description, metrics=self.metrics,
             command=shlex.join(['train', *sys.argv[1:]]), commit=git_commit(),
         ))
-        return path
-
-    def _load(self) -> None:
-        state: dict[str, Any] = torch.load(
-            self.checkpoint, map_location=self.device, weights_only=True
-        )
-        self.step = state['step']
-        self.generator.load_state_dict(state['generator'])
-        self.average.load_state_dict(state['average'])
-        self.optimiser.load_state_dict(state['optimiser'])
-
-
-def charbonnier(restored: Tensor, target: Tensor) -> Tensor:
-    """Return mean(sqrt((restored - target)^2 + 1e-6)), a smooth L1 loss (Charbonnier 1994)."""
-    return torch.sqrt((restored - target) ** 2 + 1e-6).mean()
-
-
-def schedule(step: int, steps: int) -> float:
-    """Return the factor (0..1) of the learning rate: a short rise, then a cosine to 0."""
-    return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def git_commit() -> str:
@@ -206,63 +191,6 @@ def git_commit() -> str:
     return result.stdout.strip()
 
 
-def read_config(arguments: list[str]) -> TrainConfig:
-    """Merge a YAML file and name=value settings. Raises ``ValueError`` saying what is wrong."""
-    try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(TrainConfig),
-            *(OmegaConf.load(a) for a in arguments if '=' not in a),
-            OmegaConf.from_dotlist([a for a in arguments if '=' in a]),
-        )
-        missing = OmegaConf.missing_keys(merged)
-        if missing:
-            raise ValueError(f'not set: {", ".join(sorted(missing))}; give them as name=value')
-        config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, OSError) as error:
-        raise ValueError(str(error)) from error
-    assert isinstance(config, TrainConfig)
-    if config.task not in TASKS:
-        raise ValueError(f'task={config.task}: choose one of {", ".join(TASKS)}')
-    return config
-
-
-def run(config: TrainConfig) -> Path:
-    """Train until the last step or Ctrl-C; return the weight file written last."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    trainer = Trainer(config)
-    columns = (
-        TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-    )
-    loss, metrics = 0.0, ''
-    with Progress(*columns) as progress:
-        progress.console.print(
-            f'{config.preset} {config.task} on {trainer.device} in {trainer.dtype}, '
-            f'step {trainer.step} of {config.steps}'
-        )
-        bar = progress.add_task(config.task, total=config.steps, completed=trainer.step)
-        try:
-            for crops in trainer.crops():
-                now = trainer.train_on(crops)
-                if not math.isfinite(now):
-                    raise ValueError(
-                        f'the loss is {now} at step {trainer.step}: lower learning_rate and start '
-                        f'again, the last good state is {trainer.checkpoint}'
-                    )
-                loss += 0.01 * (now - loss) if loss else now
-                progress.update(bar, completed=trainer.step, description=f'loss {loss:.4f}')
-                if trainer.step % config.save_every == 0 or trainer.step == config.steps:
-                    trainer.save()
-                    if config.data.validation:
-                        metrics = f'{config.data.validation.name} {trainer.validate():.2f} dB RGB'
-                    progress.console.print(f'step {trainer.step} loss {loss:.4f} {metrics}')
-                    trainer.export(metrics)
-        except KeyboardInterrupt:
-            trainer.save()
-            progress.console.print(f'stopped and saved at step {trainer.step}')
-    return trainer.export(metrics)
-
-
 def main() -> int:
     """Run the command line; returns the exit status."""
     if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
@@ -270,7 +198,7 @@ def main() -> int:
         return 0 if len(sys.argv) > 1 else 2
     try:
         print(run(read_config(sys.argv[1:])))
-    except (ValueError, WeightsError) as error:
+    except (OSError, ValueError, TrainingError, WeightsError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0

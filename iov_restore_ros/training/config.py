@@ -1,0 +1,126 @@
+"""What a training run can be told: a YAML file of config/train/ and name=value behind it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from iov_restore_ros.model import PRESETS, TASKS
+from iov_restore_ros.model.discriminator import INPUT_SIZE
+from iov_restore_ros.training.adversarial import OBJECTIVES
+from iov_restore_ros.training.datasets import LAYOUTS
+from iov_restore_ros.training.losses import LOSSES
+
+SHARP, FOOTAGE = 'sharp', 'footage'  # degraded on the fly; made from videos
+SHAPES = ('linear', 'cosine')
+OPTIMISERS = ('adam', 'adamw')
+
+
+@dataclass
+class DataConfig:
+    """Where the pictures are and what is cut from them."""
+
+    root: Path = MISSING
+    layout: str = SHARP  # or a name of datasets.LAYOUTS, or footage
+    validation: Path | None = None  # pairs to measure on, never trained on
+    validation_layout: str = 'folders'
+    description: str = ''  # goes into the weight file: which sets, under which terms
+    crop: int = 128  # pixels
+    noise: float = 0.0  # greatest sigma of the noise on the input of real pairs (Sec. 4.1)
+    clean: float = 0.1  # share of the crops degraded on the fly that are left clean
+    light: float = 0.1  # and of those that are degraded only a little
+    detailed: bool = False  # prefer crops with detail
+    cache_gb: float = 4.0
+    workers: int = 0  # processes that read ahead
+
+
+@dataclass
+class Stage:
+    """One stage; with an adversarial term each begins with a new discriminator (Sec. 4.1)."""
+
+    epochs: int = 0  # either this
+    steps: int = 0  # or this
+
+
+@dataclass
+class RateConfig:
+    """The learning rate over the whole training."""
+
+    start: float = 1e-4
+    end: float = 1e-7
+    shape: str = 'linear'
+    warm_up: int = 0  # steps
+
+
+@dataclass
+class AdversarialConfig:
+    """The adversarial term of the generator's loss; weight 0 trains without discriminator."""
+
+    weight: float = 0.0
+    objective: str = 'wasserstein'
+
+
+@dataclass
+class TrainConfig:
+    """Everything that a run can be told."""
+
+    task: str = MISSING
+    output: Path = MISSING
+    stages: list[Stage] = MISSING
+    losses: dict[str, float] = MISSING  # names of losses.LOSSES and their weights
+    data: DataConfig = field(default_factory=DataConfig)
+    rate: RateConfig = field(default_factory=RateConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    preset: str = 'fast'
+    device: str = 'auto'
+    threads: int = 0  # CPU threads, 0 leaves it to PyTorch
+    batch: int = 8  # crops at once, in each process
+    accumulate: int = 1  # batches per step
+    optimiser: str = 'adamw'
+    max_gradient: float = 0.05  # norm; rare steep batches would otherwise end a run
+    ema: float = 0.999
+    ramp: float = 0.0  # share of the steps in which the degradations grow to full strength
+    vgg: Path | None = None  # VGG19 weights for the perceptual loss; without, they are downloaded
+    vgg_layer: str = 'conv3_3'
+    save_every: int = 1000  # steps
+    seed: int = 1
+    start_from: Path | None = None  # weights of whichever task (transfer, Sec. 2.4)
+
+
+def read_config(arguments: list[str]) -> TrainConfig:
+    """Merge YAML files and name=value settings. Raises ``ValueError`` saying what is wrong."""
+    try:
+        merged = OmegaConf.merge(
+            OmegaConf.structured(TrainConfig),
+            *(OmegaConf.load(a) for a in arguments if '=' not in a),
+            OmegaConf.from_dotlist([a for a in arguments if '=' in a]),
+        )
+        missing = OmegaConf.missing_keys(merged)
+        if missing:
+            raise ValueError(f'not set: {", ".join(sorted(missing))}; give them as name=value')
+        config = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, OSError) as error:
+        raise ValueError(str(error)) from error
+    assert isinstance(config, TrainConfig)
+    _choice('task', config.task, TASKS)
+    _choice('preset', config.preset, PRESETS)
+    _choice('optimiser', config.optimiser, OPTIMISERS)
+    _choice('rate.shape', config.rate.shape, SHAPES)
+    _choice('adversarial.objective', config.adversarial.objective, OBJECTIVES)
+    _choice('data.layout', config.data.layout, (SHARP, FOOTAGE, *LAYOUTS))
+    _choice('data.validation_layout', config.data.validation_layout, LAYOUTS)
+    for name in config.losses:
+        _choice('losses', name, LOSSES)
+    if config.adversarial.weight and config.data.crop != INPUT_SIZE:
+        raise ValueError(
+            f'data.crop={config.data.crop}: the discriminator judges crops of {INPUT_SIZE}, Table 1'
+        )
+    if not config.stages or any(bool(s.epochs) == bool(s.steps) for s in config.stages):
+        raise ValueError('stages: a list of {epochs: N} or {steps: N}, one of both in each')
+    return config
+
+
+def _choice(name: str, value: str, known: object) -> None:
+    if value not in known:  # type: ignore[operator]
+        raise ValueError(f'{name}={value}: choose one of {", ".join(known)}')  # type: ignore[arg-type]

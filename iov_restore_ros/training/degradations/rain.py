@@ -1,0 +1,84 @@
+"""
+Rain: streaks, mist, and water on the lens.
+
+Sources: Wei et al. 2021, Eq. 8 (streaks); the mist is the veil of far rain (Sec. 2.5); the water
+on the lens is the problem of vehicles that the paper's introduction names.
+"""
+
+import torch
+from torch import Tensor
+
+from iov_restore_ros.training.degradations.draw import (
+    normal,
+    per_sample,
+    sensor_noise,
+    smooth_field,
+    uniform,
+)
+from iov_restore_ros.training.degradations.lens import drops, smears
+
+LAYERS = 5
+
+
+def rain(sharp: Tensor, strength: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """
+    Add rain: streaks W by Y = X + W (Eq. 8), mist, and drops and smears on the lens.
+
+    Returns (rainy, target), both of the shape of ``sharp``; the target is ``sharp`` itself.
+    ``strength`` is N values from 0 (untouched) to 1, see ``draw_strength``.
+    """
+    on = per_sample(strength)
+    rainy = mist(sharp, strength, rng)
+    rainy = (rainy + streaks(rainy, strength, rng)).clamp(0, 1)
+    rainy = smears(drops(rainy, strength, rng), strength, rng)
+    rainy = torch.where(on > 0, rainy, sharp)
+    return sensor_noise(rainy, strength, rng), sharp
+
+
+def streaks(image: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
+    """
+    Return W of Eq. 8, N x 1 x H x W: layers of streaks at different depths.
+
+    A layer is a set of random points convolved with one streak, on a torus (by FFT). Layers share
+    the wind and differ in depth: what is near is long, thick, bright and rare. A third of the
+    samples is light rain, a third heavy, a third a downpour that hides half of the picture.
+    """
+    count, _, height, width = image.shape
+    kind = uniform(count, rng)
+    light, downpour = kind < 1 / 3, kind > 2 / 3
+    wind = 0.3 * normal(count, rng)  # radians from vertical
+    gusts = 0.03 + 0.15 * uniform(count, rng).pow(2)
+    length = 8 + 60 * uniform(count, rng)
+    brightness = torch.where(downpour, 0.15 + 0.5 * uniform(count, rng),
+                             0.1 + 0.6 * uniform(count, rng))
+    covered = torch.where(light, 0.04 * uniform(count, rng), 0.02 + 0.1 * uniform(count, rng))
+    covered = torch.where(downpour, 0.06 + 0.2 * uniform(count, rng), covered)
+    y = torch.fft.fftfreq(height, 1 / height, device=image.device).view(1, -1, 1)
+    x = torch.fft.fftfreq(width, 1 / width, device=image.device).view(1, 1, -1)
+    total = torch.zeros(count, 1, height, width, device=image.device)
+    for _ in range(LAYERS):
+        near = (0.5 + uniform(count, rng)).view(-1, 1, 1)
+        angle = (wind + gusts * normal(count, rng)).view(-1, 1, 1)
+        thickness = near * (0.5 + 1.3 * uniform(count, rng).pow(2)).view(-1, 1, 1)
+        along = (x * torch.sin(angle) + y * torch.cos(angle)).abs()
+        across = (x * torch.cos(angle) - y * torch.sin(angle)).abs()
+        hard = (1.5 + 6 * uniform(count, rng)).view(-1, 1, 1)
+        streak = torch.sigmoid(near * length.view(-1, 1, 1) / 2 - along)
+        streak = streak * torch.sigmoid(hard * (thickness - across))
+        density = covered.view(-1, 1, 1) / near / streak.sum((1, 2), keepdim=True)
+        points = (uniform((count, height, width), rng) < density).float()
+        points *= 0.4 + 0.6 * uniform((count, height, width), rng)
+        spectrum = torch.fft.rfft2(points) * torch.fft.rfft2(streak)
+        layer = torch.fft.irfft2(spectrum, s=(height, width)).clamp(0, 1).unsqueeze(1)
+        total += per_sample(strength * brightness * near.flatten()) * layer
+    return total
+
+
+def mist(image: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
+    """Veil a third of the samples with a smooth, bright, uneven layer of mist."""
+    count, _, height, width = image.shape
+    present = uniform(count, rng) < 0.33
+    amount = per_sample(strength * present * 0.35 * uniform(count, rng))
+    cloud = (0.75 + 0.15 * smooth_field(count, 3, height, width, rng)).clamp(0, 1)
+    light = per_sample(0.6 + 0.35 * uniform(count, rng))
+    return image + amount * cloud * (light - image)

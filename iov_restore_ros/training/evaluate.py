@@ -1,0 +1,151 @@
+"""
+Measure restored pictures against sharp ones, as the literature does.
+
+    python -m iov_restore_ros.training.evaluate gopro=/data/GOPRO rain100h=/data/Rain100H
+    python -m iov_restore_ros.training.evaluate my_pairs --task derain --output out --report
+
+A ROOT is a public data set whose layout is named before it (its test split), or a folder with
+input/ and gt/ (or target/), or a folder of sharp pictures. Of these it is measured how much they
+are changed although they need nothing; with --synthetic they are degraded first.
+"""
+
+import argparse
+import platform
+import shlex
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from iov_restore_ros.model import (
+    PRESETS,
+    TASKS,
+    Generator,
+    WeightsError,
+    load_weights,
+    shipped_weights,
+)
+from iov_restore_ros.model.device import pick_device
+from iov_restore_ros.training.data import DataError
+from iov_restore_ros.training.datasets import LAYOUTS
+from iov_restore_ros.training.metrics import restore_image
+from iov_restore_ros.training.protocols import PROTOCOLS
+from iov_restore_ros.training.report import (
+    Result,
+    Score,
+    print_tables,
+    tables,
+    write_files,
+    write_page,
+)
+from iov_restore_ros.training.report_page import Slider, data_url
+from iov_restore_ros.training.sources import Image, Root, open_root
+
+SMALLEST = 11  # pixels, SSIM's window
+SLIDERS = 12  # in a report
+TABLE_WIDTH = 150  # characters, also where there is no terminal
+
+def measure(
+    root: Root, generator: Generator, device: torch.device, limit: int | None, sliders: int
+) -> Result:
+    """Restore and measure ``limit`` pictures (spread evenly) of ``root``, keep ``sliders``."""
+    pictures = _spread(root.pictures, limit)
+    shown = {name for name, _ in _spread(pictures, sliders)}
+    kind = PROTOCOLS[root.layout].measure
+    result = Result(str(root.path), root.layout, root.task)
+    for name, read in track(pictures, root.path.name, console=Console(stderr=True)):
+        degraded, sharp = read()
+        if min(sharp.shape[:2]) < SMALLEST:
+            raise DataError(f'{root.path}: {name}: {sharp.shape}, no side may be below {SMALLEST}')
+        restored = restore_image(generator, degraded, device)
+        score = Score(name, kind(degraded, sharp), kind(restored, sharp))
+        result.scores.append(score)
+        if name in shown:
+            result.sliders.append(_slider(root, score, degraded, restored, sharp))
+    return result
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        'evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('root', nargs='+', metavar='[LAYOUT=]ROOT', help=', '.join(LAYOUTS))
+    parser.add_argument('--task', choices=TASKS, help='where the layout does not tell')
+    parser.add_argument('--model', choices=PRESETS, help='default: fast, or what the weights say')
+    parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    parser.add_argument('--output', type=Path, help='write results.md, .csv and .json there')
+    parser.add_argument('--report', action='store_true', help='and report.html with pictures')
+    parser.add_argument('--synthetic', type=int, metavar='SEED', help='degrade sharp pictures')
+    parser.add_argument('--limit', type=int, help='pictures of every root, spread evenly')
+    options = parser.parse_args()
+    if options.report and not options.output:
+        parser.error('--report needs --output')
+    if options.limit is not None and options.limit < 1:
+        parser.error('--limit must be at least 1')
+    try:
+        if options.output:
+            options.output.mkdir(parents=True, exist_ok=True)
+        roots = [open_root(text, options.task, options.synthetic) for text in options.root]
+        results, facts = run(roots, options)
+        console = Console()
+        console.width = max(console.width, TABLE_WIDTH)
+        print_tables(console, tables(results))
+        if options.output:
+            write_files(options.output, results, facts)
+        if options.report:
+            write_page(options.output / 'report.html', results, facts)
+    except (WeightsError, ValueError, OSError) as error:
+        parser.error(str(error))
+    return 0
+
+
+def run(roots: list[Root], options: argparse.Namespace) -> tuple[list[Result], dict[str, Any]]:
+    """Measure ``roots``; return the results and what they hang on."""
+    device = pick_device(options.device)
+    generators, weights = {}, {}
+    for task in dict.fromkeys(root.task for root in roots):
+        path = options.weights or shipped_weights(options.model or 'fast', task)
+        generator, info = load_weights(path, task, options.model)
+        generators[task] = generator.to(device)
+        weights[task] = {'file': str(path)} | asdict(info)
+    sliders = max(1, SLIDERS // len(roots)) if options.report else 0
+    results = [
+        measure(root, generators[root.task], device, options.limit, sliders) for root in roots
+    ]
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
+    return results, {
+        'command': shlex.join(['evaluate', *sys.argv[1:]]),
+        'device': f'{device} {name}',
+        'weights': weights,
+        'versions': {'python': platform.python_version()} | {
+            package: version(package) for package in ('torch', 'numpy', 'scikit-image')
+        },
+    }
+
+
+def _spread(items: list, count: int | None) -> list:
+    """Return ``count`` of ``items``, spread evenly; all where there are no more, or for None."""
+    if count is None or count >= len(items):
+        return items
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def _slider(root: Root, score: Score, degraded: Image, restored: Image, sharp: Image) -> Slider:
+    text = ', '.join(
+        f'{name} {score.before[name]:.2f} -> {score.after[name]:.2f}'
+        for name in ('PSNR dB', 'features kept %')
+    )
+    truth = '' if degraded is sharp else data_url(sharp)
+    title = f'{root.path.name}: {score.name}'
+    return Slider(title, text, data_url(degraded), data_url(restored), truth)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

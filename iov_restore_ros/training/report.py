@@ -1,0 +1,191 @@
+"""What was measured, as tables for the terminal, Markdown, CSV, JSON and one HTML page."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.table
+from rich.console import Console
+
+from iov_restore_ros.training.protocols import DIGITS, LEGEND, PROTOCOLS, PUBLISHED, Published
+from iov_restore_ros.training.report_page import Slider, Table, page
+
+
+@dataclass(frozen=True)
+class Score:
+    """One picture's measures, by the names in ``DIGITS``, before and after restoring."""
+
+    name: str
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+@dataclass
+class Result:
+    """All pictures of one data root."""
+
+    root: str
+    layout: str
+    task: str
+    scores: list[Score] = field(default_factory=list)
+    sliders: list[Slider] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """The end of the path, which tells the roots of one run apart."""
+        return '/'.join(Path(self.root).absolute().parts[-2:])
+
+    def means(self) -> dict[str, tuple[float, float]]:
+        """Return (before, after) of every measure, means over the pictures."""
+        return {
+            name: (
+                _mean([score.before[name] for score in self.scores]),
+                _mean([score.after[name] for score in self.scores]),
+            )
+            for name in self.scores[0].before
+        }
+
+
+def tables(results: list[Result]) -> list[Table]:
+    """Return the summary, and those of the article's tables to which ``results`` belong."""
+    return [_summary(results)] + [
+        _comparison(published, results)
+        for published in PUBLISHED
+        if any(r.layout in layouts for layouts in published.columns.values() for r in results)
+    ]
+
+
+def print_tables(console: Console, all_tables: list[Table]) -> None:
+    """Print to the terminal."""
+    for table in all_tables:
+        shown = rich.table.Table(
+            title=table.title, caption=table.note, caption_justify='left', title_justify='left'
+        )
+        for number, heading in enumerate(table.headings):
+            shown.add_column(
+                heading, justify='right' if number else 'left',
+                overflow='fold', no_wrap=number > 0,
+            )
+        for row in table.rows:
+            shown.add_row(*(rich.markup.escape(cell) for cell in row))
+        console.print(shown)
+
+
+def write_files(folder: Path, results: list[Result], facts: dict[str, Any]) -> None:
+    """Write results.md, results.csv (a row per picture) and results.json into ``folder``."""
+    (folder / 'results.md').write_text(_markdown(tables(results), facts), encoding='utf-8')
+    with (folder / 'results.csv').open('w', newline='', encoding='utf-8') as file:
+        rows = csv.writer(file)
+        measures = [f'{name} {when}' for when in ('before', 'after') for name in DIGITS]
+        rows.writerow(['root', 'layout', 'task', 'picture', *measures])
+        for result in results:
+            for score in result.scores:
+                values = [v.get(name, '') for v in (score.before, score.after) for name in DIGITS]
+                rows.writerow([result.root, result.layout, result.task, score.name, *values])
+    summary = facts | {'results': [
+        {
+            'root': r.root, 'layout': r.layout, 'task': r.task, 'pictures': len(r.scores),
+            'protocol': PROTOCOLS[r.layout].name,
+            'measures': {
+                # JSON has no infinity.
+                name: {'before': _finite(before), 'after': _finite(after)}
+                for name, (before, after) in r.means().items()
+            },
+        }
+        for r in results
+    ]}
+    text = json.dumps(summary, indent=2, allow_nan=False)
+    (folder / 'results.json').write_text(text + '\n', encoding='utf-8')
+
+
+def write_page(path: Path, results: list[Result], facts: dict[str, Any]) -> None:
+    """Write the tables and the pictures as one HTML file that needs no other."""
+    sliders = [slider for result in results for slider in result.sliders]
+    path.write_text(page(tables(results), sliders, fact_lines(facts)), encoding='utf-8')
+
+
+def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what the numbers hang on as (name, text): command, device, weights."""
+    shown = 'file', 'preset', 'trained_on', 'command', 'commit'
+    weights = [
+        (f'weights ({task})', '; '.join(f'{key}: {about[key]}' for key in shown if about[key]))
+        for task, about in facts['weights'].items()
+    ]
+    versions = ', '.join(f'{name} {version}' for name, version in facts['versions'].items())
+    return [('command', facts['command']), ('device', facts['device']), *weights,
+            ('versions', versions)]
+
+
+def _summary(results: list[Result]) -> Table:
+    present = [n for n in DIGITS if any(n in r.scores[0].before for r in results)]
+    rows = []
+    for result in results:
+        means = result.means()
+        rows.append((
+            result.label, str(len(result.scores)), result.task,
+            *(_change(name, means.get(name)) for name in present),
+        ))
+    protocols = {r.layout: PROTOCOLS[r.layout].name for r in results}
+    note = ' '.join([f'Measured: {"; ".join(protocols.values())}.', LEGEND])
+    headings = ('pictures of', 'n', 'task', *present)
+    return Table('Input -> restored', headings, rows, note)
+
+
+def _comparison(published: Published, results: list[Result]) -> Table:
+    """Put our rows below those of the article; several roots of one set make several rows."""
+    headings = ('method', *(f'{c} {m}' for c in published.columns for m in ('PSNR', 'SSIM')))
+    rows = [
+        (method, *(cell for pair in pairs for cell in pair))
+        for method, pairs in published.rows.items()
+    ]
+    columns = [
+        [r for r in results if r.layout in layouts] for layouts in published.columns.values()
+    ]
+    for number in range(max(map(len, columns))):
+        ours = [column[number] if number < len(column) else None for column in columns]
+        for name, measures in published.ours.items():
+            cells = [_after(result, measure) for result in ours for measure in measures]
+            rows.append((f'{name} ({number + 1})' if number else name, *cells))
+    counts = ', '.join(
+        f'{r.label} ({r.layout}, {len(r.scores)} pictures)' for column in columns for r in column
+    )
+    return Table(published.title, headings, rows, f'This run: {counts}. {published.note}'.strip())
+
+
+def _markdown(all_tables: list[Table], facts: dict[str, Any]) -> str:
+    lines = ['# Evaluation', '']
+    lines += [f'- {name}: `{text}`' for name, text in fact_lines(facts)]
+    for table in all_tables:
+        lines += ['', f'## {table.title}', '', _markdown_row(table.headings)]
+        lines.append('|---' + '|---:' * (len(table.headings) - 1) + '|')
+        lines += [_markdown_row(row) for row in table.rows]
+        lines += ['', table.note] if table.note else []
+    return '\n'.join(lines) + '\n'
+
+
+def _markdown_row(cells: tuple[str, ...]) -> str:
+    return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
+
+
+def _change(name: str, values: tuple[float, float] | None) -> str:
+    if values is None:
+        return '-'
+    return ' -> '.join(f'{value:.{DIGITS[name]}f}' for value in values)
+
+
+def _after(result: Result | None, name: str) -> str:
+    return f'{result.means()[name][1]:.{DIGITS[name]}f}' if result else '-'
+
+
+def _mean(values: list[float]) -> float:
+    """Return the mean; one untouched picture (inf dB) shall not hide the others."""
+    finite = [value for value in values if math.isfinite(value)]
+    return float(np.mean(finite)) if finite else values[0]
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

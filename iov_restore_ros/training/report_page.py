@@ -1,0 +1,142 @@
+"""The HTML page of an evaluation: tables, and pictures to compare by a slider."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import cv2
+import numpy as np
+
+LONGEST_SIDE = 960  # pixels of a picture in the page
+
+STYLE = """
+:root { color-scheme: light dark; --text: #1d2330; --soft: #667085; --line: #dfe3ea;
+  --paper: #fff; --ground: #f5f6f8; --mark: #0b6bcb }
+@media (prefers-color-scheme: dark) { :root { --text: #e4e7ec; --soft: #98a2b3; --line: #2c323d;
+  --paper: #171b22; --ground: #0e1116; --mark: #6cb2ff } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 1400px; padding: 2.5rem 1.5rem 4rem; background: var(--ground);
+  color: var(--text); font: 15px/1.5 system-ui, sans-serif }
+h1 { font-size: 1.9rem; margin: 0 0 1rem } h2 { font-size: 1.2rem; margin: 2.5rem 0 .7rem }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: 13px }
+dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
+dd, td { font-variant-numeric: tabular-nums }
+.scroll { overflow-x: auto; background: var(--paper); border: 1px solid var(--line);
+  border-radius: 10px }
+table { border-collapse: collapse; width: 100% }
+th, td { padding: .5rem .9rem; text-align: right; white-space: nowrap }
+th { color: var(--soft); font-weight: 600; font-size: 13px }
+th:first-child, td:first-child { text-align: left }
+tr + tr > * { border-top: 1px solid var(--line) }
+.run td { color: var(--mark); font-weight: 600 }
+.note { color: var(--soft); font-size: 13px; max-width: 90ch }
+.pictures { display: grid; gap: 1.5rem; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 520px), 1fr)) }
+figure { margin: 0; background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
+  overflow: hidden }
+.stage { position: relative; --at: 50% }
+.stage img { display: block; width: 100%; height: auto }
+.stage img + img { position: absolute; inset: 0 }
+.before { clip-path: inset(0 calc(100% - var(--at)) 0 0) }
+.sharp { visibility: hidden } figure:has(:checked) .sharp { visibility: visible }
+.stage i { position: absolute; inset: 0 auto 0 var(--at); width: 2px; margin-left: -1px;
+  background: #fff; box-shadow: 0 0 4px #000a; pointer-events: none }
+.stage b { position: absolute; bottom: .6rem; padding: .1rem .5rem; border-radius: 5px;
+  background: #000a; color: #fff; font-size: 12px; font-weight: 500; pointer-events: none }
+.stage .left { left: .6rem } .stage .right { right: .6rem }
+.right::after { content: 'restored' } figure:has(:checked) .right::after { content: 'sharp' }
+.stage input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0;
+  cursor: ew-resize; touch-action: pan-y }
+.stage:has(:focus-visible) { outline: 3px solid var(--mark); outline-offset: -3px }
+figcaption { padding: .6rem .9rem; font-size: 13px; overflow-wrap: anywhere }
+figcaption span { display: block; color: var(--soft) } label { float: right; cursor: pointer }
+"""
+SCRIPT = """
+addEventListener('input', ({target}) => {
+  if (target.type === 'range')
+    target.parentElement.style.setProperty('--at', target.value + '%');
+});
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows, the first column a name, the others numbers."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A picture before and after as data URLs, and the sharp one where that is another."""
+
+    title: str
+    text: str
+    before: str
+    after: str
+    sharp: str = ''
+
+
+def data_url(image: np.ndarray, quality: int = 88) -> str:
+    """Return uint8 H x W x 3 RGB as a JPEG data URL, no side longer than ``LONGEST_SIDE``."""
+    scale = LONGEST_SIDE / max(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
+
+
+def page(
+    tables: Sequence[Table], sliders: Sequence[Slider], facts: Sequence[tuple[str, str]]
+) -> str:
+    """Return the page as HTML that refers to no other file."""
+    described = ''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in facts)
+    pictures = ''.join(map(_figure, sliders))
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>iov_restore evaluation</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{STYLE}</style></head><body>
+<h1>iov_restore evaluation</h1>
+<dl>{described}</dl>
+{''.join(map(_table, tables))}
+<h2>Pictures</h2>
+<div class="pictures">{pictures}</div>
+<script>{SCRIPT}</script>
+</body></html>
+"""
+
+
+def _table(table: Table) -> str:
+    head = ''.join(f'<th scope="col">{escape(heading)}</th>' for heading in table.headings)
+    rows = []
+    for row in table.rows:
+        ours = ' class="run"' if row[0].startswith('this run') else ''
+        cells = ''.join(f'<td>{_text(cell)}</td>' for cell in row)
+        rows.append(f'<tr{ours}>{cells}</tr>')
+    return (
+        f'<h2>{_text(table.title)}</h2>\n<div class="scroll"><table>\n<tr>{head}</tr>\n'
+        + '\n'.join(rows) + f'\n</table></div>\n<p class="note">{escape(table.note)}</p>\n'
+    )
+
+
+def _figure(slider: Slider) -> str:
+    title = escape(slider.title)
+    sharp = switch = ''
+    if slider.sharp:
+        sharp = f'<img class="sharp" src="{slider.sharp}" alt="{title}, sharp">'
+        switch = '<label><input type="checkbox"> sharp picture</label>'
+    return f"""
+<figure><div class="stage"><img src="{slider.after}" alt="{title}, restored">{sharp}
+<img class="before" src="{slider.before}" alt="{title}, input"><i></i><b class="left">input</b>
+<b class="right"></b>
+<input type="range" value="50" step="any" aria-label="How much of the input is shown"></div>
+<figcaption>{switch}{title}<span>{_text(slider.text)}</span></figcaption></figure>"""
+
+
+def _text(text: str) -> str:
+    return escape(text.replace('->', '→'))

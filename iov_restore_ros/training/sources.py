@@ -1,0 +1,74 @@
+"""The pictures that are measured: public sets, folders of pairs, sharp pictures."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from iov_restore_ros.model import TASKS
+from iov_restore_ros.training.data import DataError, list_images, read_image
+from iov_restore_ros.training.datasets import LAYOUTS, find_pairs
+from iov_restore_ros.training.degradations import DEGRADATIONS, MARGINS
+from iov_restore_ros.training.protocols import PROTOCOLS
+
+Image = np.ndarray  # uint8 H x W x 3, RGB
+
+
+@dataclass(frozen=True)
+class Root:
+    """A folder to measure: (name, read) for each picture; read returns (degraded, sharp)."""
+
+    path: Path
+    layout: str
+    task: str
+    pictures: list[tuple[str, Callable[[], tuple[Image, Image]]]]
+
+
+def open_root(text: str, task: str | None, synthetic: int | None = None) -> Root:
+    """
+    Find the pictures of ``[LAYOUT=]ROOT``. ``task`` is for those whose layout tells none.
+
+    With ``synthetic`` sharp pictures are degraded, by that seed and their name. Raises
+    ``DataError`` for a root, and ``ValueError`` for an argument, that cannot be used.
+    """
+    name, equals, rest = text.partition('=')
+    layout = name.partition(':')[0] if equals else ''  # folders:A+B names two folders
+    if equals and layout not in LAYOUTS:
+        raise ValueError(f'{text}: unknown layout {name!r}, known are {", ".join(LAYOUTS)}')
+    path = Path(rest if equals else text)
+    if not layout:
+        name = 'folders'
+        paired = (path / 'input').is_dir() and any((path / n).is_dir() for n in ('gt', 'target'))
+        layout = name if paired else 'clean' if synthetic is None else 'synthetic'
+    task = PROTOCOLS[layout].task or task
+    if not task:
+        raise ValueError(f'{text}: give --task, {layout} pictures may be for {" or ".join(TASKS)}')
+    if layout in LAYOUTS:
+        pairs = find_pairs(path, name, 'test')
+        return Root(path, layout, task, [(pair.name, pair.read) for pair in pairs])
+
+    def reader(image: Path, name: str) -> Callable[[], tuple[Image, Image]]:
+        if synthetic is None:
+            return lambda: (read_image(image),) * 2
+        seed = zlib.crc32(f'{synthetic} {name}'.encode())
+        return lambda: degrade(image, task, seed)
+    names = {image: image.relative_to(path).as_posix() for image in list_images(path)}
+    return Root(path, layout, task, [(name, reader(image, name)) for image, name in names.items()])
+
+
+def degrade(path: Path, task: str, seed: int) -> tuple[Image, Image]:
+    """Return (degraded, target) of a sharp picture; it loses ``MARGINS`` pixels on every side."""
+    sharp = read_image(path)
+    margin = MARGINS[task]
+    if min(sharp.shape[:2]) <= 2 * margin:
+        raise DataError(f'{path}: {sharp.shape} is too small, {task} takes {margin} off every side')
+    picture = torch.from_numpy(sharp).permute(2, 0, 1)[None] / 255
+    rng = torch.Generator().manual_seed(seed)
+    degraded, target = (
+        image[0].mul(255).round().byte().permute(1, 2, 0).numpy()
+        for image in DEGRADATIONS[task](picture, torch.ones(1), rng)
+    )
+    return degraded, target

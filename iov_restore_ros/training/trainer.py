@@ -1,0 +1,239 @@
+"""One training run: networks, optimisers, the step it is at, and how a step is taken."""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from iov_restore_ros.model import Discriminator, Generator, load_weights
+from iov_restore_ros.model.device import fastest_dtype
+from iov_restore_ros.training.adversarial import (
+    COLLAPSE_STEPS,
+    OBJECTIVES,
+    Judgement,
+    collapsed,
+)
+from iov_restore_ros.training.batches import Batches
+from iov_restore_ros.training.config import TrainConfig
+from iov_restore_ros.training.losses import RestorationLoss
+from iov_restore_ros.training.processes import Processes
+from iov_restore_ros.training.schedule import make_plan
+
+BROKEN_STEPS = 10  # in a row, then the run is given up
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the message says what to do."""
+
+
+class Trainer:
+    """
+    The state of a run.
+
+    A step whose loss or gradient is not finite changes no weight; ``BROKEN_STEPS`` of them in a
+    row end the run, whose last checkpoint is then still good. A discriminator that has collapsed
+    (see ``adversarial.collapsed``) is replaced by a new one, as at the start of a stage.
+    """
+
+    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+        self.config, self.processes = config, processes
+        self.device = processes.device
+        self.batches = Batches(config, self.device)
+        per_step = config.batch * config.accumulate * processes.count
+        self.plan = make_plan(
+            config.stages, config.rate, math.ceil(self.batches.pictures / per_step)
+        )
+        torch.manual_seed(config.seed)
+        self.generator = Generator(config.preset)
+        self.generator.initialise()
+        if config.start_from:
+            loaded, _ = load_weights(config.start_from, preset=config.preset)
+            self.generator.load_state_dict(loaded.state_dict())
+        self.dtype = fastest_dtype(self.generator, self.device)
+        self.average = AveragedModel(
+            self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
+        )
+        self.loss = RestorationLoss(config.losses, config.vgg, config.vgg_layer).to(self.device)
+        self.shared_generator = processes.share(self.generator)
+        self.step = self.stage = 0
+        self.broken = 0  # steps in a row that were not finite
+        self.begin_stage()
+        self.checkpoint = config.output / 'checkpoint.pt'
+        if self.checkpoint.exists():
+            self._load()
+
+    def begin_stage(self) -> None:
+        """Keep the generator; start the discriminator and the optimisers afresh (Sec. 4.1)."""
+        self.stage = self.plan.stage(self.step)
+        self.optimiser = self._optimiser(self.generator)
+        self.judgements: list[Judgement] = []
+        self.discriminator: Discriminator | None = None
+        if self.config.adversarial.weight:
+            torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+            self.discriminator = Discriminator().to(self.device)
+            self.shared_discriminator = self.processes.share(self.discriminator)
+            self.discriminator_optimiser = self._optimiser(self.discriminator)
+
+    def _optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
+        if self.config.optimiser == 'adam':
+            return torch.optim.Adam(network.parameters(), fused=True)
+        return torch.optim.AdamW(network.parameters(), weight_decay=1e-4, fused=True)
+
+    def numbers(self) -> Iterator[int]:
+        """Return the numbers of this process's batches, from the present step to the last."""
+        first = self.step * self.config.accumulate
+        last = self.plan.steps * self.config.accumulate
+        count, rank = self.processes.count, self.processes.rank
+        return iter(range(first * count + rank, last * count + rank, count))
+
+    def take_step(self, batches: list[Any]) -> dict[str, float]:
+        """
+        Take one step on ``config.accumulate`` batches as ``Batches.read`` gives them.
+
+        Generator and discriminator step together, on the same pictures. Returns the losses by
+        name, means over all processes.
+        """
+        if self.plan.stage(self.step) != self.stage:
+            self.begin_stage()
+        self._set_rate(self.plan.learning_rate(self.step))
+        self.optimiser.zero_grad()
+        if self.discriminator:
+            self.discriminator_optimiser.zero_grad()
+        sums: dict[str, Tensor] = {}
+        for place, batch in enumerate(batches):
+            with self._gradients_shared(place == len(batches) - 1):
+                for name, value in self._accumulate(batch, place).items():
+                    sums[name] = sums.get(name, 0.0) + value / len(batches)
+        means = self.processes.mean(torch.stack(list(sums.values())))
+        report = dict(zip(sums, means.tolist(), strict=True))
+        self._update(report)
+        self.step += 1
+        return report
+
+    def _accumulate(self, batch: Any, place: int) -> dict[str, Tensor]:
+        """Add the gradients of one batch; return its losses."""
+        count, share = self.processes.count, 1 / self.config.accumulate
+        number = (self.step * self.config.accumulate + place) * count + self.processes.rank
+        degraded, target = self.batches.degrade(batch, number, self.ramp())
+        mixed = self.dtype != torch.float32
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
+            restored = self.shared_generator(degraded.to(memory_format=torch.channels_last))
+            total, values = self.loss(restored, target)
+        if not self.discriminator:
+            (share * total).backward()
+            return values | {'loss': total.detach()}
+
+        adversarial = self.config.adversarial
+        objective = OBJECTIVES[adversarial.objective]
+        self.discriminator.requires_grad_(False)
+        game = objective.generator_loss(self.discriminator, restored)
+        total = total + adversarial.weight * game
+        (share * total).backward()
+        self.discriminator.requires_grad_(True)
+        rng = torch.Generator().manual_seed(number)
+        loss, judgement = objective.discriminator_loss(
+            self.shared_discriminator, target, restored.detach(), rng
+        )
+        (share * loss).backward()
+        return values | {
+            'loss': total.detach(), 'adversarial': game.detach(), 'discriminator': loss.detach(),
+            **{f'D_{name}': torch.as_tensor(value, device=self.device)
+               for name, value in judgement._asdict().items()},
+        }
+
+    def _update(self, report: dict[str, float]) -> None:
+        """Apply the gradients if they are finite, and look after the discriminator."""
+        norm = nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.max_gradient)
+        report['gradient'] = norm.item()
+        if not all(math.isfinite(value) for value in report.values()):
+            self.broken += 1
+            if self.broken == BROKEN_STEPS:
+                raise TrainingError(
+                    f'{BROKEN_STEPS} steps in a row were not finite, the last is {self.step}: '
+                    f'lower rate.start or max_gradient; {self.checkpoint} is the last good state'
+                )
+            return
+        self.broken = 0
+        self.optimiser.step()
+        self.average.update_parameters(self.generator)
+        if self.discriminator:
+            self.discriminator_optimiser.step()
+            OBJECTIVES[self.config.adversarial.objective].after_step(self.discriminator)
+            now = Judgement(*(report[f'D_{name}'] for name in Judgement._fields))
+            self.judgements = [*self.judgements, now][-COLLAPSE_STEPS:]
+
+    def replace_collapsed(self) -> str | None:
+        """Start the discriminator afresh if it has collapsed; return the reason if so."""
+        reason = collapsed(self.judgements)
+        if reason:
+            self.begin_stage()
+        return reason
+
+    def ramp(self) -> float:
+        """Return how strong the degradations are by now (0.3..1); easy ones are learnt sooner."""
+        length = self.config.ramp * self.plan.steps
+        return min(1.0, 0.3 + 0.7 * self.step / length) if length else 1.0
+
+    def _set_rate(self, rate: float) -> None:
+        optimisers = [self.optimiser]
+        if self.discriminator:
+            optimisers.append(self.discriminator_optimiser)
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group['lr'] = rate
+
+    def _gradients_shared(self, last: bool) -> contextlib.AbstractContextManager:
+        """Average gradients over the processes with the last batch of a step only."""
+        waiting = contextlib.ExitStack()
+        if self.processes.count > 1 and not last:
+            waiting.enter_context(self.shared_generator.no_sync())  # type: ignore[operator]
+            if self.discriminator:
+                waiting.enter_context(
+                    self.shared_discriminator.no_sync()  # type: ignore[operator]
+                )
+        return waiting
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all. Raises ``OSError``, e.g. on a full disk."""
+        state: dict[str, Any] = {
+            'step': self.step,
+            'stage': self.stage,
+            'generator': self.generator.state_dict(),
+            'average': self.average.state_dict(),
+            'optimiser': self.optimiser.state_dict(),
+        }
+        if self.discriminator:
+            state['discriminator'] = self.discriminator.state_dict()
+            state['discriminator_optimiser'] = self.discriminator_optimiser.state_dict()
+            state['judgements'] = [tuple(judgement) for judgement in self.judgements]
+        partial = self.checkpoint.with_suffix('.part')
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open('wb') as file:
+                torch.save(state, file)
+                os.fsync(file.fileno())
+            partial.replace(self.checkpoint)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise OSError(f'{self.checkpoint} was not written: {error}') from error
+
+    def _load(self) -> None:
+        state: dict[str, Any] = torch.load(
+            self.checkpoint, map_location=self.device, weights_only=True
+        )
+        self.step = state['step']
+        self.generator.load_state_dict(state['generator'])
+        self.average.load_state_dict(state['average'])
+        self.begin_stage()
+        self.stage = state['stage']
+        self.optimiser.load_state_dict(state['optimiser'])
+        if self.discriminator:
+            self.discriminator.load_state_dict(state['discriminator'])
+            self.discriminator_optimiser.load_state_dict(state['discriminator_optimiser'])
+            self.judgements = [Judgement(*values) for values in state['judgements']]
