@@ -29,7 +29,7 @@ test: $(VENV)/installed
 $(VENV)/installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --retries 1 -c constraints.txt $(TORCH_INDEX) torch
-	$(BIN)/pip install -c constraints.txt -e '.[$(ROS_DISTRO),test]'
+	$(BIN)/pip install -c constraints.txt -e '.[$(ROS_DISTRO),train,test]'
 	touch $@
 
 clean:

@@ -47,6 +47,7 @@ setup(
     extras_require={
         'kilted': ros_wheels('9.1', '5.5', '2.3'),
         'jazzy': ros_wheels('7.1', '5.3', '2.0'),
+        'train': ['tensorboard'],
         'test': ['import-linter', 'mypy', 'pytest', 'pytest-timeout', 'ruff', 'setuptools'],
     },
     entry_points={

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import pytest
@@ -13,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from iov_restore_ros.model import load_weights
+from iov_restore_ros.training.adversarial import COLLAPSE_STEPS, Judgement
 from iov_restore_ros.training.config import RateConfig, Stage, read_config
 from iov_restore_ros.training.processes import Processes
 from iov_restore_ros.training.schedule import make_plan
@@ -221,7 +223,7 @@ def test_interrupted_run_saves_and_says_where(settings):
     printed, complaints = process.communicate(timeout=60)
     assert process.returncode == 0, complaints
     assert 'stopped and saved at step' in complaints
-    assert weights(printed.strip())
+    assert weights(Path(printed.strip()))
 
 
 def test_full_disk_does_not_end_the_run(settings, capsys):
@@ -242,6 +244,16 @@ def test_steps_that_are_not_finite_change_nothing_and_end_the_run(settings):
     with pytest.raises(TrainingError, match=r'lower rate\.start'):
         trainer.take_step([batch])
     assert_equal(before, trainer.generator.state_dict())
+
+
+def test_collapsed_discriminator_is_replaced(settings):
+    trainer = Trainer(read_config([*settings, *GAN]), ALONE)
+    old = trainer.discriminator
+    trainer.judgements = [Judgement(0.6, 0.4, 0.24)] * COLLAPSE_STEPS
+    assert trainer.replace_collapsed() is None and trainer.discriminator is old
+    trainer.judgements = [Judgement(1.0, 0.0, 0.0)] * COLLAPSE_STEPS
+    assert 'saturated' in trainer.replace_collapsed()
+    assert trainer.discriminator is not old and not trainer.judgements
 
 
 @pytest.mark.parametrize(('change', 'complaint'), [

@@ -1,5 +1,6 @@
 """What a training run can be told: a YAML file of config/train/ and name=value behind it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,8 +109,11 @@ def read_config(arguments: list[str]) -> TrainConfig:
     _choice('optimiser', config.optimiser, OPTIMISERS)
     _choice('rate.shape', config.rate.shape, SHAPES)
     _choice('adversarial.objective', config.adversarial.objective, OBJECTIVES)
-    _choice('data.layout', config.data.layout, (SHARP, FOOTAGE, *LAYOUTS))
-    _choice('data.validation_layout', config.data.validation_layout, LAYOUTS)
+    # folders:A+B names two folders.
+    _choice('data.layout', config.data.layout.partition(':')[0], (SHARP, FOOTAGE, *LAYOUTS))
+    _choice(
+        'data.validation_layout', config.data.validation_layout.partition(':')[0], LAYOUTS
+    )
     for name in config.losses:
         _choice('losses', name, LOSSES)
     if config.adversarial.weight and config.data.crop != INPUT_SIZE:
@@ -121,6 +125,6 @@ def read_config(arguments: list[str]) -> TrainConfig:
     return config
 
 
-def _choice(name: str, value: str, known: object) -> None:
-    if value not in known:  # type: ignore[operator]
-        raise ValueError(f'{name}={value}: choose one of {", ".join(known)}')  # type: ignore[arg-type]
+def _choice(name: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise ValueError(f'{name}={value}: choose one of {", ".join(known)}')

@@ -233,18 +233,3 @@ def _at_least(image: np.ndarray, side: int) -> np.ndarray:
         return image
     kept = [(0, 0)] * (image.ndim - 3)
     return np.pad(image, [*kept, (0, bottom), (0, right), (0, 0)], mode='symmetric')
-
-
-def list_pairs(root: Path) -> list[tuple[Path, Path]]:
-    """
-    Return (degraded, sharp) paths of ``root/input`` and ``root/gt``, matched by stem.
-
-    Raises ``DataError`` when a folder is missing or a stem has no partner.
-    """
-    degraded, sharp = (
-        {path.stem: path for path in list_images(root / name)} for name in ('input', 'gt')
-    )
-    alone = sorted(degraded.keys() ^ sharp.keys())
-    if alone:
-        raise DataError(f'{root}: input/ and gt/ do not match, without partner: {alone[:5]}')
-    return [(degraded[stem], sharp[stem]) for stem in sorted(degraded)]

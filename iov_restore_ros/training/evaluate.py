@@ -50,6 +50,7 @@ SMALLEST = 11  # pixels, SSIM's window
 SLIDERS = 12  # in a report
 TABLE_WIDTH = 150  # characters, also where there is no terminal
 
+
 def measure(
     root: Root, generator: Generator, device: torch.device, limit: int | None, sliders: int
 ) -> Result:

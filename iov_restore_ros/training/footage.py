@@ -24,8 +24,8 @@ from iov_restore_ros.training.data import (
     to_tensor,
     video_length,
 )
+from iov_restore_ros.training.degradations.blur import GAMMA
 
-GAMMA = 2.2  # Eq. 1
 FRAMES = 13  # greatest M of Eq. 2; GOPRO has 7 to 13
 MAX_BLUR = 30.0  # pixels, for 95 % of a crop
 MARGIN = 48  # pixels around a crop, from where in-between frames move into it
