@@ -226,6 +226,10 @@ def test_frame_passes_untouched_when_restoring_fails(rig, crop, tmp_path):
     generator = Generator('fast')
     for name, parameter in generator.named_parameters():
         torch.nn.init.constant_(parameter, 1e20 if name.endswith('weight') else 0.0)
+    first = generator.body[1]
+    with torch.no_grad():  # 0 where the picture is black, which the body sees as -0.5
+        first.weight.zero_()[:, 0, 1, 1] = 1e20
+        first.bias.fill_(0.5e20)
     path = tmp_path / 'overflow.safetensors'
     save_weights(path, generator, WeightsInfo('fast', 'deblur'))
     rig.start(mode='deblur', deblur_weights=path)

@@ -8,9 +8,10 @@ Train a generator: the paper's way, or ours.
 
 Any setting of the file can be given behind it as name=value. A run writes checkpoint.pt,
 weights.safetensors, log.csv, TensorBoard events and samples/ into `output`; started again with the
-same output, it goes on where it was. Ctrl-C saves and stops.
+same output, it goes on where it was. Ctrl-C saves and stops. More in docs/training.md.
 """
 
+import os
 import shlex
 import signal
 import subprocess
@@ -197,10 +198,12 @@ def main() -> int:
         print(__doc__.strip())
         return 0 if len(sys.argv) > 1 else 2
     try:
-        print(run(read_config(sys.argv[1:])))
+        path = run(read_config(sys.argv[1:]))
     except (OSError, ValueError, TrainingError, WeightsError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    if os.environ.get('RANK', '0') == '0':  # of torchrun's workers
+        print(path)
     return 0
 
 

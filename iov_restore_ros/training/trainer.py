@@ -150,6 +150,9 @@ class Trainer:
         """Apply the gradients if they are finite, and look after the discriminator."""
         norm = nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.max_gradient)
         report['gradient'] = norm.item()
+        if self.discriminator:  # the penalty's can be broken where the loss is not
+            norm = nn.utils.clip_grad_norm_(self.discriminator.parameters(), math.inf)
+            report['D_gradient'] = norm.item()
         if not all(math.isfinite(value) for value in report.values()):
             self.broken += 1
             if self.broken == BROKEN_STEPS:
