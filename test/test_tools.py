@@ -107,3 +107,12 @@ def test_image_source_repeats_a_folder_and_a_video(folder):
     assert [frames(n).shape for n in range(5)] == [(90, 120, 3)] * 5
     with pytest.raises(ValueError, match='not a folder of pictures'):
         open_source(str(folder / 'notes.txt'))
+
+
+def test_samples_of_every_degradation(tmp_path):
+    result = command('degradation_samples', tmp_path / 'new')
+    assert result.returncode == 0, result.stderr
+    pages = {path.stem: cv2.imread(str(path)) for path in (tmp_path / 'new').iterdir()}
+    assert set(pages) == {'motion_blur', 'rain', 'lens'}
+    assert all(page.shape == (720, 960, 3) for page in pages.values())
+    assert (np.abs(pages['rain'].astype(float) - pages['lens']) > 20).mean() > 0.01

@@ -214,6 +214,19 @@ def test_two_processes_equal_one_with_the_same_global_batch(settings, tmp_path):
     assert_equal(one['discriminator'], two['discriminator'], 1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_steps_on_cuda_like_on_the_cpu(settings, pairs):
+    """In bfloat16, on pairs, so that both devices see the same pictures."""
+    settings = [*settings, *GAN, f'data.root={pairs}', 'data.layout=folders']
+    reports = []
+    for device in ('cpu', 'cuda'):
+        trainer = Trainer(read_config(settings), Processes(0, 1, torch.device(device)))
+        reports.append(trainer.take_step(list(trainer.batches.read([0]))))
+    assert trainer.generator.body[1].weight.is_cuda
+    for name in ('charbonnier', 'D_real', 'D_restored'):
+        assert reports[1][name] == pytest.approx(reports[0][name], rel=0.05)
+
+
 def test_interrupted_run_saves_and_says_where(settings):
     process = start([*settings, 'stages=[{steps: 100000}]', 'save_every=100000'])
     log = settings[2].removeprefix('output=') + '/log.csv'
