@@ -29,6 +29,15 @@ def photograph():
 
 
 @pytest.fixture(scope='session')
+def pictures(tmp_path_factory, photograph):
+    """A folder of two sharp pictures."""
+    root = tmp_path_factory.mktemp('pictures')
+    for number, picture in enumerate((photograph, photograph[::-1])):
+        cv2.imwrite(str(root / f'{number}.png'), picture)
+    return root
+
+
+@pytest.fixture(scope='session')
 def degraded_pair():
     """Return a function from a task and a seed to a (degraded, sharp) pair of photographs."""
     def make(task, seed=5):

@@ -1,18 +1,9 @@
 """Sharp crops, from folders of pictures."""
 
-import cv2
 import pytest
 import torch
 
 from iov_restore_ros.training.data import DataError, SharpCrops
-
-
-@pytest.fixture(scope='module')
-def pictures(tmp_path_factory, photograph):
-    root = tmp_path_factory.mktemp('pictures')
-    for number, picture in enumerate((photograph, photograph[::-1])):
-        cv2.imwrite(str(root / f'{number}.png'), picture)
-    return root
 
 
 def test_crops_are_a_function_of_seed_and_number(pictures):

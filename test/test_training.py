@@ -26,14 +26,6 @@ GAN = ['data.crop=256', 'batch=1', 'adversarial.weight=0.01']
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory, photograph):
-    root = tmp_path_factory.mktemp('pictures')
-    for number, picture in enumerate((photograph, photograph[::-1])):
-        cv2.imwrite(str(root / f'{number}.png'), picture)
-    return root
-
-
-@pytest.fixture(scope='module')
 def pairs(tmp_path_factory, pictures):
     root = tmp_path_factory.mktemp('pairs')
     for name in ('input', 'gt'):
