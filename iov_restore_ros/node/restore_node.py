@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 import rclpy
@@ -22,12 +23,13 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from iov_restore_ros.inference import RestoreError, Restorer
 from iov_restore_ros.model import TASKS, WeightsError
 from iov_restore_ros.node.camera import Camera
-from iov_restore_ros.node.diagnostics import camera_status, status
+from iov_restore_ros.node.diagnostics import camera_status, restorer_values, status
 from iov_restore_ros.node.images import (
     MalformedImageError,
     UnsupportedEncodingError,
@@ -38,7 +40,7 @@ from iov_restore_ros.node.images import (
 from iov_restore_ros.node.mode_policy import Decision, decide
 from iov_restore_ros.node.parameters import PARAMETERS
 from iov_restore_ros.node.scheduler import FrameScheduler
-from iov_restore_ros.node.statistics import Outcome
+from iov_restore_ros.node.statistics import Outcome, Timing
 
 DIAGNOSTICS_PERIOD = 1.0  # s
 LOG_PERIOD = 10.0  # s between two log lines about the same trouble
@@ -110,8 +112,8 @@ class RestoreNode(LifecycleNode):
             f'{value["model"]} on {self._restorer.device} in {self._restorer.precision}, '
             f'ready in {time.monotonic() - started:.1f} s; cameras: {", ".join(value["cameras"])}'
         )
-        if value['device'] == 'auto' and self._restorer.device.type == 'cpu':
-            self.get_logger().warning('no CUDA device found: restoring on the CPU')
+        for concern in self._concerns():
+            self.get_logger().warning(concern)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -183,6 +185,10 @@ class RestoreNode(LifecycleNode):
         if decision != self._decision:
             self.get_logger().info(decision.reason)
         self._decision = decision
+        # Not for every parameter: subscribing declares some (qos_overrides).
+        if any(parameter.name == 'lazy' for parameter in parameters):
+            for camera in self._cameras:
+                camera.follow()
 
     def _decide(self) -> Decision:
         mode, weather, speed, min_speed = (
@@ -219,6 +225,7 @@ class RestoreNode(LifecycleNode):
             for camera, frame in batch:
                 self._publish(camera, frame, frame.message, Outcome.PASSED)
             return
+        started = time.monotonic()
         try:
             restored = self._restore([frame for _, frame in batch], task)
         except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
@@ -231,8 +238,9 @@ class RestoreNode(LifecycleNode):
                 else:
                     camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
             return
+        took = time.monotonic() - started
         for (camera, frame), message in zip(batch, restored, strict=True):
-            self._publish(camera, frame, message, Outcome.RESTORED)
+            self._publish(camera, frame, message, Outcome.RESTORED, took)
 
     def _restore(self, frames: list[Frame], task: str) -> list[Image]:
         assert self._restorer is not None
@@ -243,7 +251,9 @@ class RestoreNode(LifecycleNode):
             for pixels, frame in zip(restored, frames, strict=True)
         ]
 
-    def _publish(self, camera: Camera, frame: Frame, message: Image, outcome: Outcome) -> None:
+    def _publish(
+        self, camera: Camera, frame: Frame, message: Image, outcome: Outcome, restoring: float = nan
+    ) -> None:
         try:
             camera.publish(message)
         except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
@@ -253,11 +263,18 @@ class RestoreNode(LifecycleNode):
                     f'{camera.name}: cannot publish: {error}', throttle_duration_sec=LOG_PERIOD
                 )
             return
-        camera.statistics.end(outcome, time.monotonic() - frame.received)
+        since_stamp = self.get_clock().now() - Time.from_msg(
+            message.header.stamp, self.get_clock().clock_type
+        )
+        camera.statistics.end(outcome, Timing(
+            since_stamp.nanoseconds / 1e9, time.monotonic() - frame.received, restoring
+        ))
 
     # Diagnostics
 
     def _diagnose(self) -> None:
+        for camera in self._cameras:  # events may come before the graph knows what they are about
+            camera.follow()
         name = self.get_fully_qualified_name().lstrip('/')
         restorer = self._restorer
         if self._problem:
@@ -266,26 +283,32 @@ class RestoreNode(LifecycleNode):
             level, message = DiagnosticStatus.WARN, 'not active'
         else:
             level, message = DiagnosticStatus.OK, self._decision.reason
+            for concern in self._concerns():
+                level, message = DiagnosticStatus.WARN, f'{message}; {concern}'
         values: dict[str, object] = {
             'mode': self.get_parameter('mode').value,
             'task': self._decision.task or 'none',
             'reason': self._decision.reason,
         }
         if restorer is not None:
-            values |= {
-                'model': restorer.model, 'device': restorer.device,
-                'precision': restorer.precision, 'batch': restorer.batch,
-            }
+            values |= restorer_values(restorer)
         array = DiagnosticArray(status=[
             status(level, f'{name}: restorer', str(values.get('device', '')), message, values)
         ])
         array.header.stamp = self.get_clock().now().to_msg()
         if self._scheduler is not None:
             array.status += [
-                camera_status(name, c.name, c.statistics.report(), DIAGNOSTICS_PERIOD)
-                for c in self._cameras
+                camera_status(name, camera, DIAGNOSTICS_PERIOD) for camera in self._cameras
             ]
         self._diagnostics.publish(array)
+
+    def _concerns(self) -> list[str]:
+        """Return what works, but not as it should."""
+        concerns = []
+        assert self._restorer is not None
+        if self.get_parameter('device').value == 'auto' and self._restorer.device.type == 'cpu':
+            concerns.append('on the CPU: device is auto, and PyTorch finds no CUDA device')
+        return concerns
 
 
 def main() -> int:
