@@ -79,9 +79,13 @@ PARAMETERS = {
         NodeParameter(
             'lazy', True, 'restore the frames of a camera only while somebody subscribes', True
         ),
-        NodeParameter('model', 'fast', 'the generator', choices=tuple(PRESETS)),
-        NodeParameter('deblur_weights', '', 'weight file (.safetensors); empty: the shipped one'),
-        NodeParameter('derain_weights', '', 'weight file (.safetensors); empty: the shipped one'),
+        NodeParameter('model', 'fast', 'the generator', True, tuple(PRESETS)),
+        NodeParameter(
+            'deblur_weights', '', 'weight file (.safetensors); empty: the shipped one', True
+        ),
+        NodeParameter(
+            'derain_weights', '', 'weight file (.safetensors); empty: the shipped one', True
+        ),
         NodeParameter('device', 'auto', 'auto, cpu, cuda or cuda:N'),
         NodeParameter(
             'precision', 'auto', 'auto measures which is faster', choices=('auto', *PRECISIONS)

@@ -9,8 +9,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -26,8 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from sensor_msgs.msg import Image
 
-from iov_restore_ros.inference import RestoreError, Restorer
-from iov_restore_ros.model import TASKS, WeightsError
+from iov_restore_ros.inference import Restorer
 from iov_restore_ros.node.camera import Camera
 from iov_restore_ros.node.diagnostics import camera_status, restorer_values, status
 from iov_restore_ros.node.images import (
@@ -36,6 +37,13 @@ from iov_restore_ros.node.images import (
     from_rgb,
     to_rgb,
     view,
+)
+from iov_restore_ros.node.loading import (
+    LOAD_ERRORS,
+    MODEL_PARAMETERS,
+    BackgroundLoader,
+    load_restorer,
+    weights_problem,
 )
 from iov_restore_ros.node.mode_policy import Decision, decide
 from iov_restore_ros.node.parameters import PARAMETERS
@@ -47,7 +55,6 @@ LOG_PERIOD = 10.0  # s between two log lines about the same trouble
 BATCH_TIMEOUT = 60.0  # s that deactivate waits for the batch at hand
 EXIT_TIMEOUT = 1.0  # s that the process waits for it when told to end
 SIGNAL_PERIOD = 0.2  # s until a signal is noticed, at most
-WARM_UP_SIZE = 360, 640  # pixels
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,9 @@ class RestoreNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__('restore')
         self._restorer: Restorer | None = None
+        self._restorer_in_use = threading.Lock()
+        self._loader: BackgroundLoader | None = None
+        self._not_loaded = ''
         self._cameras: list[Camera] = []
         self._scheduler: FrameScheduler[tuple[Camera, Frame]] | None = None
         self._problem = ''
@@ -90,28 +100,17 @@ class RestoreNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights, run each generator once, create the publishers."""
-        value = {name: self.get_parameter(name).value for name in PARAMETERS}
-        started = time.monotonic()
+        value = self._values()
         try:
-            self._restorer = Restorer(
-                model=value['model'],
-                weights={task: value[f'{task}_weights'] for task in TASKS},
-                device=value['device'],
-                precision=value['precision'],
-            )
-            for task in TASKS:
-                self._restorer.restore([np.zeros((*WARM_UP_SIZE, 3), np.uint8)], task)
-        except (WeightsError, RestoreError, ValueError, RuntimeError) as error:
-            self._restorer = None
+            self._restorer = load_restorer(value, self.get_logger())
+        except LOAD_ERRORS as error:
             self._problem = f'cannot configure: {error}'
             self.get_logger().error(self._problem)
             return TransitionCallbackReturn.FAILURE
         self._problem = ''
+        self._loader = BackgroundLoader(self._load_beside)
         self._cameras = [Camera(self, name) for name in value['cameras']]
-        self.get_logger().info(
-            f'{value["model"]} on {self._restorer.device} in {self._restorer.precision}, '
-            f'ready in {time.monotonic() - started:.1f} s; cameras: {", ".join(value["cameras"])}'
-        )
+        self.get_logger().info(f'cameras: {", ".join(value["cameras"])}')
         for concern in self._concerns():
             self.get_logger().warning(concern)
         return TransitionCallbackReturn.SUCCESS
@@ -138,6 +137,10 @@ class RestoreNode(LifecycleNode):
         for camera in self._cameras:
             camera.destroy()
         self._cameras = []
+        if self._loader is not None:
+            loader, self._loader = self._loader, None
+            loader.stop(BATCH_TIMEOUT)
+            self._not_loaded = ''
         if self._restorer is not None:
             self._restorer.close()
             self._restorer = None
@@ -162,6 +165,8 @@ class RestoreNode(LifecycleNode):
             scheduler, self._scheduler = self._scheduler, None
             for camera, _ in scheduler.stop(timeout):
                 camera.statistics.end(Outcome.DROPPED_STOPPING)
+            for camera in self._cameras:
+                self.get_logger().info(f'{camera.name}: {camera.statistics.report()}')
 
     # Parameters
 
@@ -176,6 +181,8 @@ class RestoreNode(LifecycleNode):
                     f'{parameter.name} takes effect at configure: '
                     'set it after `ros2 lifecycle set` ... deactivate and cleanup'
                 )
+            if problem is None and self._restorer is not None:
+                problem = weights_problem(parameter.name, parameter.value)
             if problem is not None:
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
@@ -189,6 +196,26 @@ class RestoreNode(LifecycleNode):
         if any(parameter.name == 'lazy' for parameter in parameters):
             for camera in self._cameras:
                 camera.follow()
+
+        if self._loader is not None and any(p.name in MODEL_PARAMETERS for p in parameters):
+            self._loader.request(self._values())
+
+    def _load_beside(self, value: Mapping[str, Any]) -> None:
+        """Load other generators and swap them in between two batches (loader's thread)."""
+        try:
+            restorer = load_restorer(value, self.get_logger())
+        except LOAD_ERRORS as error:
+            self._not_loaded = f'the generators of before stay: {error}'
+            self.get_logger().error(self._not_loaded)
+            return
+        with self._restorer_in_use:
+            before, self._restorer = self._restorer, restorer
+        self._not_loaded = ''
+        assert before is not None
+        before.close()
+
+    def _values(self) -> dict[str, Any]:
+        return {name: self.get_parameter(name).value for name in PARAMETERS}
 
     def _decide(self) -> Decision:
         mode, weather, speed, min_speed = (
@@ -243,9 +270,10 @@ class RestoreNode(LifecycleNode):
             self._publish(camera, frame, message, Outcome.RESTORED, took)
 
     def _restore(self, frames: list[Frame], task: str) -> list[Image]:
-        assert self._restorer is not None
         pictures = [to_rgb(frame.pixels, frame.message.encoding) for frame in frames]
-        restored = self._restorer.restore(pictures, task)
+        with self._restorer_in_use:
+            assert self._restorer is not None
+            restored = self._restorer.restore(pictures, task)
         return [
             from_rgb(pixels, frame.message)
             for pixels, frame in zip(restored, frames, strict=True)
@@ -308,6 +336,8 @@ class RestoreNode(LifecycleNode):
         assert self._restorer is not None
         if self.get_parameter('device').value == 'auto' and self._restorer.device.type == 'cpu':
             concerns.append('on the CPU: device is auto, and PyTorch finds no CUDA device')
+        if self._not_loaded:
+            concerns.append(self._not_loaded)
         return concerns
 
 

@@ -48,6 +48,11 @@ class Report:
     timings: list[Timing] = field(default_factory=list)
     age: float = inf  # s since the last frame came; infinite before the first
 
+    def __str__(self) -> str:
+        """Return the account: received = ... + ..."""
+        ends = ' + '.join(f'{count} {outcome.value}' for outcome, count in self.outcomes.items())
+        return f'{self.received} received = {ends or 0}'
+
     def late_published(self) -> int:
         """Return how many frames went out since the report before."""
         return sum(self.late_outcomes.get(outcome, 0) for outcome in PUBLISHED)
