@@ -79,8 +79,12 @@ class RestoreNode(LifecycleNode):
         self._scheduler: FrameScheduler[tuple[Camera, Frame]] | None = None
         self._problem = ''
         self.add_on_set_parameters_callback(self._check_parameters)
-        for name, parameter in PARAMETERS.items():
-            self.declare_parameter(name, parameter.default, parameter.descriptor())
+        try:
+            for name, parameter in PARAMETERS.items():
+                self.declare_parameter(name, parameter.default, parameter.descriptor())
+        except ParameterException:
+            self.destroy_node()
+            raise
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._decision = self._decide()
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -95,6 +99,12 @@ class RestoreNode(LifecycleNode):
             return
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
+
+    def destroy_node(self) -> None:
+        """Let go of all that is ROS, also while a thread still restores or loads."""
+        super().destroy_node()
+        # rclpy forgets this, which keeps the DDS participant and its shared memory.
+        self._state_machine.destroy_when_not_in_use()
 
     # Lifecycle
 
