@@ -35,7 +35,7 @@ def load_restorer(value: Mapping[str, Any], log: RcutilsLogger) -> Restorer:
     """
     Load what the parameters ``value`` name and run each generator once, telling ``log``.
 
-    Raises one of ``LOAD_ERRORS``, and holds no memory of the device then.
+    Raises one of ``LOAD_ERRORS``.
     """
     started = time.monotonic()
     log.info(f'loading {value["model"]} ...')

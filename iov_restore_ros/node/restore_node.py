@@ -214,7 +214,7 @@ class RestoreNode(LifecycleNode):
         """Load other generators and swap them in between two batches (loader's thread)."""
         try:
             restorer = load_restorer(value, self.get_logger())
-        except LOAD_ERRORS as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, those of before still work
             self._not_loaded = f'the generators of before stay: {error}'
             self.get_logger().error(self._not_loaded)
             return
