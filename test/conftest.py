@@ -29,6 +29,22 @@ def photograph():
 
 
 @pytest.fixture(scope='session')
+def crop(photograph):
+    """A small part of it, 64 x 96."""
+    return np.ascontiguousarray(photograph[50:114, 100:196])
+
+
+@pytest.fixture
+def rig(tmp_path):
+    """A ROS domain of its own for one node under test."""
+    from ros_harness import Rig  # ROS only for the tests that need it
+
+    rig = Rig(tmp_path / 'node.log')
+    yield rig
+    rig.close()
+
+
+@pytest.fixture(scope='session')
 def degraded_pair():
     """Return a function from a task and a seed to a (degraded, sharp) pair of photographs."""
     def make(task, seed=5):

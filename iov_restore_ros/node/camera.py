@@ -1,28 +1,23 @@
 """The topics of one camera, and the camera_info that goes with each of its frames."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
-from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image
 
+from iov_restore_ros.node.qos import (
+    OVERRIDABLE,
+    FollowingSubscription,
+    publisher_events,
+    qos_out,
+)
 from iov_restore_ros.node.statistics import Statistics
 
 INFOS_KEPT = 30  # a second of frames
-
-
-# Functions, because rclpy writes qos_overrides into the profile that it is given.
-def qos_in() -> QoSProfile:
-    """Sensor data, depth 1: an older frame is of no use once a newer one is there."""
-    return QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-
-
-def qos_out() -> QoSProfile:
-    """Reliable, so that every subscriber matches; one that asks for best effort gets that."""
-    return QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
 
 
 class Camera:
@@ -36,33 +31,79 @@ class Camera:
         self._lock = threading.Lock()
         self._infos: deque[CameraInfo] = deque(maxlen=INFOS_KEPT)
         self._without_info: deque[tuple[int, int]] = deque(maxlen=INFOS_KEPT)
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._publishers = [
-            node.create_lifecycle_publisher(
-                kind, f'{name}/restored/{topic}', qos_out(), qos_overriding_options=overridable
-            )
-            for kind, topic in ((Image, 'image_raw'), (CameraInfo, 'camera_info'))
-        ]
-        self._subscriptions: list = []
+        self._on_image: Callable[[Camera, Image], None] | None = None
+        self._subscriptions: list[FollowingSubscription] = []
+        self._listening_since = 0.0  # s, monotonic
+        self._publishers: list[LifecyclePublisher] = []
+        for kind, topic in (
+            (Image, f'{name}/restored/image_raw'), (CameraInfo, f'{name}/restored/camera_info')
+        ):
+            self._publishers.append(node.create_lifecycle_publisher(
+                kind, topic, qos_out(),
+                qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+                event_callbacks=publisher_events(node, topic, self.follow),
+            ))
 
     def subscribe(self, on_image: Callable[['Camera', Image], None]) -> None:
-        """Begin to receive; ``on_image`` is called in the executor's thread."""
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._subscriptions = [
-            self._node.create_subscription(
-                Image, f'{self.name}/image_raw', lambda message: on_image(self, message),
-                qos_in(), qos_overriding_options=overridable,
-            ),
-            self._node.create_subscription(
-                CameraInfo, f'{self.name}/camera_info', self._on_info, qos_profile_sensor_data
-            ),
-        ]
+        """
+        Begin to receive, at once or (parameter `lazy`) when somebody subscribes to the output.
+
+        ``on_image`` is called in the executor's thread.
+        """
+        self._on_image = on_image
+        self.follow()
 
     def unsubscribe(self) -> None:
         """Receive no more."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self._on_image = None
+        self.follow()
+
+    def wanted(self) -> bool:
+        """Return whether somebody subscribes to the output, or that does not matter."""
+        return not self._node.get_parameter('lazy').value or any(
+            publisher.get_subscription_count() for publisher in self._publishers
+        )
+
+    def follow(self) -> None:
+        """Listen or not as is wanted now, and as the publishers offer (executor's thread)."""
+        on_image = self._on_image
+        if on_image is None or not self.wanted():
+            if self._subscriptions and on_image is not None:
+                self._node.get_logger().info(f'{self.name}: not listening, nobody wants its frames')
+            for subscription in self._subscriptions:
+                subscription.destroy()
+            self._subscriptions = []
+        elif self._subscriptions:
+            for subscription in self._subscriptions:
+                subscription.follow()
+        else:
+            self._subscriptions = [
+                FollowingSubscription(
+                    self._node, Image, f'{self.name}/image_raw',
+                    lambda message: on_image(self, message), depth=1,  # older is of no use
+                ),
+                FollowingSubscription(
+                    self._node, CameraInfo, f'{self.name}/camera_info', self._on_info, depth=5
+                ),
+            ]
+            self._listening_since = time.monotonic()
+            self._node.get_logger().info(
+                f'{self.name}: listening to {self._subscriptions[0].topic}'
+            )
+
+    def listening_for(self) -> float | None:
+        """Return for how long (s) it has listened; None when it does not."""
+        return time.monotonic() - self._listening_since if self._subscriptions else None
+
+    def publishers(self) -> str:
+        """Say who publishes what it listens to."""
+        [images, _] = self._subscriptions
+        count = self._node.count_publishers(images.topic)
+        if not count:
+            return f'nobody publishes {images.topic}'
+        if not images.matched():
+            return f'the QoS of none of {count} publishers of {images.topic} matches, see the log'
+        return f'{images.topic} is silent'
 
     def publish(self, message: Image) -> None:
         """Publish a frame and, at once or when it comes, the camera_info of the same stamp."""

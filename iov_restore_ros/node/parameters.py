@@ -76,9 +76,16 @@ PARAMETERS = {
             'on_error', 'passthrough', 'a frame that cannot be restored goes out as it is or not',
             True, ('passthrough', 'drop'),
         ),
-        NodeParameter('model', 'fast', 'the generator', choices=tuple(PRESETS)),
-        NodeParameter('deblur_weights', '', 'weight file (.safetensors); empty: the shipped one'),
-        NodeParameter('derain_weights', '', 'weight file (.safetensors); empty: the shipped one'),
+        NodeParameter(
+            'lazy', True, 'restore the frames of a camera only while somebody subscribes', True
+        ),
+        NodeParameter('model', 'fast', 'the generator', True, tuple(PRESETS)),
+        NodeParameter(
+            'deblur_weights', '', 'weight file (.safetensors); empty: the shipped one', True
+        ),
+        NodeParameter(
+            'derain_weights', '', 'weight file (.safetensors); empty: the shipped one', True
+        ),
         NodeParameter('device', 'auto', 'auto, cpu, cuda or cuda:N'),
         NodeParameter(
             'precision', 'auto', 'auto measures which is faster', choices=('auto', *PRECISIONS)

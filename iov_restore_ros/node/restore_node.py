@@ -9,7 +9,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -22,12 +25,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+from rclpy.time import Time
 from sensor_msgs.msg import Image
 
-from iov_restore_ros.inference import RestoreError, Restorer
-from iov_restore_ros.model import TASKS, WeightsError
+from iov_restore_ros.inference import Restorer
 from iov_restore_ros.node.camera import Camera
-from iov_restore_ros.node.diagnostics import camera_status, status
+from iov_restore_ros.node.diagnostics import camera_status, restorer_values, status
 from iov_restore_ros.node.images import (
     MalformedImageError,
     UnsupportedEncodingError,
@@ -35,17 +38,23 @@ from iov_restore_ros.node.images import (
     to_rgb,
     view,
 )
+from iov_restore_ros.node.loading import (
+    LOAD_ERRORS,
+    MODEL_PARAMETERS,
+    BackgroundLoader,
+    load_restorer,
+    weights_problem,
+)
 from iov_restore_ros.node.mode_policy import Decision, decide
 from iov_restore_ros.node.parameters import PARAMETERS
 from iov_restore_ros.node.scheduler import FrameScheduler
-from iov_restore_ros.node.statistics import Outcome
+from iov_restore_ros.node.statistics import Outcome, Timing
 
 DIAGNOSTICS_PERIOD = 1.0  # s
 LOG_PERIOD = 10.0  # s between two log lines about the same trouble
 BATCH_TIMEOUT = 60.0  # s that deactivate waits for the batch at hand
 EXIT_TIMEOUT = 1.0  # s that the process waits for it when told to end
 SIGNAL_PERIOD = 0.2  # s until a signal is noticed, at most
-WARM_UP_SIZE = 360, 640  # pixels
 
 
 @dataclass(frozen=True)
@@ -63,12 +72,19 @@ class RestoreNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__('restore')
         self._restorer: Restorer | None = None
+        self._restorer_in_use = threading.Lock()
+        self._loader: BackgroundLoader | None = None
+        self._not_loaded = ''
         self._cameras: list[Camera] = []
         self._scheduler: FrameScheduler[tuple[Camera, Frame]] | None = None
         self._problem = ''
         self.add_on_set_parameters_callback(self._check_parameters)
-        for name, parameter in PARAMETERS.items():
-            self.declare_parameter(name, parameter.default, parameter.descriptor())
+        try:
+            for name, parameter in PARAMETERS.items():
+                self.declare_parameter(name, parameter.default, parameter.descriptor())
+        except ParameterException:
+            self.destroy_node()
+            raise
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._decision = self._decide()
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -84,34 +100,29 @@ class RestoreNode(LifecycleNode):
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
+    def destroy_node(self) -> None:
+        """Let go of all that is ROS, also while a thread still restores or loads."""
+        super().destroy_node()
+        # rclpy forgets this, which keeps the DDS participant and its shared memory.
+        self._state_machine.destroy_when_not_in_use()
+
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights, run each generator once, create the publishers."""
-        value = {name: self.get_parameter(name).value for name in PARAMETERS}
-        started = time.monotonic()
+        value = self._values()
         try:
-            self._restorer = Restorer(
-                model=value['model'],
-                weights={task: value[f'{task}_weights'] for task in TASKS},
-                device=value['device'],
-                precision=value['precision'],
-            )
-            for task in TASKS:
-                self._restorer.restore([np.zeros((*WARM_UP_SIZE, 3), np.uint8)], task)
-        except (WeightsError, RestoreError, ValueError, RuntimeError) as error:
-            self._restorer = None
+            self._restorer = load_restorer(value, self.get_logger())
+        except LOAD_ERRORS as error:
             self._problem = f'cannot configure: {error}'
             self.get_logger().error(self._problem)
             return TransitionCallbackReturn.FAILURE
         self._problem = ''
+        self._loader = BackgroundLoader(self._load_beside)
         self._cameras = [Camera(self, name) for name in value['cameras']]
-        self.get_logger().info(
-            f'{value["model"]} on {self._restorer.device} in {self._restorer.precision}, '
-            f'ready in {time.monotonic() - started:.1f} s; cameras: {", ".join(value["cameras"])}'
-        )
-        if value['device'] == 'auto' and self._restorer.device.type == 'cpu':
-            self.get_logger().warning('no CUDA device found: restoring on the CPU')
+        self.get_logger().info(f'cameras: {", ".join(value["cameras"])}')
+        for concern in self._concerns():
+            self.get_logger().warning(concern)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -136,6 +147,10 @@ class RestoreNode(LifecycleNode):
         for camera in self._cameras:
             camera.destroy()
         self._cameras = []
+        if self._loader is not None:
+            loader, self._loader = self._loader, None
+            loader.stop(BATCH_TIMEOUT)
+            self._not_loaded = ''
         if self._restorer is not None:
             self._restorer.close()
             self._restorer = None
@@ -160,6 +175,8 @@ class RestoreNode(LifecycleNode):
             scheduler, self._scheduler = self._scheduler, None
             for camera, _ in scheduler.stop(timeout):
                 camera.statistics.end(Outcome.DROPPED_STOPPING)
+            for camera in self._cameras:
+                self.get_logger().info(f'{camera.name}: {camera.statistics.report()}')
 
     # Parameters
 
@@ -174,6 +191,8 @@ class RestoreNode(LifecycleNode):
                     f'{parameter.name} takes effect at configure: '
                     'set it after `ros2 lifecycle set` ... deactivate and cleanup'
                 )
+            if problem is None and self._restorer is not None:
+                problem = weights_problem(parameter.name, parameter.value)
             if problem is not None:
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
@@ -183,6 +202,30 @@ class RestoreNode(LifecycleNode):
         if decision != self._decision:
             self.get_logger().info(decision.reason)
         self._decision = decision
+        # Not for every parameter: subscribing declares some (qos_overrides).
+        if any(parameter.name == 'lazy' for parameter in parameters):
+            for camera in self._cameras:
+                camera.follow()
+
+        if self._loader is not None and any(p.name in MODEL_PARAMETERS for p in parameters):
+            self._loader.request(self._values())
+
+    def _load_beside(self, value: Mapping[str, Any]) -> None:
+        """Load other generators and swap them in between two batches (loader's thread)."""
+        try:
+            restorer = load_restorer(value, self.get_logger())
+        except Exception as error:  # noqa: BLE001  whatever it is, those of before still work
+            self._not_loaded = f'the generators of before stay: {error}'
+            self.get_logger().error(self._not_loaded)
+            return
+        with self._restorer_in_use:
+            before, self._restorer = self._restorer, restorer
+        self._not_loaded = ''
+        assert before is not None
+        before.close()
+
+    def _values(self) -> dict[str, Any]:
+        return {name: self.get_parameter(name).value for name in PARAMETERS}
 
     def _decide(self) -> Decision:
         mode, weather, speed, min_speed = (
@@ -219,6 +262,7 @@ class RestoreNode(LifecycleNode):
             for camera, frame in batch:
                 self._publish(camera, frame, frame.message, Outcome.PASSED)
             return
+        started = time.monotonic()
         try:
             restored = self._restore([frame for _, frame in batch], task)
         except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
@@ -231,19 +275,23 @@ class RestoreNode(LifecycleNode):
                 else:
                     camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
             return
+        took = time.monotonic() - started
         for (camera, frame), message in zip(batch, restored, strict=True):
-            self._publish(camera, frame, message, Outcome.RESTORED)
+            self._publish(camera, frame, message, Outcome.RESTORED, took)
 
     def _restore(self, frames: list[Frame], task: str) -> list[Image]:
-        assert self._restorer is not None
         pictures = [to_rgb(frame.pixels, frame.message.encoding) for frame in frames]
-        restored = self._restorer.restore(pictures, task)
+        with self._restorer_in_use:
+            assert self._restorer is not None
+            restored = self._restorer.restore(pictures, task)
         return [
             from_rgb(pixels, frame.message)
             for pixels, frame in zip(restored, frames, strict=True)
         ]
 
-    def _publish(self, camera: Camera, frame: Frame, message: Image, outcome: Outcome) -> None:
+    def _publish(
+        self, camera: Camera, frame: Frame, message: Image, outcome: Outcome, restoring: float = nan
+    ) -> None:
         try:
             camera.publish(message)
         except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
@@ -253,11 +301,18 @@ class RestoreNode(LifecycleNode):
                     f'{camera.name}: cannot publish: {error}', throttle_duration_sec=LOG_PERIOD
                 )
             return
-        camera.statistics.end(outcome, time.monotonic() - frame.received)
+        since_stamp = self.get_clock().now() - Time.from_msg(
+            message.header.stamp, self.get_clock().clock_type
+        )
+        camera.statistics.end(outcome, Timing(
+            since_stamp.nanoseconds / 1e9, time.monotonic() - frame.received, restoring
+        ))
 
     # Diagnostics
 
     def _diagnose(self) -> None:
+        for camera in self._cameras:  # events may come before the graph knows what they are about
+            camera.follow()
         name = self.get_fully_qualified_name().lstrip('/')
         restorer = self._restorer
         if self._problem:
@@ -266,26 +321,34 @@ class RestoreNode(LifecycleNode):
             level, message = DiagnosticStatus.WARN, 'not active'
         else:
             level, message = DiagnosticStatus.OK, self._decision.reason
+            for concern in self._concerns():
+                level, message = DiagnosticStatus.WARN, f'{message}; {concern}'
         values: dict[str, object] = {
             'mode': self.get_parameter('mode').value,
             'task': self._decision.task or 'none',
             'reason': self._decision.reason,
         }
         if restorer is not None:
-            values |= {
-                'model': restorer.model, 'device': restorer.device,
-                'precision': restorer.precision, 'batch': restorer.batch,
-            }
+            values |= restorer_values(restorer)
         array = DiagnosticArray(status=[
             status(level, f'{name}: restorer', str(values.get('device', '')), message, values)
         ])
         array.header.stamp = self.get_clock().now().to_msg()
         if self._scheduler is not None:
             array.status += [
-                camera_status(name, c.name, c.statistics.report(), DIAGNOSTICS_PERIOD)
-                for c in self._cameras
+                camera_status(name, camera, DIAGNOSTICS_PERIOD) for camera in self._cameras
             ]
         self._diagnostics.publish(array)
+
+    def _concerns(self) -> list[str]:
+        """Return what works, but not as it should."""
+        concerns = []
+        assert self._restorer is not None
+        if self.get_parameter('device').value == 'auto' and self._restorer.device.type == 'cpu':
+            concerns.append('on the CPU: device is auto, and PyTorch finds no CUDA device')
+        if self._not_loaded:
+            concerns.append(self._not_loaded)
+        return concerns
 
 
 def main() -> int:
