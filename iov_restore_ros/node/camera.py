@@ -7,9 +7,10 @@ from collections.abc import Callable
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from iov_restore_ros.node.statistics import Statistics
+from iov_restore_ros.node.transports import ImagePublisher, subscribe
 
 INFOS_KEPT = 30  # a second of frames
 
@@ -36,22 +37,19 @@ class Camera:
         self._lock = threading.Lock()
         self._infos: deque[CameraInfo] = deque(maxlen=INFOS_KEPT)
         self._without_info: deque[tuple[int, int]] = deque(maxlen=INFOS_KEPT)
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._publishers = [
-            node.create_lifecycle_publisher(
-                kind, f'{name}/restored/{topic}', qos_out(), qos_overriding_options=overridable
-            )
-            for kind, topic in ((Image, 'image_raw'), (CameraInfo, 'camera_info'))
-        ]
+        self._image_publisher = ImagePublisher(node, f'{name}/restored/image_raw', qos_out)
+        self._info_publisher = node.create_lifecycle_publisher(
+            CameraInfo, f'{name}/restored/camera_info', qos_out(),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
         self._subscriptions: list = []
 
-    def subscribe(self, on_image: Callable[['Camera', Image], None]) -> None:
+    def subscribe(self, on_image: Callable[['Camera', Image | CompressedImage], None]) -> None:
         """Begin to receive; ``on_image`` is called in the executor's thread."""
-        overridable = QoSOverridingOptions.with_default_policies()
         self._subscriptions = [
-            self._node.create_subscription(
-                Image, f'{self.name}/image_raw', lambda message: on_image(self, message),
-                qos_in(), qos_overriding_options=overridable,
+            subscribe(
+                self._node, f'{self.name}/image_raw', lambda message: on_image(self, message),
+                qos_in(),
             ),
             self._node.create_subscription(
                 CameraInfo, f'{self.name}/camera_info', self._on_info, qos_profile_sensor_data
@@ -64,23 +62,22 @@ class Camera:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
 
-    def publish(self, message: Image) -> None:
+    def publish(self, message: Image | CompressedImage) -> None:
         """Publish a frame and, at once or when it comes, the camera_info of the same stamp."""
-        images, infos = self._publishers
-        images.publish(message)
+        self._image_publisher.publish(message)
         stamp = _stamp(message)
         with self._lock:
             info = next((i for i in reversed(self._infos) if _stamp(i) == stamp), None)
             if info is None:
                 self._without_info.append(stamp)
         if info is not None:
-            infos.publish(info)
+            self._info_publisher.publish(info)
 
     def destroy(self) -> None:
         """Take the publishers down."""
         self.unsubscribe()
-        for publisher in self._publishers:
-            self._node.destroy_lifecycle_publisher(publisher)
+        self._image_publisher.destroy()
+        self._node.destroy_lifecycle_publisher(self._info_publisher)
 
     def _on_info(self, info: CameraInfo) -> None:
         stamp = _stamp(info)
@@ -90,8 +87,8 @@ class Camera:
             if late:
                 self._without_info.remove(stamp)
         if late:
-            self._publishers[1].publish(info)
+            self._info_publisher.publish(info)
 
 
-def _stamp(message: Image | CameraInfo) -> tuple[int, int]:
+def _stamp(message: Image | CompressedImage | CameraInfo) -> tuple[int, int]:
     return message.header.stamp.sec, message.header.stamp.nanosec
