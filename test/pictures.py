@@ -1,5 +1,9 @@
-"""A colourful picture, and image messages of it by formulas of our own, not OpenCV's."""
+"""A colourful picture, image messages of it by formulas of our own, and files that lie."""
 
+import struct
+import zlib
+
+import cv2
 import numpy as np
 from sensor_msgs.msg import Image
 
@@ -72,3 +76,22 @@ def image_message(rgb, encoding, padding=0, bigendian=False):
         height=rgb.shape[0], width=rgb.shape[1], encoding=encoding, is_bigendian=bigendian,
         step=rows.shape[1], data=rows.tobytes(),
     )
+
+
+def png_bomb(width, height):
+    """Return a PNG of a few dozen bytes that claims to have ``width`` x ``height`` pixels."""
+    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    parts = (b'IHDR', header), (b'IDAT', zlib.compress(bytes(50))), (b'IEND', b'')
+    return b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+
+
+JPEG = cv2.imencode('.jpg', smooth_picture())[1].tobytes()
+
+
+def jpeg_bomb(width, height):
+    """Return a small JPEG whose frame header claims ``width`` x ``height`` pixels."""
+    place = JPEG.index(b'\xff\xc0') + 5
+    return JPEG[:place] + struct.pack('>HH', height, width) + JPEG[place + 4 :]

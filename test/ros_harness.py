@@ -41,11 +41,13 @@ class Rig:
             DiagnosticArray, '/diagnostics', self.diagnostics.append, 10
         )
 
-    def launch(self, **parameters):
-        """Start the node as a process."""
+    def launch(self, remap=(), **parameters):
+        """Start the node as a process; ``remap`` holds pairs of names."""
         command = [sys.executable, '-m', 'iov_restore_ros.node.restore_node', '--ros-args']
         for name, value in parameters.items():
             command += ['-p', f'{name}:={value}']
+        for old, new in remap:
+            command += ['-r', f'{old}:={new}']
         # A child must find its own way to the libraries of the ROS wheels.
         environment = {
             k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'

@@ -17,7 +17,8 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import Generator, WeightsInfo, save_weights
-from iov_restore_ros.node.images import ENCODINGS, from_rgb, view
+from iov_restore_ros.node.encodings import ENCODINGS
+from iov_restore_ros.node.images import from_rgb, view
 
 SMALL = 64, 96
 
@@ -184,7 +185,7 @@ def test_malformed_and_unknown_images_are_skipped_and_counted(rig, crop):
 
     bad = [
         spoilt(1, data=b''), spoilt(2, step=3), spoilt(3, height=0), spoilt(4, height=100_000),
-        spoilt(5, encoding='bayer_rggb8'), spoilt(6, encoding='nonsense'),
+        spoilt(5, encoding='32FC1'), spoilt(6, encoding='nonsense'),
     ]
     for message in bad:
         rig.send(message)

@@ -6,6 +6,7 @@ Between sensor_msgs/CompressedImage and sensor_msgs/Image, as compressed_image_t
 """
 
 import io
+import struct
 from array import array
 
 import cv2
@@ -56,6 +57,8 @@ def check_compressed(message: CompressedImage) -> None:
                 f'format {message.format!r} is not supported, only jpeg and png are'
             )
         raise MalformedImageError(f'the {len(message.data)} bytes of data are neither JPEG nor PNG')
+    if opener is PngImageFile and not _chunks_are_whole(message.data):
+        raise MalformedImageError('a PNG whose parts are longer than it is')
     try:
         width, height = opener(io.BytesIO(message.data)).size
     except Exception as error:  # Pillow's parsers raise a dozen kinds
@@ -64,6 +67,15 @@ def check_compressed(message: CompressedImage) -> None:
         raise MalformedImageError(
             f'a picture of {width} x {height} pixels, more than {MAX_PIXELS} are not decoded'
         )
+
+
+def _chunks_are_whole(png: array) -> bool:
+    """Tell whether no chunk claims to go on behind the end: OpenCV would allocate all of it."""
+    place, kind = 8, b''
+    while place + 8 <= len(png) and kind != b'IEND':
+        length, kind = struct.unpack_from('>I4s', png, place)
+        place += 12 + length
+    return place <= len(png)
 
 
 def decode(message: CompressedImage) -> Image:
@@ -91,15 +103,24 @@ def _as_named(pixels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
     known = ENCODINGS.get(encoding)
     if known is not None and known.bits == 16 and bits == 8:
         pixels, bits = pixels.astype(np.uint16) * FROM_JPEG_TO_16_BITS, 16
-    if channels == 3 and encoding in FROM_BGR:
+    if channels == 3 and encoding in FROM_BGR and known is not None and known.bits == bits:
         if 'compressed bgr' not in how:  # what was compressed was RGB, and called BGR
             pixels = np.ascontiguousarray(pixels[..., ::-1])
         code = FROM_BGR[encoding]
         return pixels if code is None else cv2.cvtColor(pixels, code), encoding
-    same_layout = channels == (known.channels if known else 1)
-    if encoding and same_layout and 'compressed mono' not in how:
+    if encoding and _lies_like(encoding, channels, bits, how):
         return pixels, encoding
     return pixels, f'{({1: "mono", 3: "bgr", 4: "bgra"})[channels]}{bits}'
+
+
+def _lies_like(encoding: str, channels: int, bits: int, how: str) -> bool:
+    """Tell whether a decoded grey or BGR picture is what ``encoding`` calls one."""
+    known = ENCODINGS.get(encoding)
+    if known is None:
+        return (channels, bits) == (1, 16)  # depth, or deep Bayer: no picture to restore
+    if (channels, bits) != (known.channels, known.bits) or channels == 4 or known.chroma:
+        return False
+    return known[1:3] == GREY or 'compressed mono' not in how  # a mosaic, or made grey from one
 
 
 def encode(image: Image, codec: str, jpeg_quality: int) -> CompressedImage:
