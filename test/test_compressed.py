@@ -46,6 +46,7 @@ def compressed(pixels, name, codec='png'):
     (BGR[..., 0], 'mono8; png compressed ', 'mono8', BGR[..., :1]),
     (BGR[..., 0], 'bayer_rggb8; png compressed ', 'bayer_rggb8', BGR[..., :1]),
     (BGR[..., 0], 'bayer_rggb8; png compressed mono8', 'mono8', BGR[..., :1]),
+    (BGR[..., 0], 'nv12; png compressed ', 'mono8', BGR[..., :1]),
     (BGR[..., 0], 'nv12; png compressed mono8', 'mono8', BGR[..., :1]),
     (BGR[..., 0], '8UC1; png compressed mono8', '8UC1', BGR[..., :1]),
     (ALPHA, 'rgba8; png compressed ', 'bgra8', ALPHA),

@@ -91,3 +91,6 @@ def test_other_encodings_are_named(encoding):
     image.data = image.data[:-1]
     with pytest.raises(MalformedImageError):
         check(image)
+    image.width = 0
+    with pytest.raises(MalformedImageError, match='0 x 5 pixels'):
+        check(image)

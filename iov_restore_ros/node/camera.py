@@ -27,7 +27,11 @@ def qos_out() -> QoSProfile:
 
 
 class Camera:
-    """Subscribes to `<name>/image_raw`, publishes `<name>/restored/image_raw`; camera_info too."""
+    """
+    Subscribes to `<name>/image_raw`, publishes `<name>/restored/image_raw`; camera_info too.
+
+    Each by the transports of image_transport that are asked for.
+    """
 
     def __init__(self, node: LifecycleNode, name: str) -> None:
         """Create the publishers, which are silent until the node is active."""
