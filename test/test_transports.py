@@ -137,7 +137,10 @@ def test_passthrough_leaves_compressed_images_as_they_came(rig):
 
 
 def test_encodings_that_cannot_be_restored_pass_in_passthrough_only(rig):
-    rig.launch(mode='passthrough', precision='float32')
+    source = 'qos_overrides./camera/image_raw.subscription'
+    rig.launch(mode='passthrough', precision='float32', **{
+        f'{source}.reliability': 'reliable', f'{source}.depth': 20,  # so that none is lost
+    })
     topics = Topics(rig, Image, '/camera/image_raw', {'/camera/restored/image_raw': Image})
     depth = Image(
         encoding='32FC1', height=3, width=5, step=20, data=bytes(range(60)), is_bigendian=True
@@ -149,8 +152,10 @@ def test_encodings_that_cannot_be_restored_pass_in_passthrough_only(rig):
     rig.set_parameters(mode='derain')
     for _ in range(3):
         topics.publisher.publish(depth)
-        rig.spin(0.1)
-    rig.wait(lambda: rig.next_status('camera camera')[2]['dropped: encoding'] == '3')
+    rig.wait(lambda: rig.next_status('camera camera')[2]['received'] == '5')
+    values = rig.next_status('camera camera')[2]
+    dropped = int(values['dropped: encoding'])
+    assert dropped > 0 and dropped + int(values['dropped: newer frame']) == 3
     assert len(topics.got['/camera/restored/image_raw']) == 2
     assert rig.said().count('frame skipped') == 1, 'one throttled error, not one per frame'
     assert "'32FC1' is not supported, only rgb8" in rig.said()
