@@ -18,7 +18,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
-from iov_restore_ros.node.images import ENCODINGS, from_rgb
+from iov_restore_ros.node.encodings import ENCODINGS
+from iov_restore_ros.node.images import from_rgb
 
 PATIENCE = 30.0  # s
 _domains = itertools.count(os.getpid() % 90)

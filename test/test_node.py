@@ -152,7 +152,7 @@ def test_malformed_and_unknown_images_are_skipped_and_counted(rig, crop):
 
     bad = [
         spoilt(1, data=b''), spoilt(2, step=3), spoilt(3, height=0), spoilt(4, height=100_000),
-        spoilt(5, encoding='bayer_rggb8'), spoilt(6, encoding='nonsense'),
+        spoilt(5, encoding='32FC1'), spoilt(6, encoding='nonsense'),
     ]
     for message in bad:
         rig.send(message)

@@ -5,23 +5,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from iov_restore_ros.node.qos import (
-    OVERRIDABLE,
-    FollowingSubscription,
-    publisher_events,
-    qos_out,
-)
+from iov_restore_ros.node.qos import FollowingSubscription, create_publisher
 from iov_restore_ros.node.statistics import Statistics
+from iov_restore_ros.node.transports import ImagePublisher, subscribe
 
 INFOS_KEPT = 30  # a second of frames
 
 
 class Camera:
-    """Subscribes to `<name>/image_raw`, publishes `<name>/restored/image_raw`; camera_info too."""
+    """
+    Subscribes to `<name>/image_raw`, publishes `<name>/restored/image_raw`; camera_info too.
+
+    Each by the transports of image_transport that are asked for.
+    """
 
     def __init__(self, node: LifecycleNode, name: str) -> None:
         """Create the publishers, which are silent until the node is active."""
@@ -31,20 +30,15 @@ class Camera:
         self._lock = threading.Lock()
         self._infos: deque[CameraInfo] = deque(maxlen=INFOS_KEPT)
         self._without_info: deque[tuple[int, int]] = deque(maxlen=INFOS_KEPT)
-        self._on_image: Callable[[Camera, Image], None] | None = None
+        self._on_image: Callable[[Camera, Image | CompressedImage], None] | None = None
         self._subscriptions: list[FollowingSubscription] = []
         self._listening_since = 0.0  # s, monotonic
-        self._publishers: list[LifecyclePublisher] = []
-        for kind, topic in (
-            (Image, f'{name}/restored/image_raw'), (CameraInfo, f'{name}/restored/camera_info')
-        ):
-            self._publishers.append(node.create_lifecycle_publisher(
-                kind, topic, qos_out(),
-                qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
-                event_callbacks=publisher_events(node, topic, self.follow),
-            ))
+        self._image_publisher = ImagePublisher(node, f'{name}/restored/image_raw', self.follow)
+        self._info_publisher = create_publisher(
+            node, CameraInfo, f'{name}/restored/camera_info', self.follow
+        )
 
-    def subscribe(self, on_image: Callable[['Camera', Image], None]) -> None:
+    def subscribe(self, on_image: Callable[['Camera', Image | CompressedImage], None]) -> None:
         """
         Begin to receive, at once or (parameter `lazy`) when somebody subscribes to the output.
 
@@ -60,8 +54,9 @@ class Camera:
 
     def wanted(self) -> bool:
         """Return whether somebody subscribes to the output, or that does not matter."""
-        return not self._node.get_parameter('lazy').value or any(
-            publisher.get_subscription_count() for publisher in self._publishers
+        return not self._node.get_parameter('lazy').value or bool(
+            self._image_publisher.get_subscription_count()
+            or self._info_publisher.get_subscription_count()
         )
 
     def follow(self) -> None:
@@ -78,9 +73,9 @@ class Camera:
                 subscription.follow()
         else:
             self._subscriptions = [
-                FollowingSubscription(
-                    self._node, Image, f'{self.name}/image_raw',
-                    lambda message: on_image(self, message), depth=1,  # older is of no use
+                subscribe(
+                    self._node, f'{self.name}/image_raw', lambda message: on_image(self, message),
+                    depth=1,  # older is of no use
                 ),
                 FollowingSubscription(
                     self._node, CameraInfo, f'{self.name}/camera_info', self._on_info, depth=5
@@ -105,23 +100,22 @@ class Camera:
             return f'the QoS of none of {count} publishers of {images.topic} matches, see the log'
         return f'{images.topic} is silent'
 
-    def publish(self, message: Image) -> None:
+    def publish(self, message: Image | CompressedImage) -> None:
         """Publish a frame and, at once or when it comes, the camera_info of the same stamp."""
-        images, infos = self._publishers
-        images.publish(message)
+        self._image_publisher.publish(message)
         stamp = _stamp(message)
         with self._lock:
             info = next((i for i in reversed(self._infos) if _stamp(i) == stamp), None)
             if info is None:
                 self._without_info.append(stamp)
         if info is not None:
-            infos.publish(info)
+            self._info_publisher.publish(info)
 
     def destroy(self) -> None:
         """Take the publishers down."""
         self.unsubscribe()
-        for publisher in self._publishers:
-            self._node.destroy_lifecycle_publisher(publisher)
+        self._image_publisher.destroy()
+        self._node.destroy_lifecycle_publisher(self._info_publisher)
 
     def _on_info(self, info: CameraInfo) -> None:
         stamp = _stamp(info)
@@ -131,8 +125,8 @@ class Camera:
             if late:
                 self._without_info.remove(stamp)
         if late:
-            self._publishers[1].publish(info)
+            self._info_publisher.publish(info)
 
 
-def _stamp(message: Image | CameraInfo) -> tuple[int, int]:
+def _stamp(message: Image | CompressedImage | CameraInfo) -> tuple[int, int]:
     return message.header.stamp.sec, message.header.stamp.nanosec

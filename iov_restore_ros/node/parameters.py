@@ -10,7 +10,9 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from iov_restore_ros.inference import PRECISIONS
 from iov_restore_ros.model import PRESETS
+from iov_restore_ros.node.compressed import CODECS
 from iov_restore_ros.node.mode_policy import MODES, WEATHERS
+from iov_restore_ros.node.transports import TRANSPORTS
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class NodeParameter:
     dynamic: bool = False
     choices: tuple[str, ...] | None = None
     minimum: float | None = None
+    maximum: float | None = None
 
     def descriptor(self) -> ParameterDescriptor:
         """Return what `ros2 param describe` shows."""
@@ -39,14 +42,19 @@ class NodeParameter:
             return f'{self.name} has no value'
         if self.choices and value not in self.choices:
             return f'{self.name} is {value!r}, but must be one of {", ".join(self.choices)}'
-        if isinstance(self.default, float):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-                return f'{self.name} is {value!r}, but must be a finite number'
-            if self.minimum is not None and value < self.minimum:
-                return f'{self.name} is {value}, but must be at least {self.minimum}'
+        if isinstance(self.default, float) and not _is_finite_number(value):
+            return f'{self.name} is {value!r}, but must be a finite number'
+        if self.minimum is not None and value < self.minimum:
+            return f'{self.name} is {value}, but must be at least {self.minimum}'
+        if self.maximum is not None and value > self.maximum:
+            return f'{self.name} is {value}, but must be at most {self.maximum}'
         if self.name == 'cameras':
             return _camera_names_problem(list(value))
         return None
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _camera_names_problem(names: list[str]) -> str | None:
@@ -78,6 +86,17 @@ PARAMETERS = {
         ),
         NodeParameter(
             'lazy', True, 'restore the frames of a camera only while somebody subscribes', True
+        ),
+        NodeParameter(
+            'image_transport', 'raw', 'how the images come: compressed is JPEG or PNG',
+            choices=TRANSPORTS,
+        ),
+        NodeParameter(
+            'compressed_format', 'jpeg', 'how <output>/compressed is compressed', True,
+            CODECS,
+        ),
+        NodeParameter(
+            'jpeg_quality', 95, 'of <output>/compressed', True, minimum=1, maximum=100
         ),
         NodeParameter('model', 'fast', 'the generator', True, tuple(PRESETS)),
         NodeParameter(

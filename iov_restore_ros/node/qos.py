@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import (
     QoSDurabilityPolicy,
     QoSPolicyKind,
@@ -124,7 +124,18 @@ class FollowingSubscription:
         )
 
 
-def publisher_events(
+def create_publisher(
+    node: LifecycleNode, kind: type, topic: str, matched: Callable[[], None]
+) -> LifecyclePublisher:
+    """Publish ``kind`` on ``topic``; ``matched`` is called when a subscriber comes or goes."""
+    return node.create_lifecycle_publisher(
+        kind, topic, qos_out(),
+        qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+        event_callbacks=_publisher_events(node, topic, matched),
+    )
+
+
+def _publisher_events(
     node: LifecycleNode, topic: str, matched: Callable[[], None]
 ) -> PublisherEventCallbacks:
     """Call ``matched`` when a subscriber comes or goes; report one that does not match."""

@@ -26,14 +26,16 @@ from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.node.camera import Camera
+from iov_restore_ros.node.compressed import check_compressed, decode
 from iov_restore_ros.node.diagnostics import camera_status, restorer_values, status
 from iov_restore_ros.node.images import (
     MalformedImageError,
     UnsupportedEncodingError,
+    check,
     from_rgb,
     to_rgb,
     view,
@@ -59,10 +61,9 @@ SIGNAL_PERIOD = 0.2  # s until a signal is noticed, at most
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame on its way: the message, a view of its pixels, and when it came (s, monotonic)."""
+    """A frame on its way: the message, and when it came (s, monotonic)."""
 
-    message: Image
-    pixels: np.ndarray
+    message: Image | CompressedImage
     received: float
 
 
@@ -236,24 +237,28 @@ class RestoreNode(LifecycleNode):
 
     # Frames
 
-    def _on_image(self, camera: Camera, message: Image) -> None:
+    def _on_image(self, camera: Camera, message: Image | CompressedImage) -> None:
         """Put a frame into its slot (executor's thread)."""
         received = time.monotonic()
         camera.statistics.receive()
         try:
-            pixels = view(message)
+            check(message) if isinstance(message, Image) else check_compressed(message)
         except (UnsupportedEncodingError, MalformedImageError) as error:
-            unsupported = isinstance(error, UnsupportedEncodingError)
-            camera.statistics.end(
-                Outcome.DROPPED_ENCODING if unsupported else Outcome.DROPPED_MALFORMED
-            )
-            self.get_logger().error(
-                f'{camera.name}: frame skipped, {error}', throttle_duration_sec=LOG_PERIOD
-            )
+            self._skip(camera, error)
             return
         assert self._scheduler is not None
-        if self._scheduler.offer(camera.name, (camera, Frame(message, pixels, received))):
+        if self._scheduler.offer(camera.name, (camera, Frame(message, received))):
             camera.statistics.end(Outcome.DROPPED_FOR_NEWER)
+
+    def _skip(self, camera: Camera, error: Exception) -> None:
+        """Count and name a frame that is of no use."""
+        unsupported = isinstance(error, UnsupportedEncodingError)
+        camera.statistics.end(
+            Outcome.DROPPED_ENCODING if unsupported else Outcome.DROPPED_MALFORMED
+        )
+        self.get_logger().error(
+            f'{camera.name}: frame skipped, {error}', throttle_duration_sec=LOG_PERIOD
+        )
 
     def _process(self, batch: list[tuple[Camera, Frame]]) -> None:
         """Restore and publish a batch (scheduler's thread)."""
@@ -262,38 +267,52 @@ class RestoreNode(LifecycleNode):
             for camera, frame in batch:
                 self._publish(camera, frame, frame.message, Outcome.PASSED)
             return
+        opened = [(*entry, picture) for entry in batch if (picture := self._open(*entry))]
         started = time.monotonic()
         try:
-            restored = self._restore([frame for _, frame in batch], task)
+            restored = self._restore([picture for _, _, picture in opened], task)
         except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
             self.get_logger().error(
                 f'{task} failed: {error}', throttle_duration_sec=LOG_PERIOD
             )
-            for camera, frame in batch:
+            for camera, frame, _ in opened:
                 if self.get_parameter('on_error').value == 'passthrough':
                     self._publish(camera, frame, frame.message, Outcome.PASSED_AFTER_ERROR)
                 else:
                     camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
             return
         took = time.monotonic() - started
-        for (camera, frame), message in zip(batch, restored, strict=True):
+        for (camera, frame, _), message in zip(opened, restored, strict=True):
             self._publish(camera, frame, message, Outcome.RESTORED, took)
 
-    def _restore(self, frames: list[Frame], task: str) -> list[Image]:
-        pictures = [to_rgb(frame.pixels, frame.message.encoding) for frame in frames]
+    def _open(self, camera: Camera, frame: Frame) -> tuple[Image, np.ndarray] | None:
+        """Return a frame's image and its RGB pixels; None, counted, when there are none."""
+        try:
+            message = frame.message
+            image = message if isinstance(message, Image) else decode(message)
+            return image, to_rgb(view(image), image.encoding)
+        except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
+            self._skip(camera, error)
+            return None
+
+    def _restore(self, pictures: list[tuple[Image, np.ndarray]], task: str) -> list[Image]:
         with self._restorer_in_use:
             assert self._restorer is not None
-            restored = self._restorer.restore(pictures, task)
+            restored = self._restorer.restore([pixels for _, pixels in pictures], task)
         return [
-            from_rgb(pixels, frame.message)
-            for pixels, frame in zip(restored, frames, strict=True)
+            from_rgb(pixels, image)
+            for pixels, (image, _) in zip(restored, pictures, strict=True)
         ]
 
     def _publish(
-        self, camera: Camera, frame: Frame, message: Image, outcome: Outcome, restoring: float = nan
+        self, camera: Camera, frame: Frame, message: Image | CompressedImage, outcome: Outcome,
+        restoring: float = nan,
     ) -> None:
         try:
             camera.publish(message)
+        except (UnsupportedEncodingError, MalformedImageError) as error:
+            self._skip(camera, error)
+            return
         except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
             camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
             if self.context.ok():
