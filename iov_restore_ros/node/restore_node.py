@@ -35,7 +35,8 @@ from iov_restore_ros.node.images import (
     to_rgb,
     view,
 )
-from iov_restore_ros.node.mode_policy import Decision, decide
+from iov_restore_ros.node.live_inputs import InputError
+from iov_restore_ros.node.mode_chooser import ModeChooser
 from iov_restore_ros.node.parameters import PARAMETERS
 from iov_restore_ros.node.scheduler import FrameScheduler
 from iov_restore_ros.node.statistics import Outcome
@@ -70,7 +71,7 @@ class RestoreNode(LifecycleNode):
         for name, parameter in PARAMETERS.items():
             self.declare_parameter(name, parameter.default, parameter.descriptor())
         self.add_post_set_parameters_callback(self._apply_parameters)
-        self._decision = self._decide()
+        self._chooser = ModeChooser(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # By the wall clock, so that a stopped simulation does not silence the diagnostics.
         self.create_timer(
@@ -91,6 +92,7 @@ class RestoreNode(LifecycleNode):
         value = {name: self.get_parameter(name).value for name in PARAMETERS}
         started = time.monotonic()
         try:
+            self._chooser.configure()
             self._restorer = Restorer(
                 model=value['model'],
                 weights={task: value[f'{task}_weights'] for task in TASKS},
@@ -99,7 +101,7 @@ class RestoreNode(LifecycleNode):
             )
             for task in TASKS:
                 self._restorer.restore([np.zeros((*WARM_UP_SIZE, 3), np.uint8)], task)
-        except (WeightsError, RestoreError, ValueError, RuntimeError) as error:
+        except (InputError, WeightsError, RestoreError, ValueError, RuntimeError) as error:
             self._restorer = None
             self._problem = f'cannot configure: {error}'
             self.get_logger().error(self._problem)
@@ -121,9 +123,10 @@ class RestoreNode(LifecycleNode):
         self._scheduler = FrameScheduler(
             [camera.name for camera in self._cameras], self._process, self._restorer.batch
         )
+        self._chooser.subscribe()
         for camera in self._cameras:
             camera.subscribe(self._on_image)
-        self.get_logger().info(f'active; {self._decision.reason}')
+        self.get_logger().info(f'active; {self._chooser.decide().reason}')
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -154,6 +157,7 @@ class RestoreNode(LifecycleNode):
             self.get_logger().warning(str(error))
 
     def _stop(self, timeout: float) -> None:
+        self._chooser.unsubscribe()
         for camera in self._cameras:
             camera.unsubscribe()
         if self._scheduler is not None:
@@ -179,17 +183,8 @@ class RestoreNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
-        decision = self._decide()
-        if decision != self._decision:
-            self.get_logger().info(decision.reason)
-        self._decision = decision
-
-    def _decide(self) -> Decision:
-        mode, weather, speed, min_speed = (
-            self.get_parameter(name).value
-            for name in ('mode', 'weather', 'vehicle_speed', 'deblur_min_speed')
-        )
-        return decide(mode, weather, speed, min_speed)
+        self._chooser.apply_parameters()
+        self._chooser.decide()
 
     # Frames
 
@@ -214,7 +209,7 @@ class RestoreNode(LifecycleNode):
 
     def _process(self, batch: list[tuple[Camera, Frame]]) -> None:
         """Restore and publish a batch (scheduler's thread)."""
-        task = self._decision.task
+        task = self._chooser.decide().task
         if task is None:
             for camera, frame in batch:
                 self._publish(camera, frame, frame.message, Outcome.PASSED)
@@ -260,16 +255,20 @@ class RestoreNode(LifecycleNode):
     def _diagnose(self) -> None:
         name = self.get_fully_qualified_name().lstrip('/')
         restorer = self._restorer
+        decision, warning = self._chooser.decide(), self._chooser.warning()
         if self._problem:
             level, message = DiagnosticStatus.ERROR, self._problem
         elif self._scheduler is None:
             level, message = DiagnosticStatus.WARN, 'not active'
+        elif warning:
+            level, message = DiagnosticStatus.WARN, warning
         else:
-            level, message = DiagnosticStatus.OK, self._decision.reason
+            level, message = DiagnosticStatus.OK, decision.reason
         values: dict[str, object] = {
             'mode': self.get_parameter('mode').value,
-            'task': self._decision.task or 'none',
-            'reason': self._decision.reason,
+            'task': decision.task or 'none',
+            'reason': decision.reason,
+            **self._chooser.describe(),
         }
         if restorer is not None:
             values |= {
