@@ -1,5 +1,6 @@
 """Mode auto on live topics: the node as a process of its own, over DDS."""
 
+import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -7,10 +8,11 @@ from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from ros_harness import Rig
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
-from std_msgs.msg import Float32, String
+from std_msgs.msg import Bool, Float32, String
 
 
 @pytest.fixture
@@ -131,6 +133,39 @@ def test_simulated_time_that_jumps_back(rig):
     play(102, TwistStamped(), 'none')
     play(104, fast, 'deblur')
     play(110, None, 'none')  # the silence is counted in the second run's time
+
+
+def test_sharp_frames_are_left_alone_when_asked_for(rig, photograph):
+    rig.start(mode='auto', vehicle_speed=20.0, skip_sharp=True)
+
+    def changed(picture, number):
+        message = Image(
+            encoding='bgr8', height=picture.shape[0], width=picture.shape[1],
+            step=3 * picture.shape[1], data=picture.tobytes(),
+        )
+        message.header.stamp.sec = number
+        return bytes(rig.round_trip(message).data) != picture.tobytes()
+
+    blurred = cv2.blur(photograph, (9, 1))
+    assert not changed(photograph, 1)
+    assert changed(blurred, 2)
+    assert not changed(photograph, 3)
+    rig.set_parameters(mode='deblur')
+    assert changed(photograph, 4), 'a mode set by hand has no exceptions'
+    rig.spin(1.0)
+    _, _, values = rig.next_status('camera camera')
+    assert (values['passed, sharp already'], values['restored']) == ('2', '2')
+
+
+def test_a_latched_topic(rig):
+    """Said once, before the node was there: with the QoS that the README names."""
+    qos = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    rig.node.create_publisher(Bool, 'rain', qos).publish(Bool(data=True))
+    rig.start(mode='auto', rain_type='std_msgs/msg/Bool', input_timeout=0.0, **{
+        'qos_overrides./rain.subscription.durability': 'transient_local',
+        'qos_overrides./rain.subscription.reliability': 'reliable',
+    })
+    send_until(rig, 'derain')
 
 
 @pytest.mark.parametrize(('parameters', 'reason'), [

@@ -9,6 +9,7 @@ from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image
 
+from iov_restore_ros.inference import BlurGauge
 from iov_restore_ros.node.statistics import Statistics
 
 INFOS_KEPT = 30  # a second of frames
@@ -32,6 +33,7 @@ class Camera:
         """Create the publishers, which are silent until the node is active."""
         self.name = name
         self.statistics = Statistics()
+        self.gauge = BlurGauge()
         self._node = node
         self._lock = threading.Lock()
         self._infos: deque[CameraInfo] = deque(maxlen=INFOS_KEPT)

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSPolicyKind, QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 from iov_restore_ros.node.mode_policy import WEATHERS, Reading
 
 LOG_PERIOD = 10.0  # s between two log lines about ignored values
+OVERRIDABLE = QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY  # for a latched topic
 
 Value = TypeVar('Value')
 
@@ -117,8 +118,9 @@ class LiveInput(Generic[Value]):
         """Begin to listen."""
         self._heard = self._now()
         self._subscription = self._node.create_subscription(
-            self._type, self.topic, self._on_message, qos_profile_sensor_data,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            self._type, self.topic, self._on_message,
+            QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT),
+            qos_overriding_options=QoSOverridingOptions(policy_kinds=OVERRIDABLE),
         )
 
     def unsubscribe(self) -> None:

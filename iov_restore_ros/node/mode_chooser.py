@@ -50,6 +50,8 @@ class ModeChooser:
         """Listen no more: the parameters alone count."""
         for live in self._inputs():
             live.unsubscribe()
+        with self._lock:
+            self._silent.clear()
 
     def decide(self) -> Decision:
         """Return what becomes of a frame now, and log what has changed."""
@@ -68,10 +70,11 @@ class ModeChooser:
         return decision
 
     def warning(self) -> str:
-        """Return which topics are silent, as a warning, or an empty string."""
+        """Return which topics are silent, or nothing if there are none or mode is not auto."""
         with self._lock:
-            silent = ' and '.join(sorted(self._silent))
-        return f'nothing heard on {silent}: the parameters count' if silent else ''
+            if not self._silent or self._settings.mode != 'auto':
+                return ''
+            return f'nothing heard on {" and ".join(sorted(self._silent))}: the parameters count'
 
     def describe(self) -> dict[str, object]:
         """Return what diagnostics show about the topics."""

@@ -99,6 +99,10 @@ PARAMETERS = {
             True, minimum=0.0,
         ),
         NodeParameter(
+            'skip_sharp', False, 'mode auto leaves sharp frames alone instead of deblurring them',
+            True,
+        ),
+        NodeParameter(
             'on_error', 'passthrough', 'a frame that cannot be restored goes out as it is or not',
             True, ('passthrough', 'drop'),
         ),

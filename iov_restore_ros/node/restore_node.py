@@ -5,6 +5,7 @@ One thread (the executor's) receives: it looks at a message, puts it into its ca
 done. One thread (the scheduler's) restores and publishes.
 """
 
+import itertools
 import signal
 import sys
 import threading
@@ -209,12 +210,15 @@ class RestoreNode(LifecycleNode):
 
     def _process(self, batch: list[tuple[Camera, Frame]]) -> None:
         """Restore and publish a batch (scheduler's thread)."""
-        task = self._chooser.decide().task
+        decision = self._chooser.decide()
+        task = decision.task
         if task is None:
             for camera, frame in batch:
                 self._publish(camera, frame, frame.message, Outcome.PASSED)
             return
         try:
+            if task == 'deblur' and decision.settings.mode == 'auto':
+                batch = self._pass_sharp(batch)
             restored = self._restore([frame for _, frame in batch], task)
         except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
             self.get_logger().error(
@@ -228,6 +232,18 @@ class RestoreNode(LifecycleNode):
             return
         for (camera, frame), message in zip(batch, restored, strict=True):
             self._publish(camera, frame, message, Outcome.RESTORED)
+
+    def _pass_sharp(self, batch: list[tuple[Camera, Frame]]) -> list[tuple[Camera, Frame]]:
+        """Publish the frames that need no deblurring, if `skip_sharp` is set; return the others."""
+        if not self.get_parameter('skip_sharp').value:
+            return batch
+        sharp = [
+            camera.gauge.is_sharp(to_rgb(frame.pixels, frame.message.encoding))
+            for camera, frame in batch
+        ]
+        for camera, frame in itertools.compress(batch, sharp):
+            self._publish(camera, frame, frame.message, Outcome.PASSED_SHARP)
+        return [item for item, is_sharp in zip(batch, sharp, strict=True) if not is_sharp]
 
     def _restore(self, frames: list[Frame], task: str) -> list[Image]:
         assert self._restorer is not None

@@ -15,6 +15,7 @@ class Outcome(Enum):
 
     RESTORED = 'restored'
     PASSED = 'passed through'
+    PASSED_SHARP = 'passed, sharp already'
     PASSED_AFTER_ERROR = 'passed through after an error'
     DROPPED_FOR_NEWER = 'dropped: newer frame'
     DROPPED_MALFORMED = 'dropped: malformed'
@@ -23,7 +24,9 @@ class Outcome(Enum):
     DROPPED_STOPPING = 'dropped: stopping'
 
 
-PUBLISHED = (Outcome.RESTORED, Outcome.PASSED, Outcome.PASSED_AFTER_ERROR)
+PUBLISHED = (
+    Outcome.RESTORED, Outcome.PASSED, Outcome.PASSED_SHARP, Outcome.PASSED_AFTER_ERROR
+)
 
 
 @dataclass(frozen=True)
