@@ -34,7 +34,7 @@ def sharpness(image: np.ndarray) -> float:
 
 def _steepness(lines: np.ndarray) -> float:
     """Return the mean steepness of the edges along the lines (uint8, N x length)."""
-    if lines.shape[1] < 6:
+    if lines.shape[1] < 5:
         return 0.0
     steps = cv2.absdiff(lines[:, 1:], lines[:, :-1])
     pairs = cv2.max(steps[:, 1:], steps[:, :-1])
