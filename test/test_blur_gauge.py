@@ -1,5 +1,7 @@
 """Telling sharp frames from blurred ones."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -22,11 +24,12 @@ def test_sharpness_of_known_edges():
     assert sharpness(smear(steps, 20)) < 0.3, 'blur along one axis is enough'
 
 
-@pytest.mark.parametrize('shape', [(64, 96, 3), (1, 1, 3), (3, 200, 3), (5, 5, 3), (251, 367, 3)])
-def test_any_size_and_frames_without_edges(shape):
-    assert sharpness(np.full(shape, 90, np.uint8)) == 0
-    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    assert sharpness(noise) in (0, 1)
+def test_any_size_and_frames_without_edges():
+    rng = np.random.default_rng(0)
+    for height, width in itertools.product((*range(1, 12), 64, 99), repeat=2):
+        noise = rng.integers(0, 256, (height, width, 3), np.uint8)
+        assert 0 <= sharpness(noise) <= 1
+        assert sharpness(np.full_like(noise, 90)) == 0
 
 
 def test_light_does_not_matter_but_blur_does(photograph):

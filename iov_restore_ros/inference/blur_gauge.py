@@ -40,7 +40,7 @@ def _steepness(lines: np.ndarray) -> float:
     pairs = cv2.max(steps[:, 1:], steps[:, :-1])
     steepest = cv2.max(pairs[:, 2:], pairs[:, :-2])
     rise = cv2.absdiff(lines[:, 4:], lines[:, :-4])
-    edges = cv2.compare(rise, EDGE, cv2.CMP_GT)
+    _, edges = cv2.threshold(rise, EDGE, 255, cv2.THRESH_BINARY)
     if cv2.countNonZero(edges) < MIN_EDGES * edges.size:
         return 0.0
     # In noise the steepest step may exceed the rise.
