@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 NAME = 'iov_restore'
 
-MESSAGES = ('sensor', 'std', 'geometry', 'diagnostic')
+MESSAGES = ('sensor', 'std', 'geometry', 'nav', 'diagnostic')
 
 
 def ros_wheels(rclpy, messages, lifecycle):

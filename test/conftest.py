@@ -14,11 +14,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from skimage import data as photographs
 
 from iov_restore_ros.training.degradations import DEGRADATIONS, MARGINS
 
 torch.set_num_threads(1)  # for small pictures more would wait for each other
+
+# The same examples everywhere, and however long they take on a busy machine.
+hypothesis_settings.register_profile(
+    'steady', derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile('steady')
 
 
 @pytest.fixture(scope='session')

@@ -81,6 +81,36 @@ PARAMETERS = {
             'deblur_min_speed', 5.0, 'speed in m/s from which mode auto deblurs', True, minimum=0.0
         ),
         NodeParameter(
+            'min_dwell', 2.0, 'seconds between two changes of the task that topics cause', True,
+            minimum=0.0,
+        ),
+        NodeParameter(
+            'vehicle_speed_type', '',
+            'message type of the topic `vehicle_speed`, such as nav_msgs/msg/Odometry; '
+            'empty: no topic',
+        ),
+        NodeParameter(
+            'vehicle_speed_field', 'twist.linear.x', 'field of that message with the speed in m/s'
+        ),
+        NodeParameter(
+            'rain_type', '',
+            'message type of the topic `rain`, such as std_msgs/msg/Bool; empty: no topic',
+        ),
+        NodeParameter(
+            'rain_field', 'data',
+            'field of that message: a bool, a number, or a string (rain or clear)',
+        ),
+        NodeParameter('rain_threshold', 0.0, 'a number on `rain` above this means rain', True),
+        NodeParameter(
+            'input_timeout', 2.0,
+            'seconds of silence after which parameters count instead of a topic; 0: never',
+            True, minimum=0.0,
+        ),
+        NodeParameter(
+            'skip_sharp', False, 'mode auto leaves sharp frames alone instead of deblurring them',
+            True,
+        ),
+        NodeParameter(
             'on_error', 'passthrough', 'a frame that cannot be restored goes out as it is or not',
             True, ('passthrough', 'drop'),
         ),

@@ -5,6 +5,7 @@ One thread (the executor's) receives: it looks at a message, puts it into its ca
 done. One thread (the scheduler's) restores and publishes.
 """
 
+import itertools
 import signal
 import sys
 import threading
@@ -25,7 +26,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
-from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from iov_restore_ros.inference import Restorer
@@ -40,6 +40,7 @@ from iov_restore_ros.node.images import (
     to_rgb,
     view,
 )
+from iov_restore_ros.node.live_inputs import InputError
 from iov_restore_ros.node.loading import (
     LOAD_ERRORS,
     MODEL_PARAMETERS,
@@ -47,7 +48,7 @@ from iov_restore_ros.node.loading import (
     load_restorer,
     weights_problem,
 )
-from iov_restore_ros.node.mode_policy import Decision, decide
+from iov_restore_ros.node.mode_chooser import ModeChooser
 from iov_restore_ros.node.parameters import PARAMETERS
 from iov_restore_ros.node.scheduler import FrameScheduler
 from iov_restore_ros.node.statistics import Outcome, Timing
@@ -65,6 +66,10 @@ class Frame:
 
     message: Image | CompressedImage
     received: float
+
+
+Picture = tuple[Image, np.ndarray]  # a frame's image and its pixels, uint8 H x W x 3, RGB
+Opened = tuple[Camera, Frame, Picture]
 
 
 class RestoreNode(LifecycleNode):
@@ -87,7 +92,7 @@ class RestoreNode(LifecycleNode):
             self.destroy_node()
             raise
         self.add_post_set_parameters_callback(self._apply_parameters)
-        self._decision = self._decide()
+        self._chooser = ModeChooser(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # By the wall clock, so that a stopped simulation does not silence the diagnostics.
         self.create_timer(
@@ -113,8 +118,9 @@ class RestoreNode(LifecycleNode):
         """Load the weights, run each generator once, create the publishers."""
         value = self._values()
         try:
+            self._chooser.configure()
             self._restorer = load_restorer(value, self.get_logger())
-        except LOAD_ERRORS as error:
+        except (InputError, *LOAD_ERRORS) as error:
             self._problem = f'cannot configure: {error}'
             self.get_logger().error(self._problem)
             return TransitionCallbackReturn.FAILURE
@@ -133,9 +139,10 @@ class RestoreNode(LifecycleNode):
         self._scheduler = FrameScheduler(
             [camera.name for camera in self._cameras], self._process, self._restorer.batch
         )
+        self._chooser.subscribe()
         for camera in self._cameras:
             camera.subscribe(self._on_image)
-        self.get_logger().info(f'active; {self._decision.reason}')
+        self.get_logger().info(f'active; {self._chooser.decide().reason}')
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -170,6 +177,7 @@ class RestoreNode(LifecycleNode):
             self.get_logger().warning(str(error))
 
     def _stop(self, timeout: float) -> None:
+        self._chooser.unsubscribe()
         for camera in self._cameras:
             camera.unsubscribe()
         if self._scheduler is not None:
@@ -199,10 +207,8 @@ class RestoreNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
-        decision = self._decide()
-        if decision != self._decision:
-            self.get_logger().info(decision.reason)
-        self._decision = decision
+        self._chooser.apply_parameters()
+        self._chooser.decide()
         # Not for every parameter: subscribing declares some (qos_overrides).
         if any(parameter.name == 'lazy' for parameter in parameters):
             for camera in self._cameras:
@@ -227,13 +233,6 @@ class RestoreNode(LifecycleNode):
 
     def _values(self) -> dict[str, Any]:
         return {name: self.get_parameter(name).value for name in PARAMETERS}
-
-    def _decide(self) -> Decision:
-        mode, weather, speed, min_speed = (
-            self.get_parameter(name).value
-            for name in ('mode', 'weather', 'vehicle_speed', 'deblur_min_speed')
-        )
-        return decide(mode, weather, speed, min_speed)
 
     # Frames
 
@@ -262,14 +261,19 @@ class RestoreNode(LifecycleNode):
 
     def _process(self, batch: list[tuple[Camera, Frame]]) -> None:
         """Restore and publish a batch (scheduler's thread)."""
-        task = self._decision.task
+        decision = self._chooser.decide()
+        task = decision.task
         if task is None:
             for camera, frame in batch:
                 self._publish(camera, frame, frame.message, Outcome.PASSED)
             return
-        opened = [(*entry, picture) for entry in batch if (picture := self._open(*entry))]
-        started = time.monotonic()
+        opened: list[Opened] = [
+            (*entry, picture) for entry in batch if (picture := self._open(*entry))
+        ]
         try:
+            if task == 'deblur' and decision.settings.mode == 'auto':
+                opened = self._pass_sharp(opened)
+            started = time.monotonic()
             restored = self._restore([picture for _, _, picture in opened], task)
         except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
             self.get_logger().error(
@@ -285,7 +289,7 @@ class RestoreNode(LifecycleNode):
         for (camera, frame, _), message in zip(opened, restored, strict=True):
             self._publish(camera, frame, message, Outcome.RESTORED, took)
 
-    def _open(self, camera: Camera, frame: Frame) -> tuple[Image, np.ndarray] | None:
+    def _open(self, camera: Camera, frame: Frame) -> Picture | None:
         """Return a frame's image and its RGB pixels; None, counted, when there are none."""
         try:
             message = frame.message
@@ -295,7 +299,16 @@ class RestoreNode(LifecycleNode):
             self._skip(camera, error)
             return None
 
-    def _restore(self, pictures: list[tuple[Image, np.ndarray]], task: str) -> list[Image]:
+    def _pass_sharp(self, opened: list[Opened]) -> list[Opened]:
+        """Publish the frames that need no deblurring, if `skip_sharp` is set; return the others."""
+        if not self.get_parameter('skip_sharp').value:
+            return opened
+        sharp = [camera.gauge.is_sharp(pixels) for camera, _, (_, pixels) in opened]
+        for camera, frame, _ in itertools.compress(opened, sharp):
+            self._publish(camera, frame, frame.message, Outcome.PASSED_SHARP)
+        return [item for item, is_sharp in zip(opened, sharp, strict=True) if not is_sharp]
+
+    def _restore(self, pictures: list[Picture], task: str) -> list[Image]:
         with self._restorer_in_use:
             assert self._restorer is not None
             restored = self._restorer.restore([pixels for _, pixels in pictures], task)
@@ -320,11 +333,10 @@ class RestoreNode(LifecycleNode):
                     f'{camera.name}: cannot publish: {error}', throttle_duration_sec=LOG_PERIOD
                 )
             return
-        since_stamp = self.get_clock().now() - Time.from_msg(
-            message.header.stamp, self.get_clock().clock_type
-        )
+        stamp = message.header.stamp  # not as a Time, which refuses a negative one
+        since_stamp = self.get_clock().now().nanoseconds - stamp.sec * 10**9 - stamp.nanosec
         camera.statistics.end(outcome, Timing(
-            since_stamp.nanoseconds / 1e9, time.monotonic() - frame.received, restoring
+            since_stamp / 1e9, time.monotonic() - frame.received, restoring
         ))
 
     # Diagnostics
@@ -334,18 +346,20 @@ class RestoreNode(LifecycleNode):
             camera.follow()
         name = self.get_fully_qualified_name().lstrip('/')
         restorer = self._restorer
+        decision = self._chooser.decide()
         if self._problem:
             level, message = DiagnosticStatus.ERROR, self._problem
         elif self._scheduler is None:
             level, message = DiagnosticStatus.WARN, 'not active'
         else:
-            level, message = DiagnosticStatus.OK, self._decision.reason
+            level, message = DiagnosticStatus.OK, decision.reason
             for concern in self._concerns():
                 level, message = DiagnosticStatus.WARN, f'{message}; {concern}'
         values: dict[str, object] = {
             'mode': self.get_parameter('mode').value,
-            'task': self._decision.task or 'none',
-            'reason': self._decision.reason,
+            'task': decision.task or 'none',
+            'reason': decision.reason,
+            **self._chooser.describe(),
         }
         if restorer is not None:
             values |= restorer_values(restorer)
@@ -367,6 +381,8 @@ class RestoreNode(LifecycleNode):
             concerns.append('on the CPU: device is auto, and PyTorch finds no CUDA device')
         if self._not_loaded:
             concerns.append(self._not_loaded)
+        if warning := self._chooser.warning():
+            concerns.append(warning)
         return concerns
 
 

@@ -18,6 +18,7 @@ class Outcome(Enum):
 
     RESTORED = 'restored'
     PASSED = 'passed through'
+    PASSED_SHARP = 'passed, sharp already'
     PASSED_AFTER_ERROR = 'passed through after an error'
     DROPPED_FOR_NEWER = 'dropped: newer frame'
     DROPPED_MALFORMED = 'dropped: malformed'
@@ -26,7 +27,9 @@ class Outcome(Enum):
     DROPPED_STOPPING = 'dropped: stopping'
 
 
-PUBLISHED = (Outcome.RESTORED, Outcome.PASSED, Outcome.PASSED_AFTER_ERROR)
+PUBLISHED = (
+    Outcome.RESTORED, Outcome.PASSED, Outcome.PASSED_SHARP, Outcome.PASSED_AFTER_ERROR
+)
 
 
 class Timing(NamedTuple):
