@@ -262,6 +262,13 @@ def test_output_qos_can_be_overridden(rig):
     assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
 
 
+def test_a_stamp_before_all_time_stops_nothing(rig, crop):
+    rig.start(mode='passthrough')
+    for number in (-2000, 1):
+        rig.round_trip(make_message(crop, number))
+    rig.wait(lambda: rig.next_status('camera camera')[2]['passed through'] == '2')
+
+
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_it_cleanly_while_busy(rig, photograph, how):
     shared_memory = Path('/dev/shm')  # noqa: S108  where Fast DDS keeps its segments

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import GREY, grey_of, image_message, smooth_picture
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from iov_restore_ros.model import Generator, WeightsInfo, save_weights
@@ -169,3 +169,29 @@ def test_other_transports_are_refused(rig):
     rig.launch(image_transport='compressedDepth')
     assert rig.process.wait(20) == 1
     assert "'compressedDepth', but must be one of raw, compressed" in rig.said()
+
+
+def test_a_lazy_camera_whose_compressed_frames_alone_are_wanted(rig, photograph):
+    """It listens as the publisher offers, and a sharp frame goes out as it came."""
+    rig.launch(
+        mode='auto', vehicle_speed=20.0, skip_sharp=True, precision='float32',
+        image_transport='compressed',
+    )
+    source = '/camera/image_raw/compressed'
+    driver = rig.node.create_publisher(CompressedImage, source, QOS)
+    rig.next_status('camera camera')
+    assert driver.get_subscription_count() == 0
+    got = []
+    viewer = rig.node.create_subscription(
+        CompressedImage, '/camera/restored/image_raw/compressed', got.append, QOS
+    )
+    rig.wait(lambda: [
+        i.qos_profile.reliability for i in rig.node.get_subscriptions_info_by_topic(source)
+    ] == [ReliabilityPolicy.RELIABLE])
+    rig.spin(0.5)
+    sent = encode(image_message(photograph, 'rgb8'), 'png', 95)
+    driver.publish(sent)
+    assert rig.wait(lambda: got) == [sent]
+    rig.wait(lambda: rig.next_status('camera camera')[2]['passed, sharp already'] == '1')
+    rig.node.destroy_subscription(viewer)
+    rig.wait(lambda: driver.get_subscription_count() == 0)
