@@ -6,6 +6,7 @@ done. One thread (the scheduler's) restores and publishes.
 """
 
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -409,6 +410,10 @@ def main() -> int:
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
+    if threading.active_count() > 1:
+        # A long batch or a model being loaded: Python would end that thread inside PyTorch, which
+        # aborts the process.
+        os._exit(0)
     return 0
 
 
