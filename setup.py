@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 NAME = 'iov_restore'
 
-MESSAGES = ('sensor', 'std', 'geometry', 'diagnostic')
+MESSAGES = ('sensor', 'std', 'geometry', 'nav', 'diagnostic')
 
 
 def ros_wheels(rclpy, messages, lifecycle):
@@ -41,14 +41,17 @@ setup(
     ],
     python_requires='>=3.10',
     install_requires=[
-        'numpy', 'omegaconf', 'opencv-python-headless', 'rich', 'safetensors', 'scikit-image',
-        'torch',
+        'numpy', 'omegaconf', 'opencv-python-headless', 'pillow', 'rich', 'safetensors',
+        'scikit-image', 'torch',
     ],
     extras_require={
         'kilted': ros_wheels('9.1', '5.5', '2.3'),
         'jazzy': ros_wheels('7.1', '5.3', '2.0'),
         'train': ['tensorboard'],
-        'test': ['import-linter', 'mypy', 'pytest', 'pytest-timeout', 'ruff', 'setuptools'],
+        'test': [
+            'cv-bridge', 'hypothesis', 'import-linter', 'mypy', 'pytest', 'pytest-timeout', 'ruff',
+            'setuptools',
+        ],
     },
     entry_points={
         'console_scripts': [

@@ -14,11 +14,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from skimage import data as photographs
 
 from iov_restore_ros.training.degradations import DEGRADATIONS, MARGINS
 
 torch.set_num_threads(1)  # for small pictures more would wait for each other
+
+# The same examples everywhere, and however long they take on a busy machine.
+hypothesis_settings.register_profile(
+    'steady', derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile('steady')
 
 
 @pytest.fixture(scope='session')
@@ -35,6 +43,22 @@ def pictures(tmp_path_factory, photograph):
     for number, picture in enumerate((photograph, photograph[::-1])):
         cv2.imwrite(str(root / f'{number}.png'), picture)
     return root
+
+
+@pytest.fixture(scope='session')
+def crop(photograph):
+    """A small part of it, 64 x 96."""
+    return np.ascontiguousarray(photograph[50:114, 100:196])
+
+
+@pytest.fixture
+def rig(tmp_path):
+    """A ROS domain of its own for one node under test."""
+    from ros_harness import Rig  # ROS only for the tests that need it
+
+    rig = Rig(tmp_path / 'node.log')
+    yield rig
+    rig.close()
 
 
 @pytest.fixture(scope='session')

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import SetParameters
@@ -17,15 +18,36 @@ from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
+from iov_restore_ros.node.encodings import ENCODINGS
+from iov_restore_ros.node.images import from_rgb
+
 PATIENCE = 30.0  # s
 _domains = itertools.count(os.getpid() % 90)
+
+
+def make_message(pixels, number, encoding='rgb8', frame_id='lens'):
+    """Return an image message of RGB ``pixels`` in ``encoding``; ``number`` makes its stamp."""
+    template = Image(encoding=encoding, height=pixels.shape[0], width=pixels.shape[1])
+    template.header.frame_id = frame_id
+    template.header.stamp.sec, template.header.stamp.nanosec = 1000 + number, 123_456_789
+    if ENCODINGS[encoding][0] == 4:
+        alpha = np.full((*pixels.shape[:2], 4), 77, np.uint8)
+        template.step, template.data = 4 * pixels.shape[1], alpha.tobytes()
+    return from_rgb(pixels, template)
+
+
+def make_info(message, k=500.0):
+    """Return the camera_info that goes with ``message``."""
+    info = CameraInfo(header=message.header, height=message.height, width=message.width)
+    info.k[0] = k
+    return info
 
 
 class Rig:
     """A ROS domain of its own with one node under test and one participant, this object."""
 
-    def __init__(self, log: Path):
-        self.domain = str(next(_domains) % 90 + 1)
+    def __init__(self, log: Path, domain=None):
+        self.domain = domain or str(next(_domains) % 90 + 1)
         self.log = log
         self.process = None
         self.context = rclpy.Context()
@@ -41,9 +63,11 @@ class Rig:
             DiagnosticArray, '/diagnostics', self.diagnostics.append, 10
         )
 
-    def launch(self, **parameters):
+    def launch(self, ros_args=(), **parameters):
         """Start the node as a process."""
-        command = [sys.executable, '-m', 'iov_restore_ros.node.restore_node', '--ros-args']
+        command = [
+            sys.executable, '-m', 'iov_restore_ros.node.restore_node', '--ros-args', *ros_args
+        ]
         for name, value in parameters.items():
             command += ['-p', f'{name}:={value}']
         # A child must find its own way to the libraries of the ROS wheels.
@@ -55,21 +79,25 @@ class Rig:
                 command, env=environment, stdout=file, stderr=subprocess.STDOUT
             )
 
+    def connect(self, camera):
+        """Be the driver of ``camera`` and the one who wants its restored frames."""
+        self.images[camera], self.infos[camera] = [], []
+        for kind, topic, messages in (
+            (Image, 'image_raw', self.images[camera]),
+            (CameraInfo, 'camera_info', self.infos[camera]),
+        ):
+            self._publishers[camera, topic] = self.node.create_publisher(
+                kind, f'{camera}/{topic}', 10
+            )
+            self.node.create_subscription(
+                kind, f'{camera}/restored/{topic}', messages.append, qos_profile_sensor_data
+            )
+
     def start(self, cameras=('camera',), **parameters):
         """Start the node and, unless autostart is off, wait until it listens to all cameras."""
         self.launch(cameras=f'[{", ".join(cameras)}]', precision='float32', **parameters)
         for camera in cameras:
-            self.images[camera], self.infos[camera] = [], []
-            for kind, topic, messages in (
-                (Image, 'image_raw', self.images[camera]),
-                (CameraInfo, 'camera_info', self.infos[camera]),
-            ):
-                self._publishers[camera, topic] = self.node.create_publisher(
-                    kind, f'{camera}/{topic}', 10
-                )
-                self.node.create_subscription(
-                    kind, f'{camera}/restored/{topic}', messages.append, qos_profile_sensor_data
-                )
+            self.connect(camera)
         if parameters.get('autostart', True) is True:
             self.wait_until_listening()
 

@@ -12,49 +12,16 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.qos import ReliabilityPolicy
-from ros_harness import Rig
-from sensor_msgs.msg import CameraInfo, Image
+from ros_harness import make_info, make_message
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import Generator, WeightsInfo, save_weights
-from iov_restore_ros.node.images import ENCODINGS, from_rgb, view
-
-SMALL = 64, 96
-
-
-@pytest.fixture
-def rig(tmp_path):
-    rig = Rig(tmp_path / 'node.log')
-    yield rig
-    rig.close()
+from iov_restore_ros.node.images import from_rgb, view
 
 
 @pytest.fixture(scope='module')
 def restorer():
     return Restorer(device='cpu', precision='float32')
-
-
-def make_message(pixels, number, encoding='rgb8', frame_id='lens'):
-    """Return an image message of RGB ``pixels`` in ``encoding``; ``number`` makes its stamp."""
-    template = Image(encoding=encoding, height=pixels.shape[0], width=pixels.shape[1])
-    template.header.frame_id = frame_id
-    template.header.stamp.sec, template.header.stamp.nanosec = 1000 + number, 123_456_789
-    if ENCODINGS[encoding][0] == 4:
-        alpha = np.full((*pixels.shape[:2], 4), 77, np.uint8)
-        template.step, template.data = 4 * pixels.shape[1], alpha.tobytes()
-    return from_rgb(pixels, template)
-
-
-def make_info(message, k=500.0):
-    """Return the camera_info that goes with ``message``."""
-    info = CameraInfo(header=message.header, height=message.height, width=message.width)
-    info.k[0] = k
-    return info
-
-
-@pytest.fixture(scope='module')
-def crop(photograph):
-    return np.ascontiguousarray(photograph[50 : 50 + SMALL[0], 100 : 100 + SMALL[1]])
 
 
 def test_restored_frames_equal_the_offline_result(rig, restorer, photograph):
@@ -145,7 +112,8 @@ def test_wrong_parameters_are_refused_with_the_reason(rig, crop):
         ('deblur_min_speed', -1.0, 'at least 0.0'),
         ('vehicle_speed', float('nan'), 'finite number'),
         ('vehicle_speed', 'fast', 'finite number'),
-        ('model', 'wei2021', 'takes effect at configure'),
+        ('device', 'cpu', 'takes effect at configure'),
+        ('derain_weights', '/nowhere.safetensors', '/nowhere.safetensors: there is no such'),
         ('cameras', ['a', 'a'], 'twice'),
         ('cameras', ['no good'], 'topic name'),
         ('mode', 3, 'type'),
@@ -184,7 +152,7 @@ def test_malformed_and_unknown_images_are_skipped_and_counted(rig, crop):
 
     bad = [
         spoilt(1, data=b''), spoilt(2, step=3), spoilt(3, height=0), spoilt(4, height=100_000),
-        spoilt(5, encoding='bayer_rggb8'), spoilt(6, encoding='nonsense'),
+        spoilt(5, encoding='32FC1'), spoilt(6, encoding='nonsense'),
     ]
     for message in bad:
         rig.send(message)
@@ -292,6 +260,13 @@ def test_output_qos_can_be_overridden(rig):
     assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
     [info] = rig.node.get_publishers_info_by_topic('/camera/restored/camera_info')
     assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+
+
+def test_a_stamp_before_all_time_stops_nothing(rig, crop):
+    rig.start(mode='passthrough')
+    for number in (-2000, 1):
+        rig.round_trip(make_message(crop, number))
+    rig.wait(lambda: rig.next_status('camera camera')[2]['passed through'] == '2')
 
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,6 @@
 """How a generator is run: on which device, in which precision, in which batches."""
 
+from iov_restore_ros.inference.blur_gauge import BlurGauge
 from iov_restore_ros.inference.restorer import PRECISIONS, RestoreError, Restorer
 
-__all__ = ['PRECISIONS', 'RestoreError', 'Restorer']
+__all__ = ['PRECISIONS', 'BlurGauge', 'RestoreError', 'Restorer']

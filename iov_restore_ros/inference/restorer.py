@@ -6,6 +6,7 @@ The one class that users of the generators meet.
     [restored] = restorer.restore([frame], 'deblur')
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -53,10 +54,14 @@ class Restorer:
         self.model = model
         self.device = pick_device(device)
         self.info: dict[str, WeightsInfo] = {}
+        self.weights: dict[str, Path] = {}
+        self.sha256: dict[str, str] = {}
         self._generators: dict[str, Generator] = {}
         for task in tasks:
             path = Path((weights or {}).get(task) or shipped_weights(model, task))
             self._generators[task], self.info[task] = load_weights(path, task, model)
+            self.weights[task] = path
+            self.sha256[task] = hashlib.sha256(path.read_bytes()).hexdigest()
         if precision == 'auto':
             dtype = fastest_dtype(next(iter(self._generators.values())), self.device)
         else:
@@ -96,6 +101,14 @@ class Restorer:
                 outputs = self._run([frames[i] for i in chunk], self._generators[task])
                 restored.update(zip(chunk, outputs, strict=True))
         return [restored[index] for index in range(len(frames))]
+
+    def device_name(self) -> str:
+        """Return the name of the GPU; 'CPU' without one."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == 'cuda' else 'CPU'
+
+    def device_memory(self) -> int | None:
+        """Return the bytes that tensors of this process hold on the GPU; None on the CPU."""
+        return torch.cuda.memory_allocated(self.device) if self.device.type == 'cuda' else None
 
     def close(self) -> None:
         """Give the memory of the generators back; the object is of no use afterwards."""

@@ -7,6 +7,7 @@ from iov_restore_ros.model.weights import (
     WeightsError,
     WeightsInfo,
     load_weights,
+    read_info,
     save_weights,
     shipped_weights,
 )
@@ -19,6 +20,7 @@ __all__ = [
     'WeightsError',
     'WeightsInfo',
     'load_weights',
+    'read_info',
     'save_weights',
     'shipped_weights',
 ]

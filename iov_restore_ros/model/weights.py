@@ -49,6 +49,33 @@ def save_weights(path: Path, generator: Generator, info: WeightsInfo) -> None:
     partial.replace(path)
 
 
+def read_info(path: Path, task: str | None = None) -> WeightsInfo:
+    """
+    Read what ``path`` says of itself, which must be for ``task`` where that is given.
+
+    Looks at the header only. Raises ``WeightsError``, one sentence, for a file that is no weights.
+    """
+    if not path.is_file():
+        raise WeightsError(f'{path}: there is no such weight file')
+    try:
+        with safe_open(path, framework='pt') as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f'{path}: not a readable safetensors file ({error})') from error
+    if header.get('preset') not in PRESETS:
+        raise WeightsError(
+            f'{path}: the header names model {header.get("preset")!r}, '
+            f'known are {", ".join(PRESETS)}'
+        )
+    fields = WeightsInfo.__dataclass_fields__
+    info = WeightsInfo(task=header.get('task', ''), **{
+        name: header.get(name, '') for name in fields if name != 'task'
+    })
+    if task is not None and info.task != task:
+        raise WeightsError(f'{path}: these weights are for {info.task!r}, not for {task!r}')
+    return info
+
+
 def load_weights(
     path: Path, task: str | None = None, preset: str | None = None
 ) -> tuple[Generator, WeightsInfo]:
@@ -58,28 +85,11 @@ def load_weights(
     ``task`` and ``preset``, where given, must be what the file says it holds. Raises
     ``WeightsError``, one sentence, when anything is not as expected.
     """
-    if not path.is_file():
-        raise WeightsError(f'{path}: there is no such weight file')
-    try:
-        with safe_open(path, framework='pt') as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f'{path}: not a readable safetensors file ({error})') from error
-
-    fields = WeightsInfo.__dataclass_fields__
-    if header.get('preset') not in PRESETS:
-        raise WeightsError(
-            f'{path}: the header names model {header.get("preset")!r}, '
-            f'known are {", ".join(PRESETS)}'
-        )
-    info = WeightsInfo(task=header.get('task', ''), **{
-        name: header.get(name, '') for name in fields if name != 'task'
-    })
-    if task is not None and info.task != task:
-        raise WeightsError(f'{path}: these weights are for {info.task!r}, not for {task!r}')
+    info = read_info(path, task)
     if preset is not None and info.preset != preset:
         raise WeightsError(f'{path}: these weights are for model {info.preset!r}, not {preset!r}')
+    with safe_open(path, framework='pt') as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     generator = Generator(info.preset)
     expected = generator.state_dict()

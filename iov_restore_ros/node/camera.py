@@ -1,86 +1,123 @@
 """The topics of one camera, and the camera_info that goes with each of its frames."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from iov_restore_ros.inference import BlurGauge
+from iov_restore_ros.node.qos import FollowingSubscription, create_publisher
 from iov_restore_ros.node.statistics import Statistics
+from iov_restore_ros.node.transports import ImagePublisher, subscribe
 
 INFOS_KEPT = 30  # a second of frames
 
 
-# Functions, because rclpy writes qos_overrides into the profile that it is given.
-def qos_in() -> QoSProfile:
-    """Sensor data, depth 1: an older frame is of no use once a newer one is there."""
-    return QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-
-
-def qos_out() -> QoSProfile:
-    """Reliable, so that every subscriber matches; one that asks for best effort gets that."""
-    return QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
-
-
 class Camera:
-    """Subscribes to `<name>/image_raw`, publishes `<name>/restored/image_raw`; camera_info too."""
+    """
+    Subscribes to `<name>/image_raw`, publishes `<name>/restored/image_raw`; camera_info too.
+
+    Each by the transports of image_transport that are asked for.
+    """
 
     def __init__(self, node: LifecycleNode, name: str) -> None:
         """Create the publishers, which are silent until the node is active."""
         self.name = name
         self.statistics = Statistics()
+        self.gauge = BlurGauge()
         self._node = node
         self._lock = threading.Lock()
         self._infos: deque[CameraInfo] = deque(maxlen=INFOS_KEPT)
         self._without_info: deque[tuple[int, int]] = deque(maxlen=INFOS_KEPT)
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._publishers = [
-            node.create_lifecycle_publisher(
-                kind, f'{name}/restored/{topic}', qos_out(), qos_overriding_options=overridable
-            )
-            for kind, topic in ((Image, 'image_raw'), (CameraInfo, 'camera_info'))
-        ]
-        self._subscriptions: list = []
+        self._on_image: Callable[[Camera, Image | CompressedImage], None] | None = None
+        self._subscriptions: list[FollowingSubscription] = []
+        self._listening_since = 0.0  # s, monotonic
+        self._image_publisher = ImagePublisher(node, f'{name}/restored/image_raw', self.follow)
+        self._info_publisher = create_publisher(
+            node, CameraInfo, f'{name}/restored/camera_info', self.follow
+        )
 
-    def subscribe(self, on_image: Callable[['Camera', Image], None]) -> None:
-        """Begin to receive; ``on_image`` is called in the executor's thread."""
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._subscriptions = [
-            self._node.create_subscription(
-                Image, f'{self.name}/image_raw', lambda message: on_image(self, message),
-                qos_in(), qos_overriding_options=overridable,
-            ),
-            self._node.create_subscription(
-                CameraInfo, f'{self.name}/camera_info', self._on_info, qos_profile_sensor_data
-            ),
-        ]
+    def subscribe(self, on_image: Callable[['Camera', Image | CompressedImage], None]) -> None:
+        """
+        Begin to receive, at once or (parameter `lazy`) when somebody subscribes to the output.
+
+        ``on_image`` is called in the executor's thread.
+        """
+        self._on_image = on_image
+        self.follow()
 
     def unsubscribe(self) -> None:
         """Receive no more."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self._on_image = None
+        self.follow()
 
-    def publish(self, message: Image) -> None:
+    def wanted(self) -> bool:
+        """Return whether somebody subscribes to the output, or that does not matter."""
+        return not self._node.get_parameter('lazy').value or bool(
+            self._image_publisher.get_subscription_count()
+            or self._info_publisher.get_subscription_count()
+        )
+
+    def follow(self) -> None:
+        """Listen or not as is wanted now, and as the publishers offer (executor's thread)."""
+        on_image = self._on_image
+        if on_image is None or not self.wanted():
+            if self._subscriptions and on_image is not None:
+                self._node.get_logger().info(f'{self.name}: not listening, nobody wants its frames')
+            for subscription in self._subscriptions:
+                subscription.destroy()
+            self._subscriptions = []
+        elif self._subscriptions:
+            for subscription in self._subscriptions:
+                subscription.follow()
+        else:
+            self._subscriptions = [
+                subscribe(
+                    self._node, f'{self.name}/image_raw', lambda message: on_image(self, message),
+                    depth=1,  # older is of no use
+                ),
+                FollowingSubscription(
+                    self._node, CameraInfo, f'{self.name}/camera_info', self._on_info, depth=5
+                ),
+            ]
+            self._listening_since = time.monotonic()
+            self._node.get_logger().info(
+                f'{self.name}: listening to {self._subscriptions[0].topic}'
+            )
+
+    def listening_for(self) -> float | None:
+        """Return for how long (s) it has listened; None when it does not."""
+        return time.monotonic() - self._listening_since if self._subscriptions else None
+
+    def publishers(self) -> str:
+        """Say who publishes what it listens to."""
+        [images, _] = self._subscriptions
+        count = self._node.count_publishers(images.topic)
+        if not count:
+            return f'nobody publishes {images.topic}'
+        if not images.matched():
+            return f'the QoS of none of {count} publishers of {images.topic} matches, see the log'
+        return f'{images.topic} is silent'
+
+    def publish(self, message: Image | CompressedImage) -> None:
         """Publish a frame and, at once or when it comes, the camera_info of the same stamp."""
-        images, infos = self._publishers
-        images.publish(message)
+        self._image_publisher.publish(message)
         stamp = _stamp(message)
         with self._lock:
             info = next((i for i in reversed(self._infos) if _stamp(i) == stamp), None)
             if info is None:
                 self._without_info.append(stamp)
         if info is not None:
-            infos.publish(info)
+            self._info_publisher.publish(info)
 
     def destroy(self) -> None:
         """Take the publishers down."""
         self.unsubscribe()
-        for publisher in self._publishers:
-            self._node.destroy_lifecycle_publisher(publisher)
+        self._image_publisher.destroy()
+        self._node.destroy_lifecycle_publisher(self._info_publisher)
 
     def _on_info(self, info: CameraInfo) -> None:
         stamp = _stamp(info)
@@ -90,8 +127,8 @@ class Camera:
             if late:
                 self._without_info.remove(stamp)
         if late:
-            self._publishers[1].publish(info)
+            self._info_publisher.publish(info)
 
 
-def _stamp(message: Image | CameraInfo) -> tuple[int, int]:
+def _stamp(message: Image | CompressedImage | CameraInfo) -> tuple[int, int]:
     return message.header.stamp.sec, message.header.stamp.nanosec

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from iov_restore_ros.node.statistics import Outcome, Report
+from iov_restore_ros.inference import Restorer
+from iov_restore_ros.node.camera import Camera
+from iov_restore_ros.node.statistics import Outcome
 
 MANY_DROPPED = 0.1  # share of a camera's frames from which dropping is worth a warning
+NO_INPUT = 2.0  # s without a frame that are worth one
 
 
 def status(
@@ -19,28 +22,54 @@ def status(
     )
 
 
-def camera_status(node: str, camera: str, report: Report, period: float) -> DiagnosticStatus:
-    """Describe what happened to ``camera``'s frames, in all and in the last ``period`` seconds."""
+def restorer_values(restorer: Restorer) -> dict[str, object]:
+    """Return what is known of the generators in use and of what they run on."""
+    memory = restorer.device_memory()
+    return {
+        'model': restorer.model,
+        'device': restorer.device,
+        'device name': restorer.device_name(),
+        'precision': restorer.precision,
+        'batch': restorer.batch,
+        **{f'{task} weights': path for task, path in restorer.weights.items()},
+        **{f'{task} weights sha256': digest[:12] for task, digest in restorer.sha256.items()},
+        **({} if memory is None else {'GPU memory MiB': f'{memory / 2**20:.0f}'}),
+    }
+
+
+def camera_status(node: str, camera: Camera, period: float) -> DiagnosticStatus:
+    """Describe what happened to the camera's frames, in all and in the last ``period`` seconds."""
+    report = camera.statistics.report()
     late = report.late_outcomes
     failed = late.get(Outcome.PASSED_AFTER_ERROR, 0) + late.get(Outcome.DROPPED_AFTER_ERROR, 0)
     unusable = late.get(Outcome.DROPPED_MALFORMED, 0) + late.get(Outcome.DROPPED_ENCODING, 0)
     older = late.get(Outcome.DROPPED_FOR_NEWER, 0)
+    listening = camera.listening_for()
     if failed:
         level, message = DiagnosticStatus.ERROR, f'{failed} frames could not be restored'
     elif unusable:
         level, message = DiagnosticStatus.ERROR, f'{unusable} frames could not be used'
-    elif not report.late_received:
-        level, message = DiagnosticStatus.WARN, 'no frames'
+    elif listening is None:
+        level, message = DiagnosticStatus.OK, 'idle: nobody subscribes to its frames'
+    elif (silence := min(listening, report.age)) > NO_INPUT:
+        level = DiagnosticStatus.WARN
+        message = f'no frames for {silence:.0f} s: {camera.publishers()}'
     elif older > MANY_DROPPED * report.late_received:
         level = DiagnosticStatus.WARN
         message = f'{older} of {report.late_received} frames dropped for newer ones'
     else:
         level, message = DiagnosticStatus.OK, 'restoring' if Outcome.RESTORED in late else 'passing'
-    return status(level, f'{node}: camera {camera}', camera, message, {
+    return status(level, f'{node}: camera {camera.name}', camera.name, message, {
         'fps in': f'{report.late_received / period:.1f}',
         'fps out': f'{report.late_published() / period:.1f}',
-        'latency p50 ms': f'{1000 * report.latency(50):.1f}',
-        'latency p99 ms': f'{1000 * report.latency(99):.1f}',
+        'age of the last frame s': f'{report.age:.1f}',
+        **{
+            f'{name} p{percent} ms': f'{1000 * report.percentile(timing, percent):.1f}'
+            for timing, name in (
+                ('latency', 'latency'), ('in_node', 'in the node'), ('restoring', 'restoring')
+            )
+            for percent in (50, 99)
+        },
         'received': report.received,
         **{outcome.value: report.outcomes.get(outcome, 0) for outcome in Outcome},
     })

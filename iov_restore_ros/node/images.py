@@ -9,83 +9,141 @@ from array import array
 import cv2
 import numpy as np
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
-# Channels, and how to get RGB from the encoding and back (None: it is RGB).
-ENCODINGS: dict[str, tuple[int, int | None, int | None]] = {
-    'rgb8': (3, None, None),
-    'bgr8': (3, cv2.COLOR_BGR2RGB, cv2.COLOR_RGB2BGR),
-    'rgba8': (4, cv2.COLOR_RGBA2RGB, cv2.COLOR_RGB2RGBA),
-    'bgra8': (4, cv2.COLOR_BGRA2RGB, cv2.COLOR_RGB2BGRA),
-    'mono8': (1, cv2.COLOR_GRAY2RGB, cv2.COLOR_RGB2GRAY),
-}
+from iov_restore_ros.node.encodings import ENCODINGS, Encoding
+
+SIXTEEN_TO_EIGHT = 257  # 65535 / 255
 
 
 class UnsupportedEncodingError(Exception):
-    """An image whose encoding this node does not restore."""
+    """An image in an encoding or format that this node does not restore."""
 
 
 class MalformedImageError(Exception):
     """An image message that contradicts itself; the message says how."""
 
 
-def view(message: Image) -> np.ndarray:
+def check(message: Image) -> None:
     """
-    Return ``message``'s pixels as uint8 H x W x channels without copying them.
+    Raise ``MalformedImageError`` if size, step and data of ``message`` do not agree.
 
-    Padding at the end of rows (``step``) is left out. Raises ``UnsupportedEncodingError`` or
-    ``MalformedImageError``.
+    Of an unknown encoding only the whole rows are checked: it may still pass as it is.
     """
-    if message.encoding not in ENCODINGS:
-        raise UnsupportedEncodingError(
-            f'encoding {message.encoding!r} is not supported, only {", ".join(ENCODINGS)} are'
-        )
-    channels = ENCODINGS[message.encoding][0]
+    encoding = ENCODINGS.get(message.encoding)
     height, width, step = message.height, message.width, message.step
     if not height or not width:
         raise MalformedImageError(f'an image of {width} x {height} pixels')
-    if step < width * channels:
+    if encoding is not None:
+        _check_size(message, encoding)
+        row = width * encoding.channels * encoding.bits // 8
+        rows = height * 3 // 2 if encoding.chroma else height
+        needed = step * (rows - 1) + row
+    else:
+        row, needed = 1, step * height
+    if step < row:
         raise MalformedImageError(
-            f'step is {step}, but a row of {width} {message.encoding} pixels '
-            f'has {width * channels} bytes'
+            f'step is {step}, but a row of {width} {message.encoding} pixels has {row} bytes'
         )
-    needed = step * (height - 1) + width * channels
     if len(message.data) < needed:
         raise MalformedImageError(
-            f'{len(message.data)} bytes of data for {width} x {height} {message.encoding} '
+            f'{len(message.data)} bytes of data for {width} x {height} {message.encoding!r} '
             f'with step {step}, which needs {needed}'
         )
-    data = np.frombuffer(message.data, np.uint8, needed)
-    return np.lib.stride_tricks.as_strided(
-        data, (height, width, channels), (step, channels, 1), writeable=False
+
+
+def _check_size(message: Image, encoding: Encoding) -> None:
+    height, width = message.height, message.width
+    if min(height, width) < encoding.minimum:
+        raise MalformedImageError(
+            f'{width} x {height} {message.encoding} pixels are too few: '
+            f'{encoding.minimum} x {encoding.minimum} are needed'
+        )
+    if height % encoding.grid[0] or width % encoding.grid[1]:
+        raise MalformedImageError(f'{width} x {height} pixels: {message.encoding} has no odd size')
+
+
+def view(message: Image) -> np.ndarray:
+    """
+    Return ``message``'s samples as rows x width x channels without copying them.
+
+    uint8, or uint16 in the byte order of the message; rows are the height, of nv12 and nv21 half
+    as many more. Padding at the end of rows (``step``) is left out. Raises
+    ``UnsupportedEncodingError`` or ``MalformedImageError``.
+    """
+    encoding = ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise UnsupportedEncodingError(
+            f'encoding {message.encoding!r} is not supported, only {", ".join(ENCODINGS)} are'
+        )
+    check(message)
+    rows = message.height * 3 // 2 if encoding.chroma else message.height
+    sample = encoding.bits // 8
+    samples: np.ndarray = np.ndarray(
+        (rows, message.width, encoding.channels),
+        np.dtype(f'{">" if message.is_bigendian else "<"}u{sample}'),
+        message.data,
+        strides=(message.step, encoding.channels * sample, sample),
     )
+    samples.flags.writeable = False
+    return samples
 
 
-def to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
-    """Turn H x W x channels in ``encoding`` into contiguous RGB, H x W x 3."""
-    code = ENCODINGS[encoding][1]
-    pixels = np.ascontiguousarray(pixels)
+def to_rgb(samples: np.ndarray, encoding: str) -> np.ndarray:
+    """Turn what ``view`` gives for ``encoding`` into contiguous RGB, uint8 H x W x 3."""
+    code = ENCODINGS[encoding].to_rgb
+    pixels = np.ascontiguousarray(to_eight_bits(samples))
     return pixels if code is None else cv2.cvtColor(pixels, code)
 
 
 def from_rgb(restored: np.ndarray, message: Image) -> Image:
     """
-    Return a message like ``message`` (header, size, encoding; an alpha channel too) that shows
-    ``restored``, uint8 H x W x 3, RGB. Rows are without padding.
+    Return a message like ``message`` that shows ``restored``, uint8 H x W x 3, RGB.
+
+    Header and size are the same, the encoding too unless the table of encodings has another for
+    it. An alpha channel is kept. 16-bit samples are changed by as much as their 8-bit picture
+    was, so that what was not restored keeps its lower bits. Rows are without padding.
     """
-    channels, _, code = ENCODINGS[message.encoding]
-    pixels = restored if code is None else cv2.cvtColor(restored, code)
-    if channels == 4:
+    name = ENCODINGS[message.encoding].restored_as or message.encoding
+    encoding = ENCODINGS[name]
+    pixels = restored if encoding.from_rgb is None else cv2.cvtColor(restored, encoding.from_rgb)
+    if encoding.channels == 4:
         pixels[..., 3] = view(message)[..., 3]
+    pixels = pixels.reshape(*restored.shape[:2], encoding.channels)
+    if encoding.bits == 16:
+        pixels = _corrected(view(message), pixels)
+    return new_message(message.header, pixels, name, bool(message.is_bigendian))
+
+
+def new_message(header: Header, pixels: np.ndarray, encoding: str, bigendian: bool) -> Image:
+    """Return a message that holds ``pixels``, H x W x channels, in ``encoding``."""
+    pixels = np.ascontiguousarray(pixels)
     data = array('B')
-    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
+    data.frombytes(pixels.data.cast('B') if pixels.dtype == np.uint8 else pixels.tobytes())
     # check_fields makes the setter keep an array('B') as it is; otherwise it copies it.
     return Image(
         check_fields=True,
-        header=message.header,
-        height=message.height,
-        width=message.width,
-        encoding=message.encoding,
-        is_bigendian=message.is_bigendian,
-        step=message.width * channels,
+        header=header,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=bigendian,
+        step=pixels.strides[0],
         data=data,
     )
+
+
+def to_eight_bits(samples: np.ndarray) -> np.ndarray:
+    """Round uint16 samples of either byte order to uint8; uint8 ones stay as they are."""
+    if samples.dtype == np.uint8:
+        return samples
+    native = np.ascontiguousarray(samples, np.uint16)
+    rounded = cv2.convertScaleAbs(native, alpha=1 / SIXTEEN_TO_EIGHT)
+    return rounded.reshape(samples.shape)
+
+
+def _corrected(original: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    """Add to uint16 ``original`` what ``restored``, uint8, differs from its 8-bit picture."""
+    change = restored.astype(np.int32) - to_eight_bits(original)
+    corrected = original + SIXTEEN_TO_EIGHT * change
+    return corrected.clip(0, 65535).astype(original.dtype)

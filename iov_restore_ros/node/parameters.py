@@ -10,7 +10,9 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from iov_restore_ros.inference import PRECISIONS
 from iov_restore_ros.model import PRESETS
+from iov_restore_ros.node.compressed import CODECS
 from iov_restore_ros.node.mode_policy import MODES, WEATHERS
+from iov_restore_ros.node.transports import TRANSPORTS
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class NodeParameter:
     dynamic: bool = False
     choices: tuple[str, ...] | None = None
     minimum: float | None = None
+    maximum: float | None = None
 
     def descriptor(self) -> ParameterDescriptor:
         """Return what `ros2 param describe` shows."""
@@ -39,14 +42,19 @@ class NodeParameter:
             return f'{self.name} has no value'
         if self.choices and value not in self.choices:
             return f'{self.name} is {value!r}, but must be one of {", ".join(self.choices)}'
-        if isinstance(self.default, float):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-                return f'{self.name} is {value!r}, but must be a finite number'
-            if self.minimum is not None and value < self.minimum:
-                return f'{self.name} is {value}, but must be at least {self.minimum}'
+        if isinstance(self.default, float) and not _is_finite_number(value):
+            return f'{self.name} is {value!r}, but must be a finite number'
+        if self.minimum is not None and value < self.minimum:
+            return f'{self.name} is {value}, but must be at least {self.minimum}'
+        if self.maximum is not None and value > self.maximum:
+            return f'{self.name} is {value}, but must be at most {self.maximum}'
         if self.name == 'cameras':
             return _camera_names_problem(list(value))
         return None
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _camera_names_problem(names: list[str]) -> str | None:
@@ -73,12 +81,60 @@ PARAMETERS = {
             'deblur_min_speed', 5.0, 'speed in m/s from which mode auto deblurs', True, minimum=0.0
         ),
         NodeParameter(
+            'min_dwell', 2.0, 'seconds between two changes of the task that topics cause', True,
+            minimum=0.0,
+        ),
+        NodeParameter(
+            'vehicle_speed_type', '',
+            'message type of the topic `vehicle_speed`, such as nav_msgs/msg/Odometry; '
+            'empty: no topic',
+        ),
+        NodeParameter(
+            'vehicle_speed_field', 'twist.linear.x', 'field of that message with the speed in m/s'
+        ),
+        NodeParameter(
+            'rain_type', '',
+            'message type of the topic `rain`, such as std_msgs/msg/Bool; empty: no topic',
+        ),
+        NodeParameter(
+            'rain_field', 'data',
+            'field of that message: a bool, a number, or a string (rain or clear)',
+        ),
+        NodeParameter('rain_threshold', 0.0, 'a number on `rain` above this means rain', True),
+        NodeParameter(
+            'input_timeout', 2.0,
+            'seconds of silence after which parameters count instead of a topic; 0: never',
+            True, minimum=0.0,
+        ),
+        NodeParameter(
+            'skip_sharp', False, 'mode auto leaves sharp frames alone instead of deblurring them',
+            True,
+        ),
+        NodeParameter(
             'on_error', 'passthrough', 'a frame that cannot be restored goes out as it is or not',
             True, ('passthrough', 'drop'),
         ),
-        NodeParameter('model', 'fast', 'the generator', choices=tuple(PRESETS)),
-        NodeParameter('deblur_weights', '', 'weight file (.safetensors); empty: the shipped one'),
-        NodeParameter('derain_weights', '', 'weight file (.safetensors); empty: the shipped one'),
+        NodeParameter(
+            'lazy', True, 'restore the frames of a camera only while somebody subscribes', True
+        ),
+        NodeParameter(
+            'image_transport', 'raw', 'how the images come: compressed is JPEG or PNG',
+            choices=TRANSPORTS,
+        ),
+        NodeParameter(
+            'compressed_format', 'jpeg', 'how <output>/compressed is compressed', True,
+            CODECS,
+        ),
+        NodeParameter(
+            'jpeg_quality', 95, 'of <output>/compressed', True, minimum=1, maximum=100
+        ),
+        NodeParameter('model', 'fast', 'the generator', True, tuple(PRESETS)),
+        NodeParameter(
+            'deblur_weights', '', 'weight file (.safetensors); empty: the shipped one', True
+        ),
+        NodeParameter(
+            'derain_weights', '', 'weight file (.safetensors); empty: the shipped one', True
+        ),
         NodeParameter('device', 'auto', 'auto, cpu, cuda or cuda:N'),
         NodeParameter(
             'precision', 'auto', 'auto measures which is faster', choices=('auto', *PRECISIONS)

@@ -1,13 +1,16 @@
 """What became of a camera's frames: every one is counted, once."""
 
 import threading
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf, nan
+from typing import NamedTuple
 
 import numpy as np
 
-LATENCIES_KEPT = 300
+TIMINGS_KEPT = 300
 
 
 class Outcome(Enum):
@@ -15,6 +18,7 @@ class Outcome(Enum):
 
     RESTORED = 'restored'
     PASSED = 'passed through'
+    PASSED_SHARP = 'passed, sharp already'
     PASSED_AFTER_ERROR = 'passed through after an error'
     DROPPED_FOR_NEWER = 'dropped: newer frame'
     DROPPED_MALFORMED = 'dropped: malformed'
@@ -23,7 +27,17 @@ class Outcome(Enum):
     DROPPED_STOPPING = 'dropped: stopping'
 
 
-PUBLISHED = (Outcome.RESTORED, Outcome.PASSED, Outcome.PASSED_AFTER_ERROR)
+PUBLISHED = (
+    Outcome.RESTORED, Outcome.PASSED, Outcome.PASSED_SHARP, Outcome.PASSED_AFTER_ERROR
+)
+
+
+class Timing(NamedTuple):
+    """How long a published frame took, in s."""
+
+    latency: float  # from its stamp on, by the ROS clock: negative when that has jumped back
+    in_node: float  # from receiving to publishing
+    restoring: float  # its batch in the restorer; NaN when it passed as it was
 
 
 @dataclass(frozen=True)
@@ -34,15 +48,23 @@ class Report:
     outcomes: dict[Outcome, int]
     late_received: int
     late_outcomes: dict[Outcome, int]
-    latencies: list[float] = field(default_factory=list)  # s, from receiving to publishing
+    timings: list[Timing] = field(default_factory=list)
+    age: float = inf  # s since the last frame came; infinite before the first
+
+    def __str__(self) -> str:
+        """Return the account: received = ... + ..."""
+        ends = ' + '.join(f'{count} {outcome.value}' for outcome, count in self.outcomes.items())
+        return f'{self.received} received = {ends or 0}'
 
     def late_published(self) -> int:
         """Return how many frames went out since the report before."""
         return sum(self.late_outcomes.get(outcome, 0) for outcome in PUBLISHED)
 
-    def latency(self, percentile: float) -> float:
-        """Return a percentile (0..100) of the latest latencies, in s; NaN without any."""
-        return float(np.percentile(self.latencies, percentile)) if self.latencies else float('nan')
+    def percentile(self, timing: str, percent: float) -> float:
+        """Return a percentile (0..100) of a field of the latest timings, s; NaN without any."""
+        values = np.array([getattr(t, timing) for t in self.timings])
+        values = values[~np.isnan(values)]
+        return float(np.percentile(values, percent)) if values.size else nan
 
 
 class Statistics:
@@ -51,21 +73,23 @@ class Statistics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._received = 0
+        self._last_received = -inf
         self._outcomes: Counter[Outcome] = Counter()
-        self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._timings: deque[Timing] = deque(maxlen=TIMINGS_KEPT)
         self._reported = 0, Counter[Outcome]()
 
     def receive(self) -> None:
         """Count a frame that came in."""
         with self._lock:
             self._received += 1
+            self._last_received = time.monotonic()
 
-    def end(self, outcome: Outcome, latency: float | None = None) -> None:
-        """Count what became of a frame and, if it went out, how long it took (s)."""
+    def end(self, outcome: Outcome, timing: Timing | None = None) -> None:
+        """Count what became of a frame and, if it went out, how long it took."""
         with self._lock:
             self._outcomes[outcome] += 1
-            if latency is not None:
-                self._latencies.append(latency)
+            if timing is not None:
+                self._timings.append(timing)
 
     def report(self) -> Report:
         """Return the counts and begin the next period."""
@@ -73,7 +97,8 @@ class Statistics:
             received, outcomes = self._reported
             report = Report(
                 self._received, dict(self._outcomes),
-                self._received - received, dict(self._outcomes - outcomes), list(self._latencies),
+                self._received - received, dict(self._outcomes - outcomes), list(self._timings),
+                time.monotonic() - self._last_received,
             )
             self._reported = self._received, self._outcomes.copy()
             return report

@@ -1,0 +1,159 @@
+"""
+Between sensor_msgs/CompressedImage and sensor_msgs/Image, as compressed_image_transport has it.
+
+`format` is `jpeg`, `png`, or the encoding of the picture and then how it was compressed:
+`rgb8; jpeg compressed bgr8`, `mono16; png compressed `.
+"""
+
+import io
+import struct
+from array import array
+
+import cv2
+import numpy as np
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from sensor_msgs.msg import CompressedImage, Image
+
+from iov_restore_ros.node.encodings import ENCODINGS, GREY
+from iov_restore_ros.node.images import (
+    MalformedImageError,
+    UnsupportedEncodingError,
+    new_message,
+    to_eight_bits,
+    to_rgb,
+    view,
+)
+
+CODECS = ('jpeg', 'png')
+PNG_LEVEL = 3  # as compressed_image_transport has it
+MAX_PIXELS = 50_000_000  # a small file can claim any size; decoding it takes 3 bytes for each
+STARTS = {b'\xff\xd8\xff': JpegImageFile, b'\x89PNG\r\n\x1a\n': PngImageFile}
+FROM_BGR = {
+    'rgb8': cv2.COLOR_BGR2RGB, 'rgb16': cv2.COLOR_BGR2RGB, 'bgr8': None, 'bgr16': None,
+    'rgba8': cv2.COLOR_BGR2RGBA, 'bgra8': cv2.COLOR_BGR2BGRA,
+}
+FROM_JPEG_TO_16_BITS = 256  # as compressed_image_transport does
+
+
+def check_compressed(message: CompressedImage) -> None:
+    """
+    Look at format and file header, without decoding.
+
+    Raises ``UnsupportedEncodingError`` for anything but JPEG and PNG, ``MalformedImageError`` for
+    a broken header or more than ``MAX_PIXELS`` pixels.
+    """
+    if 'compressedDepth' in message.format:
+        raise UnsupportedEncodingError(
+            f'format {message.format!r} is a depth image, which cannot be restored: '
+            "use the camera's colour topic"
+        )
+    start = bytes(message.data[:8])
+    opener = next((opener for s, opener in STARTS.items() if start.startswith(s)), None)
+    if opener is None:
+        _, _, how = message.format.rpartition(';')
+        if how and not any(codec in how for codec in ('jpeg', 'jpg', 'png')):
+            raise UnsupportedEncodingError(
+                f'format {message.format!r} is not supported, only jpeg and png are'
+            )
+        raise MalformedImageError(f'the {len(message.data)} bytes of data are neither JPEG nor PNG')
+    if opener is PngImageFile and not _chunks_are_whole(message.data):
+        raise MalformedImageError('a PNG whose parts are longer than it is')
+    try:
+        width, height = opener(io.BytesIO(message.data)).size
+    except Exception as error:  # Pillow's parsers raise a dozen kinds
+        raise MalformedImageError(f'a broken {message.format!r} header: {error}') from error
+    if width * height > MAX_PIXELS:
+        raise MalformedImageError(
+            f'a picture of {width} x {height} pixels, more than {MAX_PIXELS} are not decoded'
+        )
+
+
+def _chunks_are_whole(png: array) -> bool:
+    """Tell whether no chunk claims to go on behind the end: OpenCV would allocate all of it."""
+    place, kind = 8, b''
+    while place + 8 <= len(png) and kind != b'IEND':
+        length, kind = struct.unpack_from('>I4s', png, place)
+        place += 12 + length
+    return place <= len(png)
+
+
+def decode(message: CompressedImage) -> Image:
+    """
+    Return the picture in ``message`` in the encoding that its format names.
+
+    Raises ``UnsupportedEncodingError`` or ``MalformedImageError``.
+    """
+    check_compressed(message)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise MalformedImageError(f'{message.format!r} cannot be decoded: {error}') from error
+    if pixels is None:
+        raise MalformedImageError(f'{message.format!r} cannot be decoded: the data are damaged')
+    pixels, encoding = _as_named(np.atleast_3d(pixels), message.format)
+    return new_message(message.header, pixels, encoding, False)
+
+
+def _as_named(pixels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+    """Bring decoded pixels (grey, BGR or BGRA) into the encoding that the format names."""
+    encoding, named, how = name.partition(';')
+    encoding = encoding.strip() if named else ''
+    channels, bits = pixels.shape[2], 8 * pixels.itemsize
+    known = ENCODINGS.get(encoding)
+    if known is not None and known.bits == 16 and bits == 8:
+        pixels, bits = pixels.astype(np.uint16) * FROM_JPEG_TO_16_BITS, 16
+    if channels == 3 and encoding in FROM_BGR and known is not None and known.bits == bits:
+        if 'compressed bgr' not in how:  # what was compressed was RGB, and called BGR
+            pixels = np.ascontiguousarray(pixels[..., ::-1])
+        code = FROM_BGR[encoding]
+        return pixels if code is None else cv2.cvtColor(pixels, code), encoding
+    if encoding and _lies_like(encoding, channels, bits, how):
+        return pixels, encoding
+    return pixels, f'{({1: "mono", 3: "bgr", 4: "bgra"})[channels]}{bits}'
+
+
+def _lies_like(encoding: str, channels: int, bits: int, how: str) -> bool:
+    """Tell whether a decoded grey or BGR picture is what ``encoding`` calls one."""
+    known = ENCODINGS.get(encoding)
+    if known is None:
+        return (channels, bits) == (1, 16)  # depth, or deep Bayer: no picture to restore
+    if (channels, bits) != (known.channels, known.bits) or channels == 4 or known.chroma:
+        return False
+    return known[1:3] == GREY or 'compressed mono' not in how  # a mosaic, or made grey from one
+
+
+def encode(image: Image, codec: str, jpeg_quality: int) -> CompressedImage:
+    """
+    Compress ``image`` with ``codec``, jpeg or png; ``jpeg_quality`` is 1..100.
+
+    JPEG has 8 bits, PNG as many as the image; neither has alpha. Bayer and YUV become RGB. Raises
+    ``UnsupportedEncodingError`` or ``MalformedImageError``.
+    """
+    samples = view(image)
+    encoding = ENCODINGS[image.encoding]
+    if encoding.bits == 16 and codec == 'png':
+        pixels, bits = samples.astype(np.uint16), 16
+        colours = cv2.COLOR_RGB2BGR if image.encoding == 'rgb16' else None
+    elif encoding[1:3] == GREY:
+        pixels, bits, colours = np.ascontiguousarray(to_eight_bits(samples)), 8, None
+    else:
+        pixels, bits, colours = to_rgb(samples, image.encoding), 8, cv2.COLOR_RGB2BGR
+    if colours is not None:
+        pixels = cv2.cvtColor(pixels, colours)
+    target = f'bgr{bits}' if pixels.shape[2] == 3 else 'mono8' if codec == 'jpeg' else ''
+    settings = {
+        'jpeg': ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]),
+        'png': ('.png', [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL]),
+    }
+    written, buffer = cv2.imencode(settings[codec][0], pixels, settings[codec][1])
+    if not written:
+        raise MalformedImageError(f'{image.width} x {image.height} pixels do not fit into {codec}')
+    data = array('B')
+    data.frombytes(buffer.data)
+    return CompressedImage(
+        check_fields=True,
+        header=image.header,
+        format=f'{encoding.restored_as or image.encoding}; {codec} compressed {target}',
+        data=data,
+    )

@@ -1,0 +1,161 @@
+"""Topics of any message type that say how fast the vehicle is and whether it rains."""
+
+import importlib
+import math
+import re
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSPolicyKind, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+
+from iov_restore_ros.node.mode_policy import WEATHERS, Reading
+
+LOG_PERIOD = 10.0  # s between two log lines about ignored values
+OVERRIDABLE = QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY  # for a latched topic
+
+Value = TypeVar('Value')
+
+
+class InputError(Exception):
+    """A message type or field that cannot be read; the message says why."""
+
+
+def as_speed(value: Any) -> float | None:
+    """Return a number as a speed in m/s, or None when it is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def as_rain(value: Any, threshold: float) -> bool | None:
+    """
+    Return whether ``value`` means rain, or None when it does not say.
+
+    A bool is the answer, a number means rain above ``threshold``, a string is one of
+    ``WEATHERS`` in any case.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        weather = value.strip().lower()
+        return weather == 'rain' if weather in WEATHERS else None
+    return None if math.isnan(value) else value > threshold
+
+
+def message_type(name: str) -> type:
+    """
+    Return the class of a message type such as `std_msgs/msg/Bool`.
+
+    Raises ``InputError``. Nothing else in this package needs the packages of such types.
+    """
+    match = re.fullmatch(r'(\w+)/msg/(\w+)', name)
+    if match is None:
+        raise InputError(f'{name!r} is not a message type such as std_msgs/msg/Bool')
+    package, kind = match.groups()
+    try:
+        module = importlib.import_module(f'{package}.msg')
+    except ImportError as error:
+        raise InputError(
+            f'cannot import {package}.msg ({error}): install that package, or source its workspace'
+        ) from error
+    if not hasattr(module, kind):
+        raise InputError(f'{package} has no message {kind}')
+    return getattr(module, kind)
+
+
+def read_field(message: Any, path: str) -> Any:
+    """Return the field of ``message`` at a dotted ``path``. Raises ``InputError``."""
+    value = message
+    for name in path.split('.'):
+        if not hasattr(value, 'get_fields_and_field_types'):
+            raise InputError(f'{path!r} goes beyond a field of type {type(value).__name__}')
+        fields = value.get_fields_and_field_types()
+        if name not in fields:
+            raise InputError(
+                f'{path!r}: {type(value).__name__} has no field {name!r}, only {", ".join(fields)}'
+            )
+        value = getattr(value, name)
+    return value
+
+
+class LiveInput(Generic[Value]):
+    """One such topic: its last value, when it came, and how many values made no sense."""
+
+    def __init__(
+        self, node: LifecycleNode, topic: str, kinds: tuple[type, ...],
+        understand: Callable[[Any], Value | None],
+    ) -> None:
+        """
+        Read the parameters `<topic>_type` and `<topic>_field` of ``node``.
+
+        The field's Python type must be one of ``kinds``; ``understand`` returns None for a value
+        to be ignored. Raises ``InputError`` when type or field are wrong.
+        """
+        self.topic = topic
+        self.ignored = 0
+        self._node = node
+        self._understand = understand
+        self._path: str = node.get_parameter(f'{topic}_field').value
+        name: str = node.get_parameter(f'{topic}_type').value
+        try:
+            self._type = message_type(name)
+            kind = type(read_field(self._type(), self._path))
+        except InputError as error:
+            raise InputError(f'{topic}_type, {topic}_field: {error}') from error
+        if kind not in kinds:
+            raise InputError(
+                f'{topic}_field: {self._path!r} of {name} is of type {kind.__name__}, '
+                f'but must be one of {", ".join(k.__name__ for k in kinds)}'
+            )
+        self._lock = threading.Lock()
+        self._subscription: Subscription | None = None
+        self._value: Value | None = None
+        self._heard = math.inf  # s by the node's clock: when the value came, or listening began
+
+    def subscribe(self) -> None:
+        """Begin to listen."""
+        self._heard = self._now()
+        self._subscription = self._node.create_subscription(
+            self._type, self.topic, self._on_message,
+            QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT),
+            qos_overriding_options=QoSOverridingOptions(policy_kinds=OVERRIDABLE),
+        )
+
+    def unsubscribe(self) -> None:
+        """Listen no more, and forget what was heard."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+        with self._lock:
+            self._value, self._heard = None, math.inf
+
+    def silence(self, time: float) -> float:
+        """Return for how long (s) nothing of use has come at ``time``; 0 when not listening."""
+        with self._lock:
+            if self._heard == math.inf:
+                return 0.0
+            # After a jump back in time (a bag begins again) it counts from there.
+            self._heard = min(self._heard, time)
+            return time - self._heard
+
+    def reading(self, time: float) -> Reading[Value] | None:
+        """Return the last value at ``time``, if there is one."""
+        with self._lock:
+            return None if self._value is None else Reading(self._value, min(self._heard, time))
+
+    def _on_message(self, message: Any) -> None:
+        raw = read_field(message, self._path)
+        value = self._understand(raw)
+        if value is None:
+            self.ignored += 1
+            self._node.get_logger().warning(
+                f'{self.topic}: {raw!r} ignored', throttle_duration_sec=LOG_PERIOD
+            )
+            return
+        with self._lock:
+            self._value, self._heard = value, self._now()
+
+    def _now(self) -> float:
+        return self._node.get_clock().now().nanoseconds / 1e9

@@ -1,0 +1,87 @@
+"""Loading generators: at configure, and in the background beside those at work."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from iov_restore_ros.inference import RestoreError, Restorer
+from iov_restore_ros.model import TASKS, WeightsError, read_info
+
+WARM_UP_SIZE = 360, 640  # pixels
+MODEL_PARAMETERS = ('model', *(f'{task}_weights' for task in TASKS))
+# RuntimeError: PyTorch, also when the memory of the device is full.
+LOAD_ERRORS = (WeightsError, RestoreError, ValueError, RuntimeError, MemoryError)
+
+
+def weights_problem(parameter: str, path: str) -> str | None:
+    """Return why the file that a parameter names is no weights for its task, or None."""
+    task = parameter.removesuffix('_weights')
+    if task not in TASKS or not path:
+        return None
+    try:
+        read_info(Path(path), task)
+    except WeightsError as error:
+        return str(error)
+    return None
+
+
+def load_restorer(value: Mapping[str, Any], log: RcutilsLogger) -> Restorer:
+    """
+    Load what the parameters ``value`` name and run each generator once, telling ``log``.
+
+    Raises one of ``LOAD_ERRORS``.
+    """
+    started = time.monotonic()
+    log.info(f'loading {value["model"]} ...')
+    restorer = Restorer(
+        model=value['model'],
+        weights={task: value[f'{task}_weights'] for task in TASKS},
+        device=value['device'],
+        precision=value['precision'],
+    )
+    try:
+        for task in TASKS:
+            log.info(f'{task}: {restorer.weights[task]}, sha256 {restorer.sha256[task][:12]}; '
+                     'warming up ...')
+            restorer.restore([np.zeros((*WARM_UP_SIZE, 3), np.uint8)], task)
+    except LOAD_ERRORS:
+        restorer.close()
+        raise
+    log.info(
+        f'{restorer.model} on {restorer.device} in {restorer.precision}, '
+        f'ready in {time.monotonic() - started:.1f} s'
+    )
+    return restorer
+
+
+class BackgroundLoader:
+    """Hands the newest request to ``load``, in a thread of its own."""
+
+    def __init__(self, load: Callable[[Mapping[str, Any]], None]) -> None:
+        self._load = load
+        self._requests: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        # A daemon: the process may end while a large model is being loaded.
+        self._thread = threading.Thread(target=self._run, name='load', daemon=True)
+        self._thread.start()
+
+    def request(self, value: Mapping[str, Any]) -> None:
+        """Load as ``value`` says as soon as what is being loaded is there."""
+        self._requests.put(value)
+
+    def stop(self, timeout: float) -> None:
+        """End the thread; ``TimeoutError`` when a model is still being loaded then."""
+        self._requests.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise TimeoutError(f'a model was still being loaded after {timeout} s')
+
+    def _run(self) -> None:
+        while (value := self._requests.get()) is not None:
+            if self._requests.empty():  # otherwise there is a newer one
+                self._load(value)

@@ -1,0 +1,154 @@
+"""
+Quality of service: subscriptions that follow the publishers, and what to do about a mismatch.
+
+What a publisher offers reliably is asked for reliably: over a network a best-effort image is lost
+with any of its fragments. What only some of the publishers offer is not asked for, because those
+without it would not match.
+"""
+
+from collections.abc import Callable, Sequence
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import (
+    QoSDurabilityPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    QoSReliabilityPolicy,
+    qos_policy_name_from_kind,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+OVERRIDABLE = (
+    QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY
+)
+MATCHES_ANY = {'reliability': 'best_effort', 'durability': 'volatile'}  # on a subscriber's side
+
+Policies = tuple[QoSReliabilityPolicy, QoSDurabilityPolicy]
+
+
+# A function, because rclpy writes qos_overrides into the profile that it is given.
+def qos_out() -> QoSProfile:
+    """Reliable, so that every subscriber matches; one that asks for best effort gets that."""
+    return QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
+
+
+def settle(asked: Policies, offered: Sequence[QoSProfile]) -> Policies:
+    """Replace BEST_AVAILABLE in ``asked`` by what all publishers offer; the least without any."""
+    reliability, durability = asked
+    if reliability == QoSReliabilityPolicy.BEST_AVAILABLE:
+        everywhere = all(o.reliability == QoSReliabilityPolicy.RELIABLE for o in offered)
+        reliability = (
+            QoSReliabilityPolicy.RELIABLE if offered and everywhere
+            else QoSReliabilityPolicy.BEST_EFFORT
+        )
+    if durability == QoSDurabilityPolicy.BEST_AVAILABLE:
+        everywhere = all(o.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL for o in offered)
+        durability = (
+            QoSDurabilityPolicy.TRANSIENT_LOCAL if offered and everywhere
+            else QoSDurabilityPolicy.VOLATILE
+        )
+    return reliability, durability
+
+
+class FollowingSubscription:
+    """A subscription that asks for what its publishers offer, unless `qos_overrides` say what."""
+
+    def __init__(
+        self, node: LifecycleNode, kind: type, topic: str, callback: Callable, depth: int
+    ) -> None:
+        """Subscribe; ``callback`` is called with each message in the executor's thread."""
+        self._node = node
+        self._arguments = kind, topic, callback
+        self._depth = depth
+        self._subscribe()
+
+    @property
+    def topic(self) -> str:
+        """The topic's full name, remapped."""
+        return self._subscription.topic_name
+
+    def matched(self) -> int:
+        """Return the number of publishers that it receives from."""
+        return self._subscription.get_publisher_count()
+
+    def follow(self) -> None:
+        """Subscribe anew if the publishers offer something else by now."""
+        offered = self._offered()
+        # Without publishers it stays as it is: the one that left may come back.
+        if offered and settle(self._asked, offered) != self._settled:
+            self.destroy()
+            self._subscribe()
+
+    def destroy(self) -> None:
+        """Receive no more."""
+        self._node.destroy_subscription(self._subscription)
+
+    def _subscribe(self) -> None:
+        qos = QoSProfile(
+            depth=self._depth,
+            reliability=QoSReliabilityPolicy.BEST_AVAILABLE,
+            durability=QoSDurabilityPolicy.BEST_AVAILABLE,
+        )
+        self._subscription = self._node.create_subscription(
+            *self._arguments, qos,
+            # rclpy calls it after it has written the overrides into ``qos``. The middleware knows
+            # BEST_AVAILABLE too, but takes the most, which matches few, where nobody publishes.
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE, callback=self._settle),
+            event_callbacks=SubscriptionEventCallbacks(
+                matched=lambda _: self.follow(), incompatible_qos=self._on_incompatible
+            ),
+        )
+
+    def _settle(self, qos: QoSProfile) -> SetParametersResult:
+        self._asked = qos.reliability, qos.durability
+        self._settled = settle(self._asked, self._offered())
+        qos.reliability, qos.durability = self._settled
+        return SetParametersResult(successful=True)
+
+    def _offered(self) -> list[QoSProfile]:
+        _, topic, _ = self._arguments
+        return [info.qos_profile for info in self._node.get_publishers_info_by_topic(topic)]
+
+    def _on_incompatible(self, event) -> None:
+        settled = self._settled
+        self.follow()
+        if self._settled != settled:  # that was the remedy
+            return
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+        self._node.get_logger().error(
+            f'{self.topic}: nothing comes from a publisher whose {policy} does not match: '
+            f'set qos_overrides.{self.topic}.subscription.{policy} to best_available, '
+            'or change the publisher'
+        )
+
+
+def create_publisher(
+    node: LifecycleNode, kind: type, topic: str, matched: Callable[[], None]
+) -> LifecyclePublisher:
+    """Publish ``kind`` on ``topic``; ``matched`` is called when a subscriber comes or goes."""
+    return node.create_lifecycle_publisher(
+        kind, topic, qos_out(),
+        qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+        event_callbacks=_publisher_events(node, topic, matched),
+    )
+
+
+def _publisher_events(
+    node: LifecycleNode, topic: str, matched: Callable[[], None]
+) -> PublisherEventCallbacks:
+    """Call ``matched`` when a subscriber comes or goes; report one that does not match."""
+    def on_incompatible(event) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+        name = node.resolve_topic_name(topic)
+        override = f', or set qos_overrides.{name}.publisher.{policy}'
+        node.get_logger().error(
+            f'{name}: nothing goes to a subscriber whose {policy} does not match: it should be '
+            f'{MATCHES_ANY.get(policy, "the default")} there'
+            f'{override if policy in MATCHES_ANY else ""}'
+        )
+
+    return PublisherEventCallbacks(
+        matched=lambda _: matched(), incompatible_qos=on_incompatible
+    )

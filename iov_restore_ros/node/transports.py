@@ -1,0 +1,94 @@
+"""
+Raw and compressed images under image_transport's names.
+
+The base topic is resolved, then `/compressed` is added: remapping the base topic moves both.
+"""
+
+from collections.abc import Callable
+
+import cv2
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CompressedImage, Image
+
+from iov_restore_ros.node.compressed import decode, encode
+from iov_restore_ros.node.images import MalformedImageError, UnsupportedEncodingError
+from iov_restore_ros.node.qos import FollowingSubscription, create_publisher
+
+TRANSPORTS = ('raw', 'compressed')
+LOG_PERIOD = 10.0  # s between two log lines about the same trouble
+
+
+def compressed_topic(node: LifecycleNode, base: str) -> str:
+    """Return the topic of the compressed images that go with those on ``base``."""
+    return f'{node.resolve_topic_name(base)}/compressed'
+
+
+def subscribe(
+    node: LifecycleNode,
+    base: str,
+    on_image: Callable[[Image | CompressedImage], None],
+    depth: int,
+) -> FollowingSubscription:
+    """Subscribe to ``base`` by the transport that the parameter `image_transport` names."""
+    raw = node.get_parameter('image_transport').value == 'raw'
+    return FollowingSubscription(
+        node,
+        Image if raw else CompressedImage,
+        base if raw else compressed_topic(node, base),
+        on_image, depth,
+    )
+
+
+class ImagePublisher:
+    """Publishes images raw and, when somebody subscribes to that, compressed."""
+
+    def __init__(self, node: LifecycleNode, base: str, matched: Callable[[], None]) -> None:
+        """Create both publishers; ``matched`` is called when a subscriber comes or goes."""
+        self._node = node
+        self._raw = create_publisher(node, Image, base, matched)
+        self._compressed = create_publisher(
+            node, CompressedImage, compressed_topic(node, base), matched
+        )
+
+    def get_subscription_count(self) -> int:
+        """Return how many subscribe to either."""
+        return self._raw.get_subscription_count() + self._compressed.get_subscription_count()
+
+    def publish(self, message: Image | CompressedImage) -> None:
+        """
+        Publish ``message``, converted only where it must be and somebody subscribes.
+
+        Raises ``UnsupportedEncodingError`` or ``MalformedImageError``, and publishes nothing, when
+        a compressed image cannot be decoded.
+        """
+        raw: Image | None
+        compressed: CompressedImage | None
+        if isinstance(message, CompressedImage):
+            compressed = message
+            raw = decode(message) if self._raw.get_subscription_count() else None
+        else:
+            raw = message
+            compressed = self._compress(message)
+        if raw is not None:
+            self._raw.publish(raw)
+        if compressed is not None:
+            self._compressed.publish(compressed)
+
+    def destroy(self) -> None:
+        """Take both publishers down."""
+        for publisher in (self._raw, self._compressed):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def _compress(self, image: Image) -> CompressedImage | None:
+        if not self._compressed.get_subscription_count():
+            return None
+        codec, quality = (
+            self._node.get_parameter(name).value for name in ('compressed_format', 'jpeg_quality')
+        )
+        try:
+            return encode(image, codec, quality)
+        except (UnsupportedEncodingError, MalformedImageError, cv2.error) as error:
+            self._node.get_logger().error(
+                f'published raw only, cannot compress: {error}', throttle_duration_sec=LOG_PERIOD
+            )
+            return None
