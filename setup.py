@@ -48,14 +48,16 @@ setup(
         'kilted': ros_wheels('9.1', '5.5', '2.3'),
         'jazzy': ros_wheels('7.1', '5.3', '2.0'),
         'train': ['tensorboard'],
+        'bags': ['rosbags'],
         'test': [
-            'cv-bridge', 'hypothesis', 'import-linter', 'mypy', 'pytest', 'pytest-timeout', 'ruff',
-            'setuptools',
+            'cv-bridge', 'hypothesis', 'import-linter', 'mypy', 'pytest', 'pytest-timeout',
+            'rosbags', 'ruff', 'setuptools',
         ],
     },
     entry_points={
         'console_scripts': [
             'restore_node = iov_restore_ros.node.restore_node:main',
+            'restore_bag = iov_restore_ros.tools.restore_bag:main',
             'restore_files = iov_restore_ros.tools.restore_files:main',
             'evaluate = iov_restore_ros.training.evaluate:main',
             'layer_table = iov_restore_ros.tools.layer_table:main',

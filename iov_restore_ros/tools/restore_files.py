@@ -121,25 +121,35 @@ def restore_all(
     return failures
 
 
+def add_restorer_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how to restore."""
+    parser.add_argument('--task', choices=TASKS, required=True)
+    parser.add_argument('--model', choices=PRESETS, default='fast')
+    parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+
+
+def restorer_of(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Restorer:
+    """Return the restorer that the options ask for; the parser reports what is wrong with them."""
+    try:
+        weights = {options.task: options.weights} if options.weights else None
+        return Restorer(options.model, weights, options.device, tasks=[options.task])
+    except (WeightsError, ValueError) as error:
+        parser.error(str(error))
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description='Restore pictures, folders and videos.')
     parser.add_argument('input', nargs='+', type=Path, help='a picture, a video or a folder')
     parser.add_argument('--output', type=Path, required=True, help='folder for the results')
-    parser.add_argument('--task', choices=TASKS, required=True)
-    parser.add_argument('--model', choices=PRESETS, default='fast')
-    parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    add_restorer_options(parser)
     parser.add_argument('--format', default='png', help='of pictures: png, jpg, ...')
     options = parser.parse_args()
     suffix = '.' + options.format.lower().lstrip('.')
     if suffix not in PICTURES:
         parser.error(f'--format {options.format}: choose one of {", ".join(sorted(PICTURES))}')
-    try:
-        weights = {options.task: options.weights} if options.weights else None
-        restorer = Restorer(options.model, weights, options.device, tasks=[options.task])
-    except (WeightsError, ValueError) as error:
-        parser.error(str(error))
+    restorer = restorer_of(options, parser)
     failures = restore_all(restorer, options.task, options.input, options.output, suffix)
     for line in failures:
         print(f'failed: {line}', file=sys.stderr)

@@ -1,0 +1,171 @@
+"""
+Restore the images in a ROS 2 bag, every frame of it, however long that takes.
+
+    python -m iov_restore_ros.tools.restore_bag BAG --output NEW_BAG --task derain
+
+The new bag holds all that BAG holds, byte for byte, and beside each image topic the restored one
+under the name that the node would give it, with the same time, header and encoding.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from rclpy.serialization import deserialize_message, serialize_message
+from rich.console import Console
+from rich.progress import Progress
+from sensor_msgs.msg import CompressedImage, Image
+
+from iov_restore_ros.inference import RestoreError, Restorer
+from iov_restore_ros.node.compressed import decode, encode
+from iov_restore_ros.node.images import (
+    MalformedImageError,
+    UnsupportedEncodingError,
+    from_rgb,
+    to_rgb,
+    view,
+)
+from iov_restore_ros.tools.restore_files import add_restorer_options, restorer_of
+
+try:
+    from rosbags.interfaces import Connection, ConnectionExtRosbag2
+    from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer, WriterError
+    from rosbags.typesys import Stores, get_typestore
+except ImportError as error:
+    raise SystemExit(f'{error}: pip install rosbags') from error
+
+IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
+INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
+JPEG_QUALITY = 95
+BAG_VERSION: Literal[9] = 9  # Jazzy and Kilted write this one
+
+
+class BagError(Exception):
+    """A bag that cannot be read or written, or holds nothing to restore; the message says why."""
+
+
+def restored_topic(topic: str) -> str:
+    """Return the node's name for what becomes of ``topic``: /a/restored/image of /a/image."""
+    parts = topic.split('/')
+    parts.insert(-2 if parts[-1] == 'compressed' else -1, 'restored')
+    return '/'.join(parts)
+
+
+def restore_message(data: bytes, kind: type, restorer: Restorer, task: str) -> bytes:
+    """
+    Restore a serialized Image or CompressedImage (``kind``); a compressed one stays compressed.
+
+    Raises ``UnsupportedEncodingError``, ``MalformedImageError`` or ``RestoreError``.
+    """
+    try:
+        message: Image | CompressedImage = deserialize_message(data, kind)
+    except Exception as error:  # the middleware raises what it likes
+        raise MalformedImageError(f'no {kind.__name__}: {error}') from error
+    image = message if isinstance(message, Image) else decode(message)
+    [pixels] = restorer.restore([to_rgb(view(image), image.encoding)], task)
+    restored = from_rgb(pixels, image)
+    if isinstance(message, Image):
+        return serialize_message(restored)
+    codec = 'png' if 'png' in message.format else 'jpeg'
+    return serialize_message(encode(restored, codec, JPEG_QUALITY))
+
+
+def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> dict[str, str]:
+    """
+    Map the image topics to restore, and their camera_info, to the topics of the new bag.
+
+    All image topics if none is ``wanted``. Raises ``BagError`` for one that is not there, or when
+    the bag has been restored already.
+    """
+    kinds = {connection.topic: connection.msgtype for connection in connections}
+    images = [topic for topic, kind in kinds.items() if kind in IMAGE_TYPES]
+    if missing := set(wanted) - set(images):
+        raise BagError(f'no image topic {", ".join(missing)}, only {", ".join(images) or "none"}')
+    names = {topic: restored_topic(topic) for topic in wanted or images}
+    if not names:
+        raise BagError('no image topic in there')
+    for topic in list(names):
+        info = f'{topic.removesuffix("/compressed").rpartition("/")[0]}/camera_info'
+        if kinds.get(info) == INFO_TYPE:
+            names[info] = restored_topic(info)
+    if there := set(names.values()) & set(kinds):
+        raise BagError(f'{", ".join(there)} is in there already: name the others with --topic')
+    return names
+
+
+def restore_bag(
+    reader: Reader, writer: Writer, names: Mapping[str, str], restorer: Restorer, task: str
+) -> tuple[Counter[str], list[str]]:
+    """
+    Copy an open bag and add, to each topic in ``names``, the one that it is mapped to.
+
+    Returns how many images were written on each new topic, and a line for each that failed.
+    """
+    typestore = get_typestore(Stores.LATEST)
+    targets: dict[int, list[Connection]] = {}
+    for connection in reader.connections:
+        assert isinstance(connection.ext, ConnectionExtRosbag2)
+        targets[connection.id] = [
+            writer.add_connection(
+                topic, connection.msgtype,
+                typestore=typestore,  # for bags that lack the definitions
+                msgdef=connection.msgdef.data or None, rihs01=connection.digest or None,
+                serialization_format=connection.ext.serialization_format,
+                offered_qos_profiles=connection.ext.offered_qos_profiles,
+            )
+            for topic in (connection.topic, names.get(connection.topic)) if topic
+        ]
+    written: Counter[str] = Counter()
+    failures = []
+    with Progress(console=Console(stderr=True)) as progress:
+        for connection, time, data in progress.track(
+            reader.messages(), total=reader.message_count, description='restoring'
+        ):
+            copy, *beside = targets[connection.id]
+            writer.write(copy, time, data)
+            kind = IMAGE_TYPES.get(connection.msgtype)
+            for target in beside:
+                try:
+                    new = restore_message(data, kind, restorer, task) if kind else data
+                except (UnsupportedEncodingError, MalformedImageError, RestoreError) as error:
+                    failures.append(f'{connection.topic} at {time} ns: {error}')
+                    continue
+                writer.write(target, time, new)
+                written[target.topic] += kind is not None
+    return +written, failures
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description='Restore the images in a ROS 2 bag.')
+    parser.add_argument('bag', type=Path, help='folder of a bag, sqlite3 or mcap')
+    parser.add_argument('--output', type=Path, required=True, help='folder of the new bag')
+    add_restorer_options(parser)
+    parser.add_argument(
+        '--topic', action='append', default=[], help='an image topic; again for more (default: all)'
+    )
+    parser.add_argument(
+        '--storage', choices=[plugin.name.lower() for plugin in StoragePlugin], default='mcap'
+    )
+    options = parser.parse_args()
+    storage = StoragePlugin[options.storage.upper()]
+    try:
+        with Reader(options.bag) as reader:
+            names = new_topics(reader.connections, options.topic)
+            restorer = restorer_of(options, parser)
+            with Writer(options.output, version=BAG_VERSION, storage_plugin=storage) as writer:
+                written, failures = restore_bag(reader, writer, names, restorer, options.task)
+    except (BagError, ReaderError, WriterError) as error:
+        parser.error(f'{options.bag}: {error}')
+    for line in failures:
+        print(f'failed: {line}', file=sys.stderr)
+    for topic, count in written.items():
+        print(f'{count} images on {topic}')
+    return 1 if failures else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

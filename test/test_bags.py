@@ -1,0 +1,188 @@
+"""Bags of a drive: played through the node over DDS and recorded again, and restored offline."""
+
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from rclpy.serialization import deserialize_message, serialize_message
+from ros_harness import make_info, make_message
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import String
+
+from iov_restore_ros.inference import Restorer
+from iov_restore_ros.node.compressed import decode, encode
+from iov_restore_ros.node.images import view
+from iov_restore_ros.tools import restore_bag
+
+FRAMES = 8
+PERIOD = 100_000_000  # ns
+START = 1_700_000_000_000_000_000  # ns
+TYPESTORE = get_typestore(Stores.ROS2_JAZZY)
+TYPES = {
+    f'{kind.__module__.partition(".")[0]}/msg/{kind.__name__}': kind
+    for kind in (Image, CompressedImage, CameraInfo, String)
+}
+
+
+@contextmanager
+def writing(path, storage):
+    """Open a new bag; gives a function that writes a message or its bytes."""
+    with Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        connections = {}
+
+        def write(topic, message, when, kind=None):
+            kind = kind or type(message)
+            if topic not in connections:
+                name = next(n for n, k in TYPES.items() if k is kind)
+                connections[topic] = writer.add_connection(topic, name, typestore=TYPESTORE)
+            data = message if isinstance(message, bytes) else serialize_message(message)
+            writer.write(connections[topic], when, data)
+
+        yield write
+
+
+def read(path, *topics):
+    """Return (time, message) of all that a bag holds, by topic; of ``topics`` if there are any."""
+    content = {}
+    with Reader(path) as reader:
+        wanted = [c for c in reader.connections if not topics or c.topic in topics]
+        for connection, when, data in reader.messages(wanted):
+            message = deserialize_message(data, TYPES[connection.msgtype])
+            content.setdefault(connection.topic, []).append((when, message))
+    return content
+
+
+@pytest.fixture
+def drive(photograph):
+    """A drive past a photograph: (time, image, camera_info) of each frame."""
+    frames = []
+    for number in range(FRAMES):
+        pixels = np.ascontiguousarray(photograph[40:168, 10 * number : 10 * number + 192])
+        image = make_message(pixels, number, frame_id='front_optical')
+        when = START + number * PERIOD
+        image.header.stamp.sec, image.header.stamp.nanosec = divmod(when - 12_345_678, 10**9)
+        frames.append((when, image, make_info(image, k=500.0 + number)))
+    return frames
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_a_bag_through_the_node_into_a_bag(rig, drive, tmp_path, storage):
+    with writing(tmp_path / 'drive', storage) as write:
+        for when, image, info in drive:
+            write('/front/image_raw', image, when)
+            write('/front/camera_info', info, when)
+    rig.launch(cameras='[front]', mode='derain', precision='float32', device='cpu')
+    publishers = {
+        name: rig.node.create_publisher(kind, f'front/{name}', 10)
+        for name, kind in (('image_raw', Image), ('camera_info', CameraInfo))
+    }
+    with writing(tmp_path / 'recorded', storage) as write:
+        arrived = []
+        for name, kind in (('image_raw', Image), ('camera_info', CameraInfo)):
+            topic = f'/front/restored/{name}'
+
+            def record(data, topic=topic, kind=kind):
+                arrived.append(topic)
+                write(topic, data, time.time_ns(), kind)
+
+            rig.node.create_subscription(kind, topic, record, 10, raw=True)
+        rig.wait(lambda: all(p.get_subscription_count() for p in publishers.values()))
+        rig.spin(0.3)
+        with Reader(tmp_path / 'drive') as reader:
+            for connection, when, data in reader.messages():
+                publishers[connection.topic.rpartition('/')[2]].publish(bytes(data))
+                if connection.topic.endswith('camera_info'):
+                    count = 2 * ((when - START) // PERIOD + 1)
+                    rig.wait(lambda count=count: len(arrived) == count)
+    recorded = read(tmp_path / 'recorded')
+    images = [message for _, message in recorded['/front/restored/image_raw']]
+    infos = [message for _, message in recorded['/front/restored/camera_info']]
+    assert [m.header for m in images] == [image.header for _, image, _ in drive]
+    assert infos == [info for _, _, info in drive]
+    expected = Restorer(device='cpu', precision='float32', tasks=['derain']).restore(
+        [view(image) for _, image, _ in drive], 'derain'
+    )
+    assert all(np.array_equal(view(m), e) for m, e in zip(images, expected, strict=True))
+
+
+def run(monkeypatch, *arguments):
+    """Run the command with ``arguments``; return its exit status."""
+    monkeypatch.setattr(sys, 'argv', ['restore_bag', *map(str, arguments)])
+    return restore_bag.main()
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_restore_bag(drive, tmp_path, monkeypatch, capsys, storage):
+    bag, output = tmp_path / 'drive', tmp_path / 'restored'
+    with writing(bag, storage) as write:
+        for when, image, info in drive:
+            write('/front/image_raw', image, when)
+            write('/front/camera_info', info, when)
+            write('/rear/image_raw/compressed', encode(image, 'png', 95), when)
+            write('/talk', String(data=str(when)), when)
+    status = run(
+        monkeypatch, bag, '--output', output, '--task', 'derain', '--storage', storage,
+        '--device', 'cpu',
+    )
+    assert status == 0
+    assert f'{FRAMES} images on /front/restored/image_raw' in capsys.readouterr().out
+    before, after = read(bag), read(output)
+    added = {
+        '/front/restored/image_raw', '/front/restored/camera_info',
+        '/rear/restored/image_raw/compressed',
+    }
+    assert set(after) == set(before) | added
+    assert all(after[topic] == messages for topic, messages in before.items())
+    assert after['/front/restored/camera_info'] == before['/front/camera_info']
+    expected = Restorer(device='cpu', tasks=['derain']).restore(
+        [view(image) for _, image, _ in drive], 'derain'
+    )
+    for topic in ('/front/restored/image_raw', '/rear/restored/image_raw/compressed'):
+        assert [when for when, _ in after[topic]] == [when for when, _, _ in drive]
+        assert [m.header for _, m in after[topic]] == [image.header for _, image, _ in drive]
+        got = [m if isinstance(m, Image) else decode(m) for _, m in after[topic]]
+        assert all(np.array_equal(view(m), e) for m, e in zip(got, expected, strict=True)), topic
+
+    with pytest.raises(SystemExit):  # what was restored is not restored again
+        run(monkeypatch, output, '--output', tmp_path / 'twice', '--task', 'derain')
+    assert 'is in there already' in capsys.readouterr().err
+    assert not (tmp_path / 'twice').exists()
+
+
+def test_restore_bag_goes_on_behind_a_bad_image(drive, tmp_path, monkeypatch, capsys):
+    (when, image, _), (later, good, _), *_ = drive
+    image.data = image.data[:100]
+    with writing(tmp_path / 'drive', 'mcap') as write:
+        write('/front/image_raw', image, when)
+        write('/front/image_raw', serialize_message(good)[:200], later - 1, Image)
+        write('/front/image_raw', good, later)
+    status = run(
+        monkeypatch, tmp_path / 'drive', '--output', tmp_path / 'new', '--task', 'deblur',
+        '--device', 'cpu',
+    )
+    said = capsys.readouterr()
+    assert status == 1
+    assert '100 bytes of data for 192 x 128' in said.err
+    assert said.err.count('failed: ') == 2
+    topic = '/front/restored/image_raw'
+    [(_, only)] = read(tmp_path / 'new', topic)[topic]
+    assert only.header == good.header
+
+
+@pytest.mark.parametrize(('options', 'reason'), [
+    (['--topic', '/left/image_raw'], 'no image topic /left/image_raw, only /front/image_raw'),
+    (['--weights', '/nowhere.safetensors'], '/nowhere.safetensors'),
+    (['--output', '.'], 'exists already'),
+])
+def test_restore_bag_says_what_is_wrong(drive, tmp_path, monkeypatch, capsys, options, reason):
+    with writing(tmp_path / 'drive', 'mcap') as write:
+        write('/front/image_raw', drive[0][1], START)
+    arguments = [tmp_path / 'drive', '--output', tmp_path / 'new', '--task', 'deblur', *options]
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *arguments)
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / 'new').exists()
