@@ -6,6 +6,7 @@ from torch import nn
 
 from iov_restore_ros.model import PRESETS, Discriminator, Generator
 from iov_restore_ros.model.device import pick_device
+from iov_restore_ros.model.phase_convolution import fold_upsampling
 from iov_restore_ros.tools.layer_table import layer_table
 
 
@@ -91,6 +92,27 @@ def test_global_skip_stays_in_float32():
     image = torch.rand(1, 3, 20, 20)
     with torch.inference_mode():
         assert torch.equal(generator(image), image)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (5, 7), (8, 12)])
+def test_upsampling_folds_into_the_convolution_behind_it(size):
+    torch.manual_seed(0)
+    pair = nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'), nn.Conv2d(3, 5, 3, padding=1))
+    [folded] = fold_upsampling(pair)
+    x = torch.rand(2, 3, *size)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), pair(x))
+
+
+def test_folding_leaves_the_rest_of_the_generator():
+    torch.manual_seed(0)
+    generator = Generator('wei2021').eval()
+    image = torch.rand(1, 3, 22, 33)
+    with torch.inference_mode():
+        expected = generator(image)
+        generator.body = fold_upsampling(generator.body)
+        torch.testing.assert_close(generator(image), expected)
+    assert not any(isinstance(m, nn.Upsample) for m in generator.modules())
 
 
 def test_unknown_model_is_refused_with_the_known_names():

@@ -7,19 +7,25 @@ The one class that users of the generators meet.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from iov_restore_ros.inference.cuda import CudaPipeline
+from iov_restore_ros.inference.pixels import restore_pixels
 from iov_restore_ros.model import TASKS, Generator, WeightsInfo, load_weights, shipped_weights
 from iov_restore_ros.model.device import fastest_dtype, pick_device
+from iov_restore_ros.model.phase_convolution import fold_upsampling
 
-PRECISIONS = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
+PRECISIONS = {
+    'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16
+}
 CUDA_BATCH = 8
-KEPT_BUFFERS = 8  # shapes whose page-locked buffers are kept
+CUDA_IN_FLIGHT = 2  # one batch is computed while the next is sent and the one before received
+Finish = Callable[[], tuple[np.ndarray, bool]]  # waits for pixels, and whether they are finite
 
 
 class RestoreError(Exception):
@@ -40,14 +46,16 @@ class Restorer:
         device: str = 'auto',
         precision: str = 'auto',
         tasks: Sequence[str] = TASKS,
+        batch: int = 0,
     ) -> None:
         """
         Load the weights for ``tasks`` and choose device and precision; takes about a second.
 
         ``weights`` gives the file of a task where the shipped one is not wanted. ``device`` is
         auto, cpu, cuda or cuda:N. ``precision`` is auto (what is faster here, by measuring),
-        float32 or bfloat16. Raises ``WeightsError`` for a weight file that cannot be used and
-        ``ValueError`` for another wrong argument.
+        float32, float16 or bfloat16. ``batch`` is how many frames are computed together at most;
+        0 means what suits the device. Raises ``WeightsError`` for a weight file that cannot be
+        used and ``ValueError`` for another wrong argument.
         """
         if precision != 'auto' and precision not in PRECISIONS:
             raise ValueError(f'unknown precision {precision!r}: auto, {", ".join(PRECISIONS)}')
@@ -59,7 +67,9 @@ class Restorer:
         self._generators: dict[str, Generator] = {}
         for task in tasks:
             path = Path((weights or {}).get(task) or shipped_weights(model, task))
-            self._generators[task], self.info[task] = load_weights(path, task, model)
+            generator, self.info[task] = load_weights(path, task, model)
+            generator.body = fold_upsampling(generator.body)
+            self._generators[task] = generator
             self.weights[task] = path
             self.sha256[task] = hashlib.sha256(path.read_bytes()).hexdigest()
         if precision == 'auto':
@@ -70,10 +80,11 @@ class Restorer:
         for generator in self._generators.values():
             generator.to(self.device, dtype)
             generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        on_cuda = self.device.type == 'cuda'
         # On the CPU a batch takes as long as its frames one by one, and the first waits for all.
-        self.batch = CUDA_BATCH if self.device.type == 'cuda' else 1
-        self._stream = torch.cuda.Stream(self.device) if self.device.type == 'cuda' else None
-        self._buffers: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self.batch = batch or (CUDA_BATCH if on_cuda else 1)
+        self.in_flight = CUDA_IN_FLIGHT if on_cuda else 1
+        self._pipeline = CudaPipeline(self.device, self.batch) if on_cuda else None
 
     def restore(self, frames: Sequence[np.ndarray], task: str) -> list[np.ndarray]:
         """
@@ -83,6 +94,15 @@ class Restorer:
         Frames of one size are computed together, ``batch`` at a time. Raises ``ValueError`` for
         something that is not such a frame or task, and ``RestoreError`` when the device fails or
         the network's output is not finite.
+        """
+        return self.start(frames, task).result()
+
+    def start(self, frames: Sequence[np.ndarray], task: str) -> 'Restoring':
+        """
+        Begin to restore ``frames`` as ``restore`` does; raises what it raises.
+
+        A CUDA device works on them while the caller goes on, and up to ``in_flight`` such calls
+        overlap; a CPU does when the result is asked for.
         """
         if task not in self._generators:
             raise ValueError(f'unknown task {task!r}: {", ".join(self._generators)} are loaded')
@@ -94,13 +114,13 @@ class Restorer:
                     'wanted is uint8 (height, width, 3), RGB, not empty'
                 )
             by_shape.setdefault(frame.shape, []).append(index)
-        restored: dict[int, np.ndarray] = {}
+        restoring = Restoring(self.device)
         for indices in by_shape.values():
             for start in range(0, len(indices), self.batch):
                 chunk = indices[start : start + self.batch]
-                outputs = self._run([frames[i] for i in chunk], self._generators[task])
-                restored.update(zip(chunk, outputs, strict=True))
-        return [restored[index] for index in range(len(frames))]
+                finish = self._start([frames[i] for i in chunk], self._generators[task])
+                restoring.add(chunk, finish)
+        return restoring
 
     def device_name(self) -> str:
         """Return the name of the GPU; 'CPU' without one."""
@@ -113,54 +133,49 @@ class Restorer:
     def close(self) -> None:
         """Give the memory of the generators back; the object is of no use afterwards."""
         self._generators.clear()
-        self._buffers.clear()
-        if self.device.type == 'cuda':
+        if self._pipeline is not None:
+            self._pipeline.close()
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _run(self, frames: list[np.ndarray], generator: Generator) -> list[np.ndarray]:
-        """Restore frames of one size in one pass."""
+    def _start(self, frames: list[np.ndarray], generator: Generator) -> Finish:
+        """Begin to restore frames of one size in one pass."""
+        if self._pipeline is None:
+            return partial(_restore_on_cpu, frames, generator)
         try:
-            if self._stream is None:
-                pixels, finite = _restore_pixels(torch.from_numpy(np.stack(frames)), generator)
-                restored = pixels.numpy()
-            else:
-                with torch.cuda.stream(self._stream):
-                    restored, finite = self._run_on_cuda(frames, generator, self._stream)
+            return self._pipeline.start(frames, generator)
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             raise RestoreError(f'{self.device} failed: {error}') from error
-        if not finite:
+
+
+class Restoring:
+    """Frames that are being restored."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._chunks: list[tuple[list[int], Finish]] = []
+
+    def add(self, indices: list[int], finish: Finish) -> None:
+        """Add those that ``finish`` returns, and their places in the result."""
+        self._chunks.append((indices, finish))
+
+    def result(self) -> list[np.ndarray]:
+        """Wait for the restored frames; raises ``RestoreError``. Call it once."""
+        restored: dict[int, np.ndarray] = {}
+        all_finite = True
+        try:
+            for indices, finish in self._chunks:
+                pixels, finite = finish()
+                restored.update(zip(indices, pixels, strict=True))
+                all_finite &= finite
+        except RuntimeError as error:
+            raise RestoreError(f'{self._device} failed: {error}') from error
+        if not all_finite:
             raise RestoreError('the output of the network is not finite')
-        return list(restored)
-
-    def _run_on_cuda(
-        self, frames: list[np.ndarray], generator: Generator, stream: torch.cuda.Stream
-    ) -> tuple[np.ndarray, Tensor]:
-        """Copy in, compute and copy out on the stream of our own, through page-locked memory."""
-        shape = (len(frames), *frames[0].shape)
-        if shape not in self._buffers:
-            while len(self._buffers) >= KEPT_BUFFERS:
-                self._buffers.pop(next(iter(self._buffers)))
-            sent, received = (torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in '12')
-            self._buffers[shape] = sent, received
-        sent, received = self._buffers[shape]
-        np.stack(frames, out=sent.numpy())
-        pixels = sent.to(self.device, non_blocking=True)
-        pixels, finite = _restore_pixels(pixels, generator)
-        received.copy_(pixels, non_blocking=True)
-        stream.synchronize()
-        return received.numpy().copy(), finite
+        return [restored[index] for index in range(len(restored))]
 
 
-def _restore_pixels(pixels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """
-    Map uint8 N x H x W x 3 to the same, on the device: only uint8 crosses the bus.
-
-    Returns with it whether the output was finite, as a tensor, so that nothing waits for it here.
-    """
-    # A permuted N x H x W x 3 is channels_last as it lies; the conversion keeps that.
-    image = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
-    restored = generator(image)
-    finite = torch.isfinite(restored.sum())
-    restored = restored.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
-    return restored.permute(0, 2, 3, 1).contiguous(), finite
+@torch.inference_mode()
+def _restore_on_cpu(frames: list[np.ndarray], generator: Generator) -> tuple[np.ndarray, bool]:
+    restored, finite = restore_pixels(torch.from_numpy(np.stack(frames)), generator)
+    return restored.numpy(), bool(finite)

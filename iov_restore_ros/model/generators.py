@@ -30,21 +30,21 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(LEAKY_SLOPE),
+            nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
             nn.Dropout(dropout),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(LEAKY_SLOPE),
+            nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N x channels x H x W to the same shape."""
-        return x + self.layers(x)
+        return self.layers(x).add_(x)
 
 
 def conv_relu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
     """Return the layers of CxSy-k: a ``kernel`` x ``kernel`` convolution, then ReLU."""
-    return [nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.ReLU()]
+    return [nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.ReLU(inplace=True)]
 
 
 def upsample_conv_relu(inputs: int, outputs: int) -> list[nn.Module]:
@@ -54,7 +54,10 @@ def upsample_conv_relu(inputs: int, outputs: int) -> list[nn.Module]:
 
 def transposed_conv_relu(inputs: int, outputs: int) -> list[nn.Module]:
     """Return the preprint's upsampling: a 3x3 transposed convolution of stride 2, ReLU."""
-    return [nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1), nn.ReLU()]
+    return [
+        nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1),
+        nn.ReLU(inplace=True),
+    ]
 
 
 def wei2021_body() -> nn.Sequential:
