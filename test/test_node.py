@@ -209,6 +209,7 @@ def test_frame_passes_untouched_when_restoring_fails(rig, crop, tmp_path):
 
     rig.set_parameters(on_error='drop')
     rig.send(make_message(crop, 2))
+    rig.wait(lambda: rig.next_status('camera camera')[2]['dropped: error'] == '1')
     rig.set_parameters(mode='derain')
     rig.round_trip(make_message(crop, 3))
     assert [m.header.stamp.sec for m in rig.images['camera']] == [1001, 1003]

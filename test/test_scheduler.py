@@ -8,8 +8,12 @@ import pytest
 from iov_restore_ros.node.scheduler import FrameScheduler
 
 
+def ignore(_):
+    """Be a finish function for those who look at starts only."""
+
+
 class Worker:
-    """A process function that waits to be let go, and remembers its batches."""
+    """A start function that waits to be let go, and remembers its batches."""
 
     def __init__(self):
         self.batches = []
@@ -43,7 +47,7 @@ def finish(worker, scheduler, batches):
 
 
 def test_newest_wins(worker):
-    scheduler = FrameScheduler('a', worker, 1)
+    scheduler = FrameScheduler('a', worker, ignore, 1)
     busy(worker, scheduler)
     assert [scheduler.offer('a', n) for n in range(5)] == [False, True, True, True, True]
     finish(worker, scheduler, 1)
@@ -51,7 +55,7 @@ def test_newest_wins(worker):
 
 
 def test_batch_holds_what_is_ready_up_to_the_limit(worker):
-    scheduler = FrameScheduler('abcde', worker, 3)
+    scheduler = FrameScheduler('abcde', worker, ignore, 3)
     busy(worker, scheduler)
     for camera in 'abce':
         scheduler.offer(camera, camera)
@@ -61,7 +65,7 @@ def test_batch_holds_what_is_ready_up_to_the_limit(worker):
 
 def test_cameras_beyond_the_batch_do_not_starve(worker):
     cameras = 'abcdefg'
-    scheduler = FrameScheduler(cameras, worker, 2)
+    scheduler = FrameScheduler(cameras, worker, ignore, 2)
     busy(worker, scheduler)
     rounds = 14
     for _ in range(rounds):
@@ -76,7 +80,7 @@ def test_cameras_beyond_the_batch_do_not_starve(worker):
 
 
 def test_idle_camera_never_blocks(worker):
-    scheduler = FrameScheduler('ab', worker, 2)
+    scheduler = FrameScheduler('ab', worker, ignore, 2)
     for number in range(3):
         scheduler.offer('b', number)
         assert worker.started.acquire(timeout=10)
@@ -86,7 +90,7 @@ def test_idle_camera_never_blocks(worker):
 
 
 def test_stop_while_busy_waits_for_the_batch_and_returns_the_rest(worker):
-    scheduler = FrameScheduler('ab', worker, 1)
+    scheduler = FrameScheduler('ab', worker, ignore, 1)
     busy(worker, scheduler)
     scheduler.offer('b', 'left')
     threading.Timer(0.1, worker.gate.release).start()
@@ -95,10 +99,84 @@ def test_stop_while_busy_waits_for_the_batch_and_returns_the_rest(worker):
 
 
 def test_stop_does_not_wait_for_ever(worker):
-    scheduler = FrameScheduler('a', worker, 1)
+    scheduler = FrameScheduler('a', worker, ignore, 1)
     busy(worker, scheduler)
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         scheduler.stop(0.1)
     assert time.monotonic() - started < 5
     worker.gate.release()
+
+
+def log_of(in_flight, offers):
+    """Return what was started and finished, in order, while ``offers`` come during each start."""
+    log, done = [], threading.Event()
+    offers = iter(offers)
+
+    def start(batch):
+        log.append(('start', batch))
+        for camera in next(offers, ''):
+            scheduler.offer(camera, camera)
+        return batch
+
+    def finish(batch):
+        log.append(('finish', batch))
+        if len(log) == 6:
+            done.set()
+
+    scheduler = FrameScheduler('abc', start, finish, 1, in_flight)
+    scheduler.offer('a', 'a')
+    assert done.wait(10)
+    assert scheduler.stop(10) == []
+    return ' '.join(f'{event} {batch[0]}' for event, batch in log)
+
+
+def test_next_batch_starts_before_the_one_before_is_finished():
+    assert log_of(2, ['bc']) == 'start a start b finish a start c finish b finish c'
+
+
+def test_one_in_flight_is_finished_before_the_next_starts():
+    assert log_of(1, ['bc']) == 'start a finish a start b finish b start c finish c'
+
+
+def test_a_started_batch_is_finished_when_nothing_else_comes_and_at_the_end():
+    finished = []
+    scheduler = FrameScheduler('a', tuple, finished.append, 1, in_flight=2)
+    scheduler.offer('a', 'alone')
+    deadline = time.monotonic() + 10
+    while not finished:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    gate = threading.Event()
+    slow = FrameScheduler('a', lambda batch: gate.wait(10), finished.append, 1, in_flight=2)
+    slow.offer('a', 'last')
+    threading.Timer(0.1, gate.set).start()
+    left = slow.stop(10)
+    assert (True in finished) == (left == []), 'what has been taken is finished'
+    scheduler.stop(10)
+    assert finished[0] == ('alone',)
+
+
+def test_incomplete_batch_waits_for_the_cameras_that_are_sending(worker):
+    scheduler = FrameScheduler('abc', worker, ignore, 3, batch_wait=10.0)
+    scheduler.offer('a', 1)  # nobody else has sent yet
+    assert worker.started.acquire(timeout=5)
+    scheduler.offer('b', 1)
+    worker.gate.release()
+    time.sleep(0.1)
+    assert len(worker.batches) == 1, 'b waits for a, but not for c'
+    scheduler.offer('a', 2)
+    assert worker.started.acquire(timeout=5)
+    worker.gate.release()
+    scheduler.stop(10)
+    assert worker.batches == [[1], [1, 2]]
+
+
+def test_incomplete_batch_does_not_wait_for_long(worker):
+    scheduler = FrameScheduler('ab', worker, ignore, 2, batch_wait=0.05)
+    for camera in 'ab':
+        scheduler.offer(camera, camera)
+        assert worker.started.acquire(timeout=10)
+        worker.gate.release()
+    scheduler.stop(10)
+    assert worker.batches == [['a'], ['b']]

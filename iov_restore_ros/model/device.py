@@ -6,6 +6,7 @@ import torch
 
 from iov_restore_ros.model.generators import Generator
 
+OWN_CHOICE_OF_THREADS = torch.get_num_threads()
 DEVICES = ('auto', 'cpu', 'cuda')
 
 
@@ -28,6 +29,11 @@ def pick_device(name: str) -> torch.device:
     if int(index or 0) >= torch.cuda.device_count():
         raise ValueError(f'device {name!r}: this machine has {torch.cuda.device_count()}')
     return torch.device(name)
+
+
+def use_threads(count: int) -> None:
+    """Let PyTorch compute on ``count`` threads of the CPU from now on; 0: as many as it likes."""
+    torch.set_num_threads(count or OWN_CHOICE_OF_THREADS)
 
 
 def fastest_dtype(generator: Generator, device: torch.device) -> torch.dtype:

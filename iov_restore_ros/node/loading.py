@@ -12,6 +12,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from iov_restore_ros.inference import RestoreError, Restorer
 from iov_restore_ros.model import TASKS, WeightsError, read_info
+from iov_restore_ros.model.device import use_threads
 
 WARM_UP_SIZE = 360, 640  # pixels
 MODEL_PARAMETERS = ('model', *(f'{task}_weights' for task in TASKS))
@@ -39,11 +40,13 @@ def load_restorer(value: Mapping[str, Any], log: RcutilsLogger) -> Restorer:
     """
     started = time.monotonic()
     log.info(f'loading {value["model"]} ...')
+    use_threads(value['threads'])
     restorer = Restorer(
         model=value['model'],
         weights={task: value[f'{task}_weights'] for task in TASKS},
         device=value['device'],
         precision=value['precision'],
+        batch=value['max_batch'],
     )
     try:
         for task in TASKS:

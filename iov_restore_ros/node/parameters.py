@@ -139,6 +139,18 @@ PARAMETERS = {
         NodeParameter(
             'precision', 'auto', 'auto measures which is faster', choices=('auto', *PRECISIONS)
         ),
+        NodeParameter(
+            'max_batch', 0, 'frames that are restored together at most; 0: what suits the device',
+            minimum=0, maximum=64,
+        ),
+        NodeParameter(
+            'batch_wait', 0.002, 'seconds that an incomplete batch waits for the other cameras',
+            minimum=0.0, maximum=1.0,
+        ),
+        NodeParameter(
+            'threads', 0, 'threads of the CPU for restoring; 0: one per core, or OMP_NUM_THREADS',
+            minimum=0, maximum=1024,
+        ),
         NodeParameter('autostart', True, 'configure and activate at the start'),
     )
 }

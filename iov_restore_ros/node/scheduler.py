@@ -3,30 +3,48 @@ The way of frames from many cameras to one worker thread.
 
 One slot per camera holds its newest frame; a newer one replaces it, so nothing queues up and
 nothing is older than it need be. The worker takes frames in turns, beginning behind the camera
-that it served last, so that no camera starves however many there are.
+that it served last, so that no camera starves however many there are. It starts a batch before it
+finishes the one before, where that is of use: a GPU need not wait then.
 """
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
+Work = TypeVar('Work')
+
+RECENT = 1.0  # s since a camera's last frame for which another one is expected
 
 
-class FrameScheduler(Generic[Item]):
+class FrameScheduler(Generic[Item, Work]):
     """Newest-frame slots and the thread that empties them."""
 
     def __init__(
         self,
         cameras: Sequence[str],
-        process: Callable[[list[Item]], None],
+        start: Callable[[list[Item]], Work],
+        finish: Callable[[Work], None],
         batch: int,
+        in_flight: int = 1,
+        batch_wait: float = 0.0,
     ) -> None:
-        """Call ``process`` in a thread with up to ``batch`` items at a time."""
+        """
+        Call ``start`` with up to ``batch`` items at a time, ``finish`` with what it returned.
+
+        Both in one thread, in order, with up to ``in_flight`` batches started and not finished.
+        While there are none, an incomplete batch waits ``batch_wait`` s for the other cameras.
+        """
         self._cameras = list(cameras)
-        self._process = process
+        self._start = start
+        self._finish = finish
         self._batch = batch
+        self._in_flight = in_flight
+        self._batch_wait = batch_wait
         self._slots: dict[str, Item] = {}
+        self._offered: dict[str, float] = {}  # when, s, monotonic
         self._next = 0
         self._stopping = False
         self._changed = threading.Condition()
@@ -39,14 +57,15 @@ class FrameScheduler(Generic[Item]):
         with self._changed:
             replaced = camera in self._slots
             self._slots[camera] = item
+            self._offered[camera] = time.monotonic()
             self._changed.notify()
             return replaced
 
     def stop(self, timeout: float) -> list[Item]:
         """
-        End the thread after the batch at hand; return the frames left over.
+        End the thread after the batches at hand; return the frames left over.
 
-        Raises ``TimeoutError`` when that batch takes longer than ``timeout`` seconds.
+        Raises ``TimeoutError`` when they take longer than ``timeout`` seconds.
         """
         with self._changed:
             self._stopping = True
@@ -59,13 +78,27 @@ class FrameScheduler(Generic[Item]):
         return left
 
     def _run(self) -> None:
+        started: deque[Work] = deque()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._slots or self._stopping)
-                if self._stopping:
+                if not started:
+                    self._changed.wait_for(lambda: self._slots or self._stopping)
+                    self._gather()
+                if self._stopping and not started:
                     return
                 batch = self._take()
-            self._process(batch)
+            if batch:
+                started.append(self._start(batch))
+            if not batch or len(started) >= self._in_flight:
+                self._finish(started.popleft())
+
+    def _gather(self) -> None:
+        """Wait a little for the frames of the other cameras that are sending."""
+        since = time.monotonic() - RECENT
+        wanted = min(self._batch, sum(when > since for when in self._offered.values()))
+        self._changed.wait_for(
+            lambda: len(self._slots) >= wanted or self._stopping, self._batch_wait
+        )
 
     def _take(self) -> list[Item]:
         """Empty up to ``batch`` full slots, in turn."""

@@ -1,0 +1,243 @@
+"""
+The way of the frames through the node: received, restored, published, and counted once.
+
+The executor's thread receives: it looks at a message, puts it into its camera's slot and is done.
+The scheduler's thread restores and publishes.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from math import nan
+from operator import not_
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CompressedImage, Image
+
+from iov_restore_ros.inference import Restorer, Restoring
+from iov_restore_ros.node.camera import Camera
+from iov_restore_ros.node.compressed import check_compressed, decode
+from iov_restore_ros.node.images import (
+    MalformedImageError,
+    UnsupportedEncodingError,
+    check,
+    from_rgb,
+    to_rgb,
+    view,
+)
+from iov_restore_ros.node.mode_chooser import ModeChooser
+from iov_restore_ros.node.scheduler import FrameScheduler
+from iov_restore_ros.node.statistics import Outcome, Timing
+
+LOG_PERIOD = 10.0  # s between two log lines about the same trouble
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame on its way: its camera, the message, and when it came (s, monotonic)."""
+
+    camera: Camera
+    message: Image | CompressedImage
+    received: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame that has been opened: its image, and that as uint8 H x W x 3, RGB."""
+
+    frame: Frame
+    image: Image
+    pixels: np.ndarray
+
+
+@dataclass
+class Batch:
+    """Frames that are being restored, and frames that go out as they are."""
+
+    passing: list[tuple[Frame, Outcome]] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    restoring: Restoring | None = None
+    error: Exception | None = None  # why they are not
+    task: str = ''
+    started: float = nan  # s, monotonic
+
+
+class FramePipeline:
+    """Takes the cameras' frames, restores them and publishes them while it is active."""
+
+    def __init__(
+        self, node: LifecycleNode, chooser: ModeChooser, restorer: Restorer,
+        cameras: Sequence[Camera],
+    ) -> None:
+        self._node = node
+        self._chooser = chooser
+        self._restorer = restorer
+        self._restorer_in_use = threading.Lock()
+        self._cameras = cameras
+        self._scheduler: FrameScheduler[Frame, Batch] | None = None
+
+    @property
+    def restorer(self) -> Restorer:
+        """The generators in use."""
+        return self._restorer
+
+    @property
+    def active(self) -> bool:
+        """Whether frames are taken."""
+        return self._scheduler is not None
+
+    def swap(self, restorer: Restorer) -> None:
+        """Use ``restorer`` from the next batch on, and close the one of before."""
+        with self._restorer_in_use:
+            before, self._restorer = self._restorer, restorer
+        before.close()
+
+    def activate(self) -> None:
+        """Begin to receive and to restore."""
+        self._scheduler = FrameScheduler(
+            [camera.name for camera in self._cameras], self._start, self._finish,
+            self._restorer.batch, self._restorer.in_flight,
+            self._node.get_parameter('batch_wait').value,
+        )
+        for camera in self._cameras:
+            camera.subscribe(self._receive)
+
+    def stop(self, timeout: float) -> None:
+        """
+        Receive no more, finish the batches at hand, log each camera's account.
+
+        Raises ``TimeoutError`` when they take longer than ``timeout`` s.
+        """
+        for camera in self._cameras:
+            camera.unsubscribe()
+        if self._scheduler is None:
+            return
+        scheduler, self._scheduler = self._scheduler, None
+        for frame in scheduler.stop(timeout):
+            frame.camera.statistics.end(Outcome.DROPPED_STOPPING)
+        for camera in self._cameras:
+            self._node.get_logger().info(f'{camera.name}: {camera.statistics.report()}')
+
+    def _receive(self, camera: Camera, message: Image | CompressedImage) -> None:
+        """Put a frame into its slot (executor's thread)."""
+        received = time.monotonic()
+        camera.statistics.receive()
+        try:
+            check(message) if isinstance(message, Image) else check_compressed(message)
+        except (UnsupportedEncodingError, MalformedImageError) as error:
+            self._skip(camera, error)
+            return
+        assert self._scheduler is not None
+        if self._scheduler.offer(camera.name, Frame(camera, message, received)):
+            camera.statistics.end(Outcome.DROPPED_FOR_NEWER)
+
+    def _skip(self, camera: Camera, error: Exception) -> None:
+        """Count and name a frame that is of no use."""
+        unsupported = isinstance(error, UnsupportedEncodingError)
+        camera.statistics.end(
+            Outcome.DROPPED_ENCODING if unsupported else Outcome.DROPPED_MALFORMED
+        )
+        self._node.get_logger().error(
+            f'{camera.name}: frame skipped, {error}', throttle_duration_sec=LOG_PERIOD
+        )
+
+    def _start(self, frames: list[Frame]) -> Batch:
+        """Open frames and begin to restore them (scheduler's thread)."""
+        decision = self._chooser.decide()
+        task = decision.task
+        if task is None:
+            return Batch([(frame, Outcome.PASSED) for frame in frames])
+        batch = Batch(task=task, started=time.monotonic())
+        batch.pictures = [picture for frame in frames if (picture := self._open(frame))]
+        try:
+            if decision.settings.mode == 'auto' and task == 'deblur':
+                self._set_sharp_aside(batch)
+            with self._restorer_in_use:
+                batch.restoring = self._restorer.start([p.pixels for p in batch.pictures], task)
+        except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
+            batch.error = error
+        return batch
+
+    def _finish(self, batch: Batch) -> None:
+        """Publish a batch (scheduler's thread)."""
+        for frame, outcome in batch.passing:
+            self._publish(frame, frame.message, outcome)
+        try:
+            restored = _result(batch)
+        except Exception as error:  # noqa: BLE001  as above
+            self._fail(batch, error)
+            return
+        took = time.monotonic() - batch.started
+        for picture, message in zip(batch.pictures, restored, strict=True):
+            self._publish(picture.frame, message, Outcome.RESTORED, took)
+
+    def _set_sharp_aside(self, batch: Batch) -> None:
+        """Let the frames that need no deblurring pass, if `skip_sharp` is set."""
+        if not self._node.get_parameter('skip_sharp').value:
+            return
+        sharp = [picture.frame.camera.gauge.is_sharp(picture.pixels) for picture in batch.pictures]
+        batch.passing = [
+            (picture.frame, Outcome.PASSED_SHARP) for picture in compress(batch.pictures, sharp)
+        ]
+        batch.pictures = list(compress(batch.pictures, map(not_, sharp)))
+
+    def _open(self, frame: Frame) -> Picture | None:
+        """Return a frame's image and its RGB pixels; None, counted, when there are none."""
+        try:
+            message = frame.message
+            image = message if isinstance(message, Image) else decode(message)
+            return Picture(frame, image, to_rgb(view(image), image.encoding))
+        except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
+            self._skip(frame.camera, error)
+            return None
+
+    def _fail(self, batch: Batch, error: Exception) -> None:
+        """Pass or drop, as `on_error` says, what could not be restored."""
+        self._node.get_logger().error(
+            f'{batch.task} failed: {error}', throttle_duration_sec=LOG_PERIOD
+        )
+        for picture in batch.pictures:
+            if self._node.get_parameter('on_error').value == 'passthrough':
+                frame = picture.frame
+                self._publish(frame, frame.message, Outcome.PASSED_AFTER_ERROR)
+            else:
+                picture.frame.camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
+
+    def _publish(
+        self, frame: Frame, message: Image | CompressedImage, outcome: Outcome,
+        restoring: float = nan,
+    ) -> None:
+        camera = frame.camera
+        try:
+            camera.publish(message)
+        except (UnsupportedEncodingError, MalformedImageError) as error:
+            self._skip(camera, error)
+            return
+        except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
+            camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
+            if self._node.context.ok():
+                self._node.get_logger().error(
+                    f'{camera.name}: cannot publish: {error}', throttle_duration_sec=LOG_PERIOD
+                )
+            return
+        stamp = message.header.stamp  # not as a Time, which refuses a negative one
+        now = self._node.get_clock().now().nanoseconds
+        camera.statistics.end(outcome, Timing(
+            (now - stamp.sec * 10**9 - stamp.nanosec) / 1e9,
+            time.monotonic() - frame.received, restoring,
+        ))
+
+
+def _result(batch: Batch) -> list[Image]:
+    """Wait for the restored images of a batch; raises what went wrong."""
+    if batch.error is not None:
+        raise batch.error
+    if batch.restoring is None:
+        return []
+    return [
+        from_rgb(pixels, picture.image)
+        for pixels, picture in zip(batch.restoring.result(), batch.pictures, strict=True)
+    ]
