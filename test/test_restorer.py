@@ -69,6 +69,24 @@ def test_what_is_no_frame_is_refused(restorer, frame):
         restorer.restore([good, frame], 'deblur')
 
 
+def test_started_frames_wait_for_their_result(restorer, photograph):
+    frames = [photograph[:60, :80], photograph[:33, :51]]
+    started = [restorer.start(frames, task) for task in TASKS]
+    for task, restoring in zip(TASKS, started, strict=True):
+        expected = restorer.restore(frames, task)
+        assert all(map(np.array_equal, restoring.result(), expected))
+
+
+def test_batches_on_the_cpu_are_what_is_asked_for(restorer, photograph):
+    assert restorer.batch == 1
+    three = Restorer(device='cpu', precision='float32', tasks=['deblur'], batch=3)
+    frames = [photograph[n : n + 40, :60] for n in range(7)]
+    for together, alone in zip(
+        three.restore(frames, 'deblur'), restorer.restore(frames, 'deblur'), strict=True
+    ):
+        assert np.abs(together.astype(int) - alone).max() <= 1  # another order of the sums
+
+
 def test_no_frames(restorer):
     assert restorer.restore([], 'deblur') == []
 
@@ -94,23 +112,3 @@ def test_output_that_is_not_finite_is_an_error(tmp_path, photograph):
     restorer = Restorer(weights={'deblur': path}, device='cpu', tasks=['deblur'])
     with pytest.raises(RestoreError, match='not finite'):
         restorer.restore([photograph], 'deblur')
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
-def test_cuda_equals_cpu_in_batches_of_mixed_sizes(restorer, photograph):
-    cuda = Restorer(device='cuda', precision='float32')
-    frames = [photograph, photograph[:100], photograph[::-1].copy(), photograph[:100, :99]] * 3
-    for a, b in zip(cuda.restore(frames, 'derain'), restorer.restore(frames, 'derain'),
-                    strict=True):
-        off = np.abs(a.astype(int) - b)
-        assert (off <= 1).mean() > 0.999
-        assert off.max() <= 2
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
-def test_cuda_memory_is_given_back(photograph):
-    restorer = Restorer(device='cuda')
-    restorer.restore([photograph], 'deblur')
-    held = torch.cuda.memory_reserved()
-    restorer.close()
-    assert torch.cuda.memory_reserved() < held

@@ -130,6 +130,10 @@ class Restorer:
         """Return the bytes that tensors of this process hold on the GPU; None on the CPU."""
         return torch.cuda.memory_allocated(self.device) if self.device.type == 'cuda' else None
 
+    def graphs(self) -> bool:
+        """Return whether passes run as CUDA graphs."""
+        return self._pipeline is not None and self._pipeline.graphs
+
     def close(self) -> None:
         """Give the memory of the generators back; the object is of no use afterwards."""
         self._generators.clear()

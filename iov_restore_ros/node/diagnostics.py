@@ -33,7 +33,9 @@ def restorer_values(restorer: Restorer) -> dict[str, object]:
         'batch': restorer.batch,
         **{f'{task} weights': path for task, path in restorer.weights.items()},
         **{f'{task} weights sha256': digest[:12] for task, digest in restorer.sha256.items()},
-        **({} if memory is None else {'GPU memory MiB': f'{memory / 2**20:.0f}'}),
+        **({} if memory is None else {
+            'GPU memory MiB': f'{memory / 2**20:.0f}', 'CUDA graphs': restorer.graphs()
+        }),
     }
 
 

@@ -1,0 +1,66 @@
+"""The restorer on a CUDA device against the CPU, with the shipped weights on real photographs."""
+
+import numpy as np
+import pytest
+import torch
+
+from iov_restore_ros.inference import Restorer
+from iov_restore_ros.model import TASKS
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+
+
+@pytest.fixture(scope='module')
+def frames(photograph):
+    """Frames of four sizes, mixed."""
+    return [photograph, photograph[:100], photograph[::-1].copy(), photograph[:100, :99]] * 3
+
+
+@pytest.fixture(scope='module')
+def expected(frames):
+    cpu = Restorer(device='cpu', precision='float32')
+    return {task: cpu.restore(frames, task) for task in TASKS}
+
+
+def assert_close(restored, expected):
+    for a, b in zip(restored, expected, strict=True):
+        off = np.abs(a.astype(int) - b)
+        assert (off <= 1).mean() > 0.999
+        assert off.max() <= 2
+
+
+@pytest.mark.parametrize('precision', ['float32', 'float16', 'auto'])
+def test_equals_the_cpu(frames, expected, precision):
+    cuda = Restorer(device='cuda', precision=precision)
+    for _ in range(3):  # eagerly, captured, replayed
+        for task in TASKS:
+            assert_close(cuda.restore(frames, task), expected[task])
+    assert cuda.graphs()
+
+
+def test_batches_on_their_way_do_not_mix(frames, expected):
+    cuda = Restorer(device='cuda', batch=3)
+    rng = np.random.default_rng(0)
+    on_their_way = []
+    for number in range(40):
+        task = TASKS[number % 2]
+        chosen = rng.integers(len(frames), size=rng.integers(1, 6))
+        on_their_way.append((cuda.start([frames[i] for i in chosen], task), task, chosen))
+        if len(on_their_way) == 3:
+            restoring, task, chosen = on_their_way.pop(0)
+            assert_close(restoring.result(), [expected[task][i] for i in chosen])
+
+
+def test_memory_is_constant_per_size_and_given_back(frames):
+    before = torch.cuda.memory_allocated()
+    cuda = Restorer(device='cuda', precision='float16')
+    for _ in range(3):
+        cuda.restore(frames, 'deblur')
+    held = torch.cuda.memory_allocated()
+    for _ in range(10):
+        cuda.restore(frames, 'deblur')
+    assert torch.cuda.memory_allocated() == held
+    reserved = torch.cuda.memory_reserved()
+    cuda.close()
+    assert torch.cuda.memory_allocated() <= before
+    assert torch.cuda.memory_reserved() < reserved
