@@ -36,6 +36,9 @@ ARGUMENTS = {
         '', 'the generator; only `fast` comes with weights; empty: as the parameter file says',
         ('', 'wei2021', 'wei2021_preprint', 'fast'),
     ),
+    'image_transport': (
+        '', 'how the images come; empty: as the parameter file says', ('', 'raw', 'compressed')
+    ),
     'device': ('', 'where the generators run; empty: as the parameter file says', ()),
     'autostart': (
         '', 'configure and activate at the start; empty: as the parameter file says',
@@ -45,7 +48,10 @@ ARGUMENTS = {
         '', 'Fast DDS profile; empty: that of the environment, else config/fastdds_large_images.xml'
         ' of the package; none: Fast DDS as it comes', (),
     ),
-    'log_level': ('info', 'from debug, info, warn, error, fatal', ('debug', 'info', 'warn', 'error', 'fatal')),
+    'log_level': (
+        'info', 'one of debug, info, warn, error, fatal',
+        ('debug', 'info', 'warn', 'error', 'fatal'),
+    ),
 }
 
 
@@ -103,7 +109,7 @@ def restore_node(context):
     # Their types are given, so that YAML does not take a camera `on` for a truth.
     given = {
         name: ParameterValue(value[name], value_type=str)
-        for name in ('mode', 'model', 'device') if value[name]
+        for name in ('mode', 'model', 'image_transport', 'device') if value[name]
     }
     if cameras:
         given['cameras'] = ParameterValue(cameras, value_type=list[str])
