@@ -67,6 +67,8 @@ def topics(name, pattern, cameras):
     """Return the topic of each camera by `pattern`; a ValueError says what is wrong with it."""
     if not cameras and pattern != ARGUMENTS[name][0]:
         raise ValueError(f'{name} says where the topics of cameras:=... are: name those')
+    if '{' in pattern.replace('{camera}', ''):
+        raise ValueError(f'{name}: {pattern} may hold braces only as {{camera}}')
     found = [pattern.replace('{camera}', camera) for camera in cameras]
     if len(set(found)) < len(set(cameras)):
         raise ValueError(f'{name}: {pattern} is one topic for several cameras: use {{camera}}')

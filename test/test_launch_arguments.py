@@ -1,0 +1,71 @@
+"""What the launch file makes of its arguments, and says about wrong ones."""
+
+import os
+
+import launch_file
+import pytest
+
+if launch_file.missing():
+    pytest.skip(launch_file.missing(), allow_module_level=True)
+
+from launch import LaunchContext
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.utilities import perform_substitutions
+
+VARIABLE = ('FASTRTPS' if os.environ.get('ROS_DISTRO') == 'jazzy' else 'FASTDDS') + (
+    '_DEFAULT_PROFILES_FILE'
+)
+
+
+def node(**arguments):
+    """Return the node's action that the launch file makes, and the context."""
+    context = LaunchContext()
+    context.launch_configurations.update(arguments)
+    source = PythonLaunchDescriptionSource(str(launch_file.PATH))
+    *declared, function = source.get_launch_description(context).entities
+    for argument in declared:
+        argument.visit(context)
+    [action] = function.visit(context)
+    return action, context
+
+
+@pytest.mark.parametrize(('arguments', 'reason'), [
+    ({'mode': 'sunny'}, "mode.*sunny.*'auto', 'deblur', 'derain', 'passthrough'"),
+    ({'model': 'slow'}, "slow.*'fast'"),
+    ({'log_level': 'loud'}, "loud.*'debug', 'info'"),
+    ({'autostart': 'perhaps'}, "perhaps.*'true', 'false'"),
+    ({'params_file': '/nowhere/restore.yaml'}, 'params_file: there is no file /nowhere/restore'),
+    ({'dds_profile': 'no.xml'}, 'dds_profile: there is no file /.*/no.xml'),
+    ({'input': '/{camera}/image'}, 'input says where the topics of cameras:=... are'),
+    ({'cameras': 'left,right', 'output': 'clean'}, 'output: clean is one topic for several'),
+    ({'cameras': 'left', 'input': '/{camara}/image'}, r'input: .*only as \{camera\}'),
+])
+def test_wrong_arguments_are_named(arguments, reason):
+    with pytest.raises((RuntimeError, ValueError), match=reason):
+        node(**arguments)
+
+
+def test_one_camera_needs_no_pattern():
+    node(cameras='left', input='/driver/image', output='/clean')
+
+
+@pytest.mark.parametrize(('given', 'inherited', 'expected'), [
+    ('', '', 'share/iov_restore/config/fastdds_large_images.xml'),
+    ('', '/my/profile.xml', None),  # that one is left alone
+    ('none', '', ''),
+    ('none', '/my/profile.xml', ''),
+    (str(launch_file.PATH), '/my/profile.xml', str(launch_file.PATH)),
+])
+def test_dds_profile(monkeypatch, given, inherited, expected):
+    monkeypatch.setenv(VARIABLE, inherited)
+    action, context = node(dds_profile=given)
+    environment = {
+        perform_substitutions(context, name): perform_substitutions(context, value)
+        for name, value in action.additional_env
+    }
+    if not expected:
+        assert environment == ({} if expected is None else {VARIABLE: ''})
+    else:
+        [(name, value)] = environment.items()
+        assert name == VARIABLE
+        assert value.endswith(expected) and os.path.isfile(value)
