@@ -1,10 +1,12 @@
 """The table of parameters, and what must agree with it: files, schema, README, launch file."""
 
 import ast
+import itertools
 import json
 import re
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -12,11 +14,22 @@ from hypothesis import strategies as st
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.validate_topic_name import validate_topic_name
+from ros_harness import make_message
+from std_msgs.msg import Float32
 
+from iov_restore_ros.inference import Restorer
+from iov_restore_ros.node.images import view
 from iov_restore_ros.node.parameters import PARAMETERS, TOPIC_NAMESPACE
 from iov_restore_ros.tools.parameter_schema import parameter_schema
 
 REMAKE = 'python -m iov_restore_ros.tools.parameter_schema > schema/restore.schema.json'
+
+# Where the other dynamic parameters are changed while the node runs.
+CHANGED_ELSEWHERE = {
+    'on_error': 'test_node.py', 'lazy': 'test_manners.py', 'model': 'test_lifecycle.py',
+    'deblur_weights': 'test_lifecycle.py', 'derain_weights': 'test_lifecycle.py',
+    'compressed_format': 'test_transports.py', 'jpeg_quality': 'test_transports.py',
+}
 
 
 @pytest.fixture(scope='module')
@@ -146,3 +159,47 @@ def test_describe_shows_range_choices_and_when_it_may_change(rig):
     assert shown['device'].additional_constraints == (
         'auto, cpu, cuda or cuda:N; takes effect at configure'
     )
+
+
+def test_every_dynamic_parameter_takes_effect_on_the_next_frame(rig, photograph):
+    """A change by parameter does not wait for `min_dwell` either."""
+    restorer = Restorer(device='cpu', precision='float32')
+    results = {task: restorer.restore([photograph], task)[0] for task in ('deblur', 'derain')}
+    results['none'] = photograph
+    rig.start(
+        mode='deblur', rain_type='std_msgs/msg/Float32', input_timeout=0.0, min_dwell=1000.0,
+        device='cpu',
+    )
+    rain = rig.node.create_publisher(Float32, 'rain', 1)
+    rig.wait(rain.get_subscription_count)
+    rig.spin(0.3)
+    numbers = itertools.count()
+
+    def task():
+        got = view(rig.round_trip(make_message(photograph, next(numbers))))
+        return next(task for task, picture in results.items() if np.array_equal(got, picture))
+
+    changed = set()
+
+    def change(name, value, before, after):
+        assert task() == before, name
+        [result] = rig.set_parameters(**{name: value})
+        assert result.successful, result.reason
+        assert task() == after, name
+        changed.add(name)
+
+    change('mode', 'auto', 'deblur', 'none')
+    change('weather', 'rain', 'none', 'derain')
+    change('weather', 'clear', 'derain', 'none')
+    change('vehicle_speed', 20.0, 'none', 'deblur')
+    change('skip_sharp', True, 'deblur', 'none')
+    change('skip_sharp', False, 'none', 'deblur')
+    change('deblur_min_speed', 30.0, 'deblur', 'none')
+    rain.publish(Float32(data=0.4))
+    rig.spin(0.5)
+    change('min_dwell', 0.0, 'none', 'derain')
+    rig.set_parameters(min_dwell=1000.0)
+    change('rain_threshold', 0.5, 'derain', 'none')
+    rig.set_parameters(weather='rain')
+    change('input_timeout', 0.01, 'none', 'derain')
+    assert changed | CHANGED_ELSEWHERE.keys() == {n for n, p in PARAMETERS.items() if p.dynamic}
