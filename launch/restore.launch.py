@@ -7,11 +7,18 @@ Start the node `restore`.
 """
 
 import os
+import re
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import (
+    DeclareLaunchArgument,
+    GroupAction,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    UnsetEnvironmentVariable,
+)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -67,9 +74,10 @@ def topics(name, pattern, cameras):
     """Return the topic of each camera by `pattern`; a ValueError says what is wrong with it."""
     if not cameras and pattern != ARGUMENTS[name][0]:
         raise ValueError(f'{name} says where the topics of cameras:=... are: name those')
-    if '{' in pattern.replace('{camera}', ''):
-        raise ValueError(f'{name}: {pattern} may hold braces only as {{camera}}')
     found = [pattern.replace('{camera}', camera) for camera in cameras]
+    for topic in found:
+        if not re.fullmatch('[A-Za-z0-9_/~]+', topic):
+            raise ValueError(f'{name}: {topic!r} cannot be a topic')
     if len(set(found)) < len(set(cameras)):
         raise ValueError(f'{name}: {pattern} is one topic for several cameras: use {{camera}}')
     return found
@@ -94,18 +102,18 @@ def remappings(cameras, inputs, outputs):
 
 
 def environment(profile):
-    """Return what the node's environment needs: whole images through shared memory by default."""
+    """Return the actions that set up DDS: whole images through shared memory by default."""
     if profile == 'none':
-        return {DDS_VARIABLE: ''}
+        return [UnsetEnvironmentVariable(DDS_VARIABLE)]
     if profile:
-        return {DDS_VARIABLE: existing_file('dds_profile', profile)}
-    return {} if os.environ.get(DDS_VARIABLE) else {
-        DDS_VARIABLE: str(CONFIG / 'fastdds_large_images.xml')
-    }
+        return [SetEnvironmentVariable(DDS_VARIABLE, existing_file('dds_profile', profile))]
+    if os.environ.get(DDS_VARIABLE):
+        return []
+    return [SetEnvironmentVariable(DDS_VARIABLE, str(CONFIG / 'fastdds_large_images.xml'))]
 
 
 def restore_node(context):
-    """Build the node's action from the launch arguments."""
+    """Build the node's action, in an environment of its own, from the launch arguments."""
     value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     cameras = [name.strip() for name in value['cameras'].split(',') if name.strip()]
     # Their types are given, so that YAML does not take a camera `on` for a truth.
@@ -117,7 +125,7 @@ def restore_node(context):
         given['cameras'] = ParameterValue(cameras, value_type=list[str])
     if value['autostart']:
         given['autostart'] = value['autostart'] == 'true'
-    return [Node(
+    node = Node(
         package='iov_restore',
         executable='restore_node',
         name='restore',
@@ -129,9 +137,9 @@ def restore_node(context):
             cameras, *(topics(name, value[name], cameras) for name in ('input', 'output'))
         ),
         arguments=['--ros-args', '--log-level', value['log_level']],
-        additional_env=environment(value['dds_profile']),
         output='screen',
-    )]
+    )
+    return [GroupAction([*environment(value['dds_profile']), node])]
 
 
 def generate_launch_description():

@@ -10,23 +10,27 @@ if launch_file.missing():
 
 from launch import LaunchContext
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.utilities import perform_substitutions
+from launch_ros.actions import Node
 
 VARIABLE = ('FASTRTPS' if os.environ.get('ROS_DISTRO') == 'jazzy' else 'FASTDDS') + (
     '_DEFAULT_PROFILES_FILE'
 )
 
 
-def node(**arguments):
-    """Return the node's action that the launch file makes, and the context."""
+def environment_of_node(**arguments):
+    """Run the launch file up to the start of the node; return what the environment is there."""
     context = LaunchContext()
     context.launch_configurations.update(arguments)
     source = PythonLaunchDescriptionSource(str(launch_file.PATH))
     *declared, function = source.get_launch_description(context).entities
     for argument in declared:
         argument.visit(context)
-    [action] = function.visit(context)
-    return action, context
+    [group] = function.visit(context)
+    for action in group.visit(context):
+        if isinstance(action, Node):
+            return context.environment
+        action.visit(context)
+    raise AssertionError('no node')
 
 
 @pytest.mark.parametrize(('arguments', 'reason'), [
@@ -38,34 +42,24 @@ def node(**arguments):
     ({'dds_profile': 'no.xml'}, 'dds_profile: there is no file /.*/no.xml'),
     ({'input': '/{camera}/image'}, 'input says where the topics of cameras:=... are'),
     ({'cameras': 'left,right', 'output': 'clean'}, 'output: clean is one topic for several'),
-    ({'cameras': 'left', 'input': '/{camara}/image'}, r'input: .*only as \{camera\}'),
+    ({'cameras': 'left', 'input': '/{camara}/image'}, "input: '/.camara./image' cannot be"),
 ])
 def test_wrong_arguments_are_named(arguments, reason):
     with pytest.raises((RuntimeError, ValueError), match=reason):
-        node(**arguments)
+        environment_of_node(**arguments)
 
 
 def test_one_camera_needs_no_pattern():
-    node(cameras='left', input='/driver/image', output='/clean')
+    environment_of_node(cameras='left', input='/driver/image', output='/clean')
 
 
 @pytest.mark.parametrize(('given', 'inherited', 'expected'), [
     ('', '', 'share/iov_restore/config/fastdds_large_images.xml'),
-    ('', '/my/profile.xml', None),  # that one is left alone
-    ('none', '', ''),
-    ('none', '/my/profile.xml', ''),
+    ('', '/my/profile.xml', '/my/profile.xml'),
+    ('none', '/my/profile.xml', None),
     (str(launch_file.PATH), '/my/profile.xml', str(launch_file.PATH)),
 ])
 def test_dds_profile(monkeypatch, given, inherited, expected):
     monkeypatch.setenv(VARIABLE, inherited)
-    action, context = node(dds_profile=given)
-    environment = {
-        perform_substitutions(context, name): perform_substitutions(context, value)
-        for name, value in action.additional_env
-    }
-    if not expected:
-        assert environment == ({} if expected is None else {VARIABLE: ''})
-    else:
-        [(name, value)] = environment.items()
-        assert name == VARIABLE
-        assert value.endswith(expected) and os.path.isfile(value)
+    profile = environment_of_node(dds_profile=given).get(VARIABLE)
+    assert profile == expected or profile.endswith(expected)

@@ -21,10 +21,14 @@ class Form(NamedTuple):
     words: str
 
 
+TYPES = {
+    bool: 'true or false', int: 'a whole number', float: 'a finite number', str: 'a text',
+    list: 'a list of texts',
+}
 DEVICE = Form('auto|cpu|cuda(:[0-9]+)?', 'auto, cpu, cuda or cuda:N')
 TOPIC_NAMESPACE = Form(
     '(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*',
-    'topic namespaces: letters, digits, _ and /',
+    'one or more topic namespaces (letters, digits, _ and /), none twice',
 )
 
 
@@ -42,7 +46,7 @@ class NodeParameter:
     form: Form | None = None
 
     def constraint(self) -> str:
-        """Return what values are good, in words; nothing if every value of its type is."""
+        """Return which values of its type are good, in words; nothing if all are."""
         if self.choices:
             return f'one of {", ".join(self.choices)}'
         if self.form:
@@ -61,8 +65,9 @@ class NodeParameter:
         descriptor = ParameterDescriptor(
             description=self.description,
             additional_constraints='; '.join(filter(None, (self.constraint(), when))),
-            # A whole number is a good speed: `ros2 param set /restore vehicle_speed 20`.
-            dynamic_typing=isinstance(self.default, float),
+            # Types are checked here. A whole number is a good speed, and rclpy would say of a wrong
+            # one "expected '4' got '1'".
+            dynamic_typing=True,
         )
         if isinstance(self.default, int) and self.maximum:
             # Not for the others: rqt draws a slider, which needs both ends.
@@ -72,33 +77,38 @@ class NodeParameter:
         return descriptor
 
     def problem(self, value: Any) -> str | None:
-        """Return why ``value`` (of the parameter's ROS type) cannot be taken, or None."""
+        """Return why ``value`` cannot be taken, or None."""
         if value is None:  # what an empty list on the command line comes to
             return f'{self.name} has no value'
-        if isinstance(self.default, float) and not _is_finite_number(value):
-            return f'{self.name} is {value!r}, but must be a finite number'
-        if not self._fits(value):
-            return f'{self.name} is {value!r}, but must be {self.constraint()}'
-        if isinstance(self.default, list):
-            if not value:
-                return f'{self.name} is empty, but at least one is needed'
-            if len(set(value)) < len(value):
-                return f'{self.name} is {value!r}, but must not name one twice'
-        return None
+        if not _is_of_type(value, type(self.default)):
+            wanted = self.constraint() if self.choices else TYPES[type(self.default)]
+        elif not self._fits(value):
+            wanted = self.constraint()
+        else:
+            return None
+        return f'{self.name} is {value!r}, but must be {wanted}'
 
     def _fits(self, value: Any) -> bool:
         if self.choices:
             return value in self.choices
+        if isinstance(self.default, list):
+            return 0 < len(value) == len(set(value)) and all(map(self._has_form, value))
         if self.form:
-            texts = value if isinstance(self.default, list) else [value]
-            return all(re.fullmatch(self.form.pattern, text) for text in texts)
+            return self._has_form(value)
         return (self.minimum is None or value >= self.minimum) and (
             self.maximum is None or value <= self.maximum
         )
 
+    def _has_form(self, text: str) -> bool:
+        return self.form is None or re.fullmatch(self.form.pattern, text) is not None
 
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+def _is_of_type(value: Any, kind: type) -> bool:
+    if kind is list:
+        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    if kind is float:
+        return _is_of_type(value, int) or (isinstance(value, float) and isfinite(value))
+    return type(value) is kind
 
 
 PARAMETERS = {
@@ -149,7 +159,7 @@ PARAMETERS = {
             'compressed_format', 'jpeg', 'how `<output>/compressed` is compressed', True, CODECS
         ),
         NodeParameter(
-            'jpeg_quality', 95, 'of `<output>/compressed`', True, minimum=1, maximum=100
+            'jpeg_quality', 95, 'of `<output>/compressed` as JPEG', True, minimum=1, maximum=100
         ),
         NodeParameter(
             'model', 'fast', 'the generator; only `fast` comes with weights', True, tuple(PRESETS)
@@ -162,7 +172,7 @@ PARAMETERS = {
         ),
         NodeParameter('device', 'auto', 'where the generators run', form=DEVICE),
         NodeParameter(
-            'precision', 'auto', 'of the computation; `auto` measures at configure which is faster',
+            'precision', 'auto', 'of the computation; `auto`: the faster, measured at configure',
             choices=('auto', *PRECISIONS),
         ),
         NodeParameter('autostart', True, 'configure and activate at the start'),
