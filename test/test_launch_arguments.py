@@ -5,13 +5,7 @@ import os
 import launch_file
 import pytest
 
-if launch_file.missing():
-    pytest.skip(launch_file.missing(), allow_module_level=True)
-
-from launch import LaunchContext
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch_ros.actions import Node
-
+pytestmark = pytest.mark.skipif(bool(launch_file.missing()), reason=launch_file.missing())
 VARIABLE = ('FASTRTPS' if os.environ.get('ROS_DISTRO') == 'jazzy' else 'FASTDDS') + (
     '_DEFAULT_PROFILES_FILE'
 )
@@ -19,6 +13,10 @@ VARIABLE = ('FASTRTPS' if os.environ.get('ROS_DISTRO') == 'jazzy' else 'FASTDDS'
 
 def environment_of_node(**arguments):
     """Run the launch file up to the start of the node; return what the environment is there."""
+    from launch import LaunchContext
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+    from launch_ros.actions import Node
+
     context = LaunchContext()
     context.launch_configurations.update(arguments)
     source = PythonLaunchDescriptionSource(str(launch_file.PATH))
