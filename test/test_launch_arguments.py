@@ -41,6 +41,7 @@ def environment_of_node(**arguments):
     ({'input': '/{camera}/image'}, 'input says where the topics of cameras:=... are'),
     ({'cameras': 'left,right', 'output': 'clean'}, 'output: clean is one topic for several'),
     ({'cameras': 'left', 'input': '/{camara}/image'}, "input: '/.camara./image' cannot be"),
+    ({'cameras': 'a b'}, "'a b/image_raw' cannot be a topic"),
 ])
 def test_wrong_arguments_are_named(arguments, reason):
     with pytest.raises((RuntimeError, ValueError), match=reason):
