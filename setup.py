@@ -37,6 +37,7 @@ setup(
         (f'lib/{NAME}', sorted(set(glob('scripts/*')) - {'scripts/command'})),
         (f'share/{NAME}/launch', glob('launch/*.launch.py')),
         (f'share/{NAME}/config', glob('config/*.yaml') + glob('config/*.xml')),
+        (f'share/{NAME}/schema', glob('schema/*.json')),
         (f'share/{NAME}/config/train', glob('config/train/*.yaml')),
     ],
     python_requires='>=3.10',
@@ -50,8 +51,8 @@ setup(
         'train': ['tensorboard'],
         'bags': ['rosbags'],
         'test': [
-            'cv-bridge', 'hypothesis', 'import-linter', 'mypy', 'pytest', 'pytest-timeout',
-            'rosbags', 'ruff', 'setuptools',
+            'cv-bridge', 'hypothesis', 'import-linter', 'jsonschema', 'mypy', 'pytest',
+            'pytest-timeout', 'rosbags', 'ruff', 'setuptools',
         ],
     },
     entry_points={

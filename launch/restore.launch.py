@@ -7,30 +7,80 @@ Start the node `restore`.
 """
 
 import os
+import re
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    GroupAction,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    UnsetEnvironmentVariable,
+)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
-SHARE = Path(get_package_share_directory('iov_restore'))
+CONFIG = Path(get_package_share_directory('iov_restore')) / 'config'
 # Fast DDS 3 (Kilted) has a new name for it.
 FAST_DDS = 'FASTRTPS' if os.environ.get('ROS_DISTRO') == 'jazzy' else 'FASTDDS'
 DDS_VARIABLE = f'{FAST_DDS}_DEFAULT_PROFILES_FILE'
 
+# name: (default, help, choices). Literals alone: a test reads them without launch.
 ARGUMENTS = {
-    'cameras': ('', 'names of the cameras, by commas; empty: as the parameter file says'),
-    'namespace': ('', 'namespace of the node and its topics'),
-    'input': ('{camera}/image_raw', 'input topic of a camera'),
-    'output': ('{camera}/restored/image_raw', 'output topic of a camera'),
-    'params_file': (str(SHARE / 'config' / 'restore.yaml'), 'parameter file'),
-    'mode': ('', 'auto, deblur, derain or passthrough; empty: as the parameter file says'),
-    'model': ('', 'fast, wei2021 or wei2021_preprint; empty: as the parameter file says'),
-    'device': ('', 'auto, cpu, cuda or cuda:N; empty: as the parameter file says'),
-    'log_level': ('info', 'debug, info, warn, error or fatal'),
+    'cameras': ('', 'names of the cameras, by commas; empty: as the parameter file says', ()),
+    'namespace': ('', 'namespace of the node and its topics', ()),
+    'input': ('{camera}/image_raw', 'input topic; of compressed images without /compressed', ()),
+    'output': ('{camera}/restored/image_raw', 'output topic', ()),
+    'params_file': ('', 'parameter file; empty: config/restore.yaml of the package', ()),
+    'mode': (
+        '', 'what is done to the frames; empty: as the parameter file says',
+        ('', 'auto', 'deblur', 'derain', 'passthrough'),
+    ),
+    'model': (
+        '', 'the generator; only `fast` comes with weights; empty: as the parameter file says',
+        ('', 'wei2021', 'wei2021_preprint', 'fast'),
+    ),
+    'image_transport': (
+        '', 'how the images come; empty: as the parameter file says', ('', 'raw', 'compressed')
+    ),
+    'device': ('', 'where the generators run; empty: as the parameter file says', ()),
+    'autostart': (
+        '', 'configure and activate at the start; empty: as the parameter file says',
+        ('', 'true', 'false'),
+    ),
+    'dds_profile': (
+        '', 'Fast DDS profile; empty: that of the environment, else config/fastdds_large_images.xml'
+        ' of the package; none: Fast DDS as it comes', (),
+    ),
+    'log_level': (
+        'info', 'one of debug, info, warn, error, fatal',
+        ('debug', 'info', 'warn', 'error', 'fatal'),
+    ),
 }
+
+
+def existing_file(name, path):
+    """Return `path` in full; a ValueError names the argument if there is no such file."""
+    file = Path(path).expanduser().absolute()
+    if not file.is_file():
+        raise ValueError(f'{name}: there is no file {file}')
+    return str(file)
+
+
+def topics(name, pattern, cameras):
+    """Return the topic of each camera by `pattern`; a ValueError says what is wrong with it."""
+    if not cameras and pattern != ARGUMENTS[name][0]:
+        raise ValueError(f'{name} says where the topics of cameras:=... are: name those')
+    found = [pattern.replace('{camera}', camera) for camera in cameras]
+    for topic in found:
+        if not re.fullmatch('[A-Za-z0-9_/~]+', topic):
+            raise ValueError(f'{name}: {topic!r} cannot be a topic')
+    if len(set(found)) < len(set(cameras)):
+        raise ValueError(f'{name}: {pattern} is one topic for several cameras: use {{camera}}')
+    return found
 
 
 def sibling(topic, name):
@@ -38,47 +88,67 @@ def sibling(topic, name):
     return f'{topic.rpartition("/")[0]}/{name}' if '/' in topic else name
 
 
-def restore_node(context):
-    """Build the node's action from the launch arguments."""
-    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    cameras = [name.strip() for name in value['cameras'].split(',') if name.strip()]
-    if not cameras and any(value[name] != ARGUMENTS[name][0] for name in ('input', 'output')):
-        raise ValueError('input and output say where the topics of cameras:=... are: name those')
-    remappings = []
-    for camera in cameras:
-        source = value['input'].replace('{camera}', camera)
-        result = value['output'].replace('{camera}', camera)
-        remappings += [
+def remappings(cameras, inputs, outputs):
+    """Return the rules that lead the topics of each camera to its input and output."""
+    rules = []
+    for camera, source, result in zip(cameras, inputs, outputs, strict=True):
+        rules += [
             (f'{camera}/image_raw', source),
             (f'{camera}/camera_info', sibling(source, 'camera_info')),
             (f'{camera}/restored/image_raw', result),
             (f'{camera}/restored/camera_info', sibling(result, 'camera_info')),
         ]
-    given = {name: value[name] for name in ('mode', 'model', 'device') if value[name]}
+    return rules
+
+
+def environment(profile):
+    """Return the actions that set up DDS: whole images through shared memory by default."""
+    if profile == 'none':
+        return [UnsetEnvironmentVariable(DDS_VARIABLE)]
+    if profile:
+        return [SetEnvironmentVariable(DDS_VARIABLE, existing_file('dds_profile', profile))]
+    if os.environ.get(DDS_VARIABLE):
+        return []
+    return [SetEnvironmentVariable(DDS_VARIABLE, str(CONFIG / 'fastdds_large_images.xml'))]
+
+
+def restore_node(context):
+    """Build the node's action, in an environment of its own, from the launch arguments."""
+    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    cameras = [name.strip() for name in value['cameras'].split(',') if name.strip()]
+    # Their types are given, so that YAML does not take a camera `on` for a truth.
+    given = {
+        name: ParameterValue(value[name], value_type=str)
+        for name in ('mode', 'model', 'image_transport', 'device') if value[name]
+    }
     if cameras:
-        given['cameras'] = cameras
-    return [Node(
+        given['cameras'] = ParameterValue(cameras, value_type=list[str])
+    if value['autostart']:
+        given['autostart'] = value['autostart'] == 'true'
+    node = Node(
         package='iov_restore',
         executable='restore_node',
         name='restore',
         namespace=value['namespace'],
-        parameters=[value['params_file'], given],
-        remappings=remappings,
+        parameters=[
+            existing_file('params_file', value['params_file'] or CONFIG / 'restore.yaml'), given
+        ],
+        remappings=remappings(
+            cameras, *(topics(name, value[name], cameras) for name in ('input', 'output'))
+        ),
         arguments=['--ros-args', '--log-level', value['log_level']],
         output='screen',
-    )]
+    )
+    return [GroupAction([*environment(value['dds_profile']), node])]
 
 
 def generate_launch_description():
     """Return the description that `ros2 launch` runs."""
-    declared = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
-        for name, (default, description) in ARGUMENTS.items()
-    ]
-    profile = str(SHARE / 'config' / 'fastdds_large_images.xml')
     return LaunchDescription([
-        *declared,
-        # Whole images through shared memory, unless the user has a profile already.
-        SetEnvironmentVariable(DDS_VARIABLE, os.environ.get(DDS_VARIABLE, profile)),
+        *(
+            DeclareLaunchArgument(
+                name, default_value=default, description=text, choices=list(choices) or None
+            ) for name, (default, text, choices) in ARGUMENTS.items()
+        ),
         OpaqueFunction(function=restore_node),
     ])

@@ -115,8 +115,14 @@ def test_wrong_parameters_are_refused_with_the_reason(rig, crop):
         ('device', 'cpu', 'takes effect at configure'),
         ('derain_weights', '/nowhere.safetensors', '/nowhere.safetensors: there is no such'),
         ('cameras', ['a', 'a'], 'twice'),
-        ('cameras', ['no good'], 'topic name'),
-        ('mode', 3, 'type'),
+        ('cameras', ['no good'], 'topic namespaces'),
+        ('cameras', 'front', 'a list of texts'),
+        ('mode', False, 'mode is False, but must be one of auto'),  # YAML makes that of `off`
+        ('on_error', 3, 'must be one of passthrough, drop'),
+        ('deblur_weights', 3, 'must be a text'),
+        ('jpeg_quality', 0, 'Min: 1, Max: 100'),
+        ('jpeg_quality', 50.5, 'must be a whole number'),
+        ('lazy', 1, 'must be true or false'),
         ('no_such_parameter', 1, 'undeclared'),
     ]:
         [result] = rig.set_parameters(**{name: value})
@@ -130,7 +136,7 @@ def test_wrong_parameters_are_refused_with_the_reason(rig, crop):
     ('deblur_min_speed', '-3.0', 'at least 0.0'),
     ('cameras', "['a b']", 'topic name'),
     ('cameras', '[]', 'cameras has no value'),
-    ('mode', '7', 'type'),
+    ('mode', '7', 'mode is 7, but must be one of auto'),
 ])
 def test_wrong_parameter_at_the_start_ends_the_node(rig, name, value, reason):
     rig.launch(autostart=False, **{name: value})

@@ -7,10 +7,8 @@ import xml.etree.ElementTree as ElementTree
 import zipfile
 
 import pytest
-import yaml
 
 from iov_restore_ros import __version__
-from iov_restore_ros.node.parameters import PARAMETERS
 
 
 @pytest.fixture(scope='module')
@@ -33,6 +31,7 @@ def wheel(tmp_path_factory, pytestconfig):
     'data/share/iov_restore/package.xml',
     'data/share/iov_restore/launch/restore.launch.py',
     'data/share/iov_restore/config/restore.yaml',
+    'data/share/iov_restore/schema/restore.schema.json',
     'data/share/iov_restore/config/fastdds_large_images.xml',
     'data/share/iov_restore/config/train/fast_deblur.yaml',
     'data/lib/iov_restore/restore_node',
@@ -57,29 +56,3 @@ def test_versions_agree(pytestconfig):
     assert root.get('format') == '3'
     assert root.findtext('version') == __version__
     assert f"version='{__version__}'" in (pytestconfig.rootpath / 'setup.py').read_text()
-
-
-def test_parameter_file_holds_every_default(pytestconfig):
-    content = yaml.safe_load((pytestconfig.rootpath / 'config' / 'restore.yaml').read_text())
-    assert content == {'/**': {'ros__parameters': {
-        name: parameter.default for name, parameter in PARAMETERS.items()
-    }}}
-
-
-def test_readme_lists_every_parameter_with_its_default(pytestconfig):
-    readme = (pytestconfig.rootpath / 'README.md').read_text()
-    rows = dict(re.findall(r'^\| `(\w+)` \| `([^`]*)` \|', readme, re.MULTILINE))
-    assert rows == {
-        name: yaml.safe_dump(p.default, default_flow_style=True).split('\n')[0]
-        for name, p in PARAMETERS.items()
-    }
-
-
-def test_launch_file_describes_a_node(pytestconfig):
-    pytest.importorskip('launch_ros', reason='needs ROS 2 launch_ros, which is not on PyPI')
-    import launch
-
-    path = pytestconfig.rootpath / 'launch' / 'restore.launch.py'
-    source = launch.launch_description_sources.PythonLaunchDescriptionSource(str(path))
-    context = launch.LaunchContext(argv=[])
-    assert source.get_launch_description(context).entities

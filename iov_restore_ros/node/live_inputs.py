@@ -111,7 +111,7 @@ class LiveInput(Generic[Value]):
             )
         self._lock = threading.Lock()
         self._subscription: Subscription | None = None
-        self._value: Value | None = None
+        self._raw: Any = None
         self._heard = math.inf  # s by the node's clock: when the value came, or listening began
 
     def subscribe(self) -> None:
@@ -129,7 +129,7 @@ class LiveInput(Generic[Value]):
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
         with self._lock:
-            self._value, self._heard = None, math.inf
+            self._raw, self._heard = None, math.inf
 
     def silence(self, time: float) -> float:
         """Return for how long (s) nothing of use has come at ``time``; 0 when not listening."""
@@ -141,21 +141,23 @@ class LiveInput(Generic[Value]):
             return time - self._heard
 
     def reading(self, time: float) -> Reading[Value] | None:
-        """Return the last value at ``time``, if there is one."""
+        """Return the last value at ``time``, as it is understood now, if there is one."""
         with self._lock:
-            return None if self._value is None else Reading(self._value, min(self._heard, time))
+            if self._raw is None:
+                return None
+            value = self._understand(self._raw)
+            return None if value is None else Reading(value, min(self._heard, time))
 
     def _on_message(self, message: Any) -> None:
         raw = read_field(message, self._path)
-        value = self._understand(raw)
-        if value is None:
+        if self._understand(raw) is None:
             self.ignored += 1
             self._node.get_logger().warning(
                 f'{self.topic}: {raw!r} ignored', throttle_duration_sec=LOG_PERIOD
             )
             return
         with self._lock:
-            self._value, self._heard = value, self._now()
+            self._raw, self._heard = raw, self._now()
 
     def _now(self) -> float:
         return self._node.get_clock().now().nanoseconds / 1e9

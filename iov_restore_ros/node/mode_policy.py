@@ -20,6 +20,7 @@ class Settings:
     deblur_min_speed: float = 5.0
     min_dwell: float = 2.0
     input_timeout: float = 2.0
+    rain_threshold: float = 0.0  # decides about nothing here, but a change of it is a person's
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,35 @@
 """The node's parameters in one table: what they are, may be, and when they may change."""
 
+import re
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
-from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.exceptions import InvalidTopicNameException
-from rclpy.validate_topic_name import validate_topic_name
+from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 
 from iov_restore_ros.inference import PRECISIONS
 from iov_restore_ros.model import PRESETS
 from iov_restore_ros.node.compressed import CODECS
 from iov_restore_ros.node.mode_policy import MODES, WEATHERS
 from iov_restore_ros.node.transports import TRANSPORTS
+
+
+class Form(NamedTuple):
+    """What a text (each text of a list) must look like: a regular expression, and in words."""
+
+    pattern: str
+    words: str
+
+
+TYPES = {
+    bool: 'true or false', int: 'a whole number', float: 'a finite number', str: 'a text',
+    list: 'a list of texts',
+}
+DEVICE = Form('auto|cpu|cuda(:[0-9]+)?', 'auto, cpu, cuda or cuda:N')
+TOPIC_NAMESPACE = Form(
+    '(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*',
+    'one or more topic namespaces (letters, digits, _ and /), none twice',
+)
 
 
 @dataclass(frozen=True)
@@ -26,129 +43,149 @@ class NodeParameter:
     choices: tuple[str, ...] | None = None
     minimum: float | None = None
     maximum: float | None = None
+    form: Form | None = None
+
+    def constraint(self) -> str:
+        """Return which values of its type are good, in words; nothing if all are."""
+        if self.choices:
+            return f'one of {", ".join(self.choices)}'
+        if self.form:
+            return self.form.words
+        if self.minimum is None:
+            return ''
+        return f'at least {self.minimum}' + (f', at most {self.maximum}' if self.maximum else '')
+
+    def text(self) -> str:
+        """Return what it is and what values are good."""
+        return '; '.join(filter(None, (self.description, self.constraint())))
 
     def descriptor(self) -> ParameterDescriptor:
         """Return what `ros2 param describe` shows."""
-        return ParameterDescriptor(
+        when = 'may change at any time' if self.dynamic else 'takes effect at configure'
+        descriptor = ParameterDescriptor(
             description=self.description,
-            additional_constraints=f'one of {", ".join(self.choices)}' if self.choices else '',
-            # A whole number is a good speed: `ros2 param set /restore vehicle_speed 20`.
-            dynamic_typing=isinstance(self.default, float),
+            additional_constraints='; '.join(filter(None, (self.constraint(), when))),
+            # Types are checked here. A whole number is a good speed, and rclpy would say of a wrong
+            # one "expected '4' got '1'".
+            dynamic_typing=True,
         )
+        if isinstance(self.default, int) and self.maximum:
+            # Not for the others: rqt draws a slider, which needs both ends.
+            descriptor.integer_range = [
+                IntegerRange(from_value=self.minimum, to_value=self.maximum)
+            ]
+        return descriptor
 
     def problem(self, value: Any) -> str | None:
-        """Return why ``value`` (of the parameter's ROS type) cannot be taken, or None."""
+        """Return why ``value`` cannot be taken, or None."""
         if value is None:  # what an empty list on the command line comes to
             return f'{self.name} has no value'
-        if self.choices and value not in self.choices:
-            return f'{self.name} is {value!r}, but must be one of {", ".join(self.choices)}'
-        if isinstance(self.default, float) and not _is_finite_number(value):
-            return f'{self.name} is {value!r}, but must be a finite number'
-        if self.minimum is not None and value < self.minimum:
-            return f'{self.name} is {value}, but must be at least {self.minimum}'
-        if self.maximum is not None and value > self.maximum:
-            return f'{self.name} is {value}, but must be at most {self.maximum}'
-        if self.name == 'cameras':
-            return _camera_names_problem(list(value))
-        return None
+        if not _is_of_type(value, type(self.default)):
+            wanted = self.constraint() if self.choices else TYPES[type(self.default)]
+        elif not self._fits(value):
+            wanted = self.constraint()
+        else:
+            return None
+        return f'{self.name} is {value!r}, but must be {wanted}'
+
+    def _fits(self, value: Any) -> bool:
+        if self.choices:
+            return value in self.choices
+        if isinstance(self.default, list):
+            return 0 < len(value) == len(set(value)) and all(map(self._has_form, value))
+        if self.form:
+            return self._has_form(value)
+        return (self.minimum is None or value >= self.minimum) and (
+            self.maximum is None or value <= self.maximum
+        )
+
+    def _has_form(self, text: str) -> bool:
+        return self.form is None or re.fullmatch(self.form.pattern, text) is not None
 
 
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def _camera_names_problem(names: list[str]) -> str | None:
-    if not names:
-        return 'cameras is empty, but at least one camera is needed'
-    if len(set(names)) < len(names):
-        return f'cameras names one camera twice: {names}'
-    for name in names:
-        try:
-            validate_topic_name(f'{name}/image_raw')
-        except InvalidTopicNameException as error:
-            return f'cameras holds {name!r}, which cannot be part of a topic name: {error}'
-    return None
+def _is_of_type(value: Any, kind: type) -> bool:
+    if kind is list:
+        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    if kind is float:
+        return _is_of_type(value, int) or (isinstance(value, float) and isfinite(value))
+    return type(value) is kind
 
 
 PARAMETERS = {
     parameter.name: parameter
     for parameter in (
-        NodeParameter('cameras', ['camera'], 'names of the cameras; each is a topic namespace'),
+        NodeParameter('cameras', ['camera'], 'names of the cameras', form=TOPIC_NAMESPACE),
         NodeParameter('mode', 'auto', 'what is done to the frames', True, MODES),
         NodeParameter('weather', 'clear', 'the weather, for mode auto', True, WEATHERS),
-        NodeParameter('vehicle_speed', 0.0, 'the speed in m/s, for mode auto', True),
+        NodeParameter('vehicle_speed', 0.0, 'm/s, for mode auto', True),
         NodeParameter(
-            'deblur_min_speed', 5.0, 'speed in m/s from which mode auto deblurs', True, minimum=0.0
+            'deblur_min_speed', 5.0, 'm/s from which mode auto deblurs', True, minimum=0.0
         ),
         NodeParameter(
-            'min_dwell', 2.0, 'seconds between two changes of the task that topics cause', True,
+            'min_dwell', 2.0, 's between two changes of the task that topics cause', True,
             minimum=0.0,
         ),
         NodeParameter(
-            'vehicle_speed_type', '',
-            'message type of the topic `vehicle_speed`, such as nav_msgs/msg/Odometry; '
-            'empty: no topic',
+            'vehicle_speed_type', '', 'message type of the topic `vehicle_speed`; empty: no topic'
         ),
         NodeParameter(
             'vehicle_speed_field', 'twist.linear.x', 'field of that message with the speed in m/s'
         ),
+        NodeParameter('rain_type', '', 'message type of the topic `rain`; empty: no topic'),
         NodeParameter(
-            'rain_type', '',
-            'message type of the topic `rain`, such as std_msgs/msg/Bool; empty: no topic',
-        ),
-        NodeParameter(
-            'rain_field', 'data',
-            'field of that message: a bool, a number, or a string (rain or clear)',
+            'rain_field', 'data', 'field of that message: a bool, a number, or a string'
         ),
         NodeParameter('rain_threshold', 0.0, 'a number on `rain` above this means rain', True),
         NodeParameter(
             'input_timeout', 2.0,
-            'seconds of silence after which parameters count instead of a topic; 0: never',
+            's of silence after which parameters count instead of a topic; 0: never',
             True, minimum=0.0,
         ),
         NodeParameter(
-            'skip_sharp', False, 'mode auto leaves sharp frames alone instead of deblurring them',
+            'skip_sharp', False, 'mode `auto` leaves sharp frames alone instead of deblurring them',
             True,
         ),
         NodeParameter(
-            'on_error', 'passthrough', 'a frame that cannot be restored goes out as it is or not',
-            True, ('passthrough', 'drop'),
+            'on_error', 'passthrough', 'what becomes of a frame that cannot be restored', True,
+            ('passthrough', 'drop'),
         ),
         NodeParameter(
-            'lazy', True, 'restore the frames of a camera only while somebody subscribes', True
+            'lazy', True,
+            "a camera's frames are received and restored only while somebody subscribes to its "
+            'output', True,
+        ),
+        NodeParameter('image_transport', 'raw', 'how the images come', choices=TRANSPORTS),
+        NodeParameter(
+            'compressed_format', 'jpeg', 'how `<output>/compressed` is compressed', True, CODECS
         ),
         NodeParameter(
-            'image_transport', 'raw', 'how the images come: compressed is JPEG or PNG',
-            choices=TRANSPORTS,
+            'jpeg_quality', 95, 'of `<output>/compressed` as JPEG', True, minimum=1, maximum=100
         ),
         NodeParameter(
-            'compressed_format', 'jpeg', 'how <output>/compressed is compressed', True,
-            CODECS,
+            'model', 'fast', 'the generator; only `fast` comes with weights', True, tuple(PRESETS)
         ),
         NodeParameter(
-            'jpeg_quality', 95, 'of <output>/compressed', True, minimum=1, maximum=100
-        ),
-        NodeParameter('model', 'fast', 'the generator', True, tuple(PRESETS)),
-        NodeParameter(
-            'deblur_weights', '', 'weight file (.safetensors); empty: the shipped one', True
+            'deblur_weights', '', 'a `.safetensors` file; empty: the shipped one', True
         ),
         NodeParameter(
-            'derain_weights', '', 'weight file (.safetensors); empty: the shipped one', True
+            'derain_weights', '', 'a `.safetensors` file; empty: the shipped one', True
         ),
-        NodeParameter('device', 'auto', 'auto, cpu, cuda or cuda:N'),
+        NodeParameter('device', 'auto', 'where the generators run', form=DEVICE),
         NodeParameter(
-            'precision', 'auto', 'auto measures which is faster', choices=('auto', *PRECISIONS)
+            'precision', 'auto', 'of the computation; `auto`: the faster, measured at configure',
+            choices=('auto', *PRECISIONS),
         ),
         NodeParameter(
-            'max_batch', 0, 'frames that are restored together at most; 0: what suits the device',
+            'max_batch', 0,
+            'frames restored together at most; 0: what suits the device, 8 on CUDA, 1 on a CPU',
             minimum=0, maximum=64,
         ),
         NodeParameter(
-            'batch_wait', 0.002, 'seconds that an incomplete batch waits for the other cameras',
+            'batch_wait', 0.002, 's that an incomplete batch waits for the other cameras',
             minimum=0.0, maximum=1.0,
         ),
         NodeParameter(
-            'threads', 0, 'threads of the CPU for restoring; 0: one per core, or OMP_NUM_THREADS',
+            'threads', 0, 'of the CPU, for restoring; 0: one per core, or `OMP_NUM_THREADS`',
             minimum=0, maximum=1024,
         ),
         NodeParameter('autostart', True, 'configure and activate at the start'),

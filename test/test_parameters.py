@@ -1,0 +1,205 @@
+"""The table of parameters, and what must agree with it: files, schema, README, launch file."""
+
+import ast
+import itertools
+import json
+import re
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import DescribeParameters
+from rclpy.validate_topic_name import validate_topic_name
+from ros_harness import make_message
+from std_msgs.msg import Float32
+
+from iov_restore_ros.inference import Restorer
+from iov_restore_ros.node.images import view
+from iov_restore_ros.node.parameters import PARAMETERS, TOPIC_NAMESPACE
+from iov_restore_ros.tools.parameter_schema import parameter_schema
+
+REMAKE = 'python -m iov_restore_ros.tools.parameter_schema > schema/restore.schema.json'
+
+# Where the other dynamic parameters are changed while the node runs.
+CHANGED_ELSEWHERE = {
+    'on_error': 'test_node.py', 'lazy': 'test_manners.py', 'model': 'test_lifecycle.py',
+    'deblur_weights': 'test_lifecycle.py', 'derain_weights': 'test_lifecycle.py',
+    'compressed_format': 'test_transports.py', 'jpeg_quality': 'test_transports.py',
+}
+
+
+@pytest.fixture(scope='module')
+def root(pytestconfig):
+    return pytestconfig.rootpath
+
+
+@pytest.fixture(scope='module')
+def launch_arguments(root):
+    """Return ARGUMENTS of the launch file without running it: launch need not be installed."""
+    tree = ast.parse((root / 'launch' / 'restore.launch.py').read_text())
+    [value] = [
+        statement.value for statement in tree.body if isinstance(statement, ast.Assign)
+        and [target.id for target in statement.targets] == ['ARGUMENTS']
+    ]
+    return ast.literal_eval(value)
+
+
+def table(path, header):
+    """Return the rows (cells without backticks) of the table in a Markdown file."""
+    lines = path.read_text().split(f'{header}\n', 1)[1].split('\n\n')[0].splitlines()[1:]
+    return [[cell.strip() for cell in line.replace('`', '').split('|')[1:-1]] for line in lines]
+
+
+def fits_schema(name, value):
+    content = {'/**': {'ros__parameters': {name: value}}}
+    return jsonschema.Draft7Validator(parameter_schema()).is_valid(content)
+
+
+def test_schema_file_is_up_to_date(root):
+    assert json.loads((root / 'schema' / 'restore.schema.json').read_text()) == (
+        parameter_schema()
+    ), REMAKE
+
+
+def test_parameter_file_holds_every_default_and_names_every_choice(root):
+    text = (root / 'config' / 'restore.yaml').read_text()
+    content = yaml.safe_load(text)
+    assert content == {'/**': {'ros__parameters': {
+        name: parameter.default for name, parameter in PARAMETERS.items()
+    }}}
+    jsonschema.validate(content, parameter_schema())
+    comments = dict(re.findall(r'^    (\w+):.*# (.*)', text, re.MULTILINE))
+    for name, parameter in PARAMETERS.items():
+        for choice in parameter.choices or ():
+            assert re.search(rf'\b{choice}\b', comments[name]), f'{name}: {choice}'
+
+
+def test_readme_says_the_same(root):
+    assert table(root / 'README.md', '| parameter | default | may change | |') == [
+        [
+            name,
+            yaml.safe_dump(p.default, default_flow_style=True).split('\n')[0],
+            'any time' if p.dynamic else 'before configure',
+            p.text().replace('`', ''),
+        ] for name, p in PARAMETERS.items()
+    ]
+
+
+def test_launch_arguments_say_the_same(root, launch_arguments):
+    for name in PARAMETERS.keys() & launch_arguments.keys():
+        default, text, choices = launch_arguments[name]
+        parameter = PARAMETERS[name]
+        assert default == '', 'the parameter file decides'
+        assert text.startswith(parameter.description)
+        assert text.endswith('empty: as the parameter file says')
+        if isinstance(parameter.default, bool):
+            assert choices == ('', 'true', 'false')
+        else:
+            assert choices == (('', *parameter.choices) if parameter.choices else ())
+    assert table(root / 'README.md', '| launch argument | default | |') == [
+        [name, default or "''", text.replace('`', '')]
+        for name, (default, text, _) in launch_arguments.items()
+    ]
+
+
+def test_schema_and_node_refuse_the_same(rig):
+    rig.launch(autostart=False)
+    verdicts = set()
+    for value in (
+        True, 0, 1, -1, 100, 101, -0.5, 2.5, '', 'auto', 'cpu', 'cuda:1', 'cuda:', 'gpu', 'fast',
+        'rain', 'png', 'drop', 'raw', 'float32', 'deblur', 'a b', ['front', 'left/wide'],
+        ['a', 'a'], ['9'], ['a/'], [''], ['a', 'b c'],
+    ):
+        results = rig.set_parameters(**dict.fromkeys(PARAMETERS, value))
+        for name, result in zip(PARAMETERS, results, strict=True):
+            assert result.successful == fits_schema(name, value), f'{name}: {value!r} {result}'
+            assert result.successful or result.reason
+            verdicts.add((name, result.successful))
+    assert verdicts == {(name, good) for name in PARAMETERS for good in (True, False)}
+
+
+@pytest.mark.parametrize(('content', 'good'), [
+    ({'/**': {'ros__parameters': {'use_sim_time': True, 'mode': 'derain'}}}, True),
+    ({'/**': {'ros__parameters': {'qos_overrides': {'/front/image_raw': {
+        'subscription': {'reliability': 'reliable'}}}}}}, True),
+    ({'/**': {'ros__parameters': {'moed': 'derain'}}}, False),
+    ({'/**': {'ros__parameters': {'mode': False}}}, False),  # `off` in YAML
+    ({'/**': {'ros__parameters': {'cameras': []}}}, False),
+    ({'/**': {'mode': 'derain'}}, False),
+    ({'restore': {'mode': 'derain'}}, False),
+])
+def test_parameter_files(content, good):
+    assert jsonschema.Draft7Validator(parameter_schema()).is_valid(content) == good
+
+
+@given(st.from_regex(TOPIC_NAMESPACE.pattern, fullmatch=True))
+def test_every_camera_name_makes_topics(name):
+    validate_topic_name(f'{name}/restored/image_raw')
+
+
+def test_describe_shows_range_choices_and_when_it_may_change(rig):
+    rig.launch(autostart=False)
+    described = rig.call(DescribeParameters, '/restore/describe_parameters',
+                         DescribeParameters.Request(names=list(PARAMETERS))).descriptors
+    shown = {d.name: d for d in described}
+    for name, parameter in PARAMETERS.items():
+        assert shown[name].description == parameter.description
+        assert ('any time' in shown[name].additional_constraints) == parameter.dynamic
+    assert shown['mode'].additional_constraints == (
+        'one of auto, deblur, derain, passthrough; may change at any time'
+    )
+    assert shown['min_dwell'].additional_constraints.startswith('at least 0.0; ')
+    assert shown['vehicle_speed'].type == ParameterType.PARAMETER_DOUBLE
+    [quality] = shown['jpeg_quality'].integer_range
+    assert (quality.from_value, quality.to_value) == (1, 100)
+    assert shown['device'].additional_constraints == (
+        'auto, cpu, cuda or cuda:N; takes effect at configure'
+    )
+
+
+def test_every_dynamic_parameter_takes_effect_on_the_next_frame(rig, photograph):
+    """A change by parameter does not wait for `min_dwell` either."""
+    restorer = Restorer(device='cpu', precision='float32')
+    results = {task: restorer.restore([photograph], task)[0] for task in ('deblur', 'derain')}
+    results['none'] = photograph
+    rig.start(
+        mode='deblur', rain_type='std_msgs/msg/Float32', input_timeout=0.0, min_dwell=1000.0,
+        device='cpu',
+    )
+    rain = rig.node.create_publisher(Float32, 'rain', 1)
+    rig.wait(rain.get_subscription_count)
+    rig.spin(0.3)
+    numbers = itertools.count()
+
+    def task():
+        got = view(rig.round_trip(make_message(photograph, next(numbers))))
+        return next(task for task, picture in results.items() if np.array_equal(got, picture))
+
+    changed = set()
+
+    def change(name, value, before, after):
+        assert task() == before, name
+        [result] = rig.set_parameters(**{name: value})
+        assert result.successful, result.reason
+        assert task() == after, name
+        changed.add(name)
+
+    change('mode', 'auto', 'deblur', 'none')
+    change('weather', 'rain', 'none', 'derain')
+    change('weather', 'clear', 'derain', 'none')
+    change('vehicle_speed', 20.0, 'none', 'deblur')
+    change('skip_sharp', True, 'deblur', 'none')
+    change('skip_sharp', False, 'none', 'deblur')
+    change('deblur_min_speed', 30.0, 'deblur', 'none')
+    rain.publish(Float32(data=0.4))
+    rig.spin(0.5)
+    change('min_dwell', 0.0, 'none', 'derain')
+    rig.set_parameters(min_dwell=1000.0)
+    change('rain_threshold', 0.5, 'derain', 'none')
+    rig.set_parameters(weather='rain')
+    change('input_timeout', 0.01, 'none', 'derain')
+    assert changed | CHANGED_ELSEWHERE.keys() == {n for n, p in PARAMETERS.items() if p.dynamic}
