@@ -37,8 +37,8 @@ def fastest_dtype(generator: Generator, device: torch.device) -> torch.dtype:
 
     Measured, not looked up: without AMX or tensor cores bfloat16 is several times slower, and no
     flag says so reliably in a virtual machine. The best of runs in turn, because at its start a
-    machine may be busy for a while. Takes half a second with the model fast. The generator is left on
-    ``device`` in channels_last.
+    machine may be busy for a while. Takes half a second with the model fast. The generator is
+    left on ``device`` in channels_last.
     """
     generator.to(device)
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
