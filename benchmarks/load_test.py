@@ -23,9 +23,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isnan, nan
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from statistics import median
 from threading import BrokenBarrierError
 
 import numpy as np
@@ -55,6 +57,7 @@ KEPT_UP = 0.95  # share of the frames that a node that holds a rate restores
 SETTLED = 60.0  # s after which memory should not grow
 PATIENCE = 60.0  # s
 DISCOVERY = 1.0  # s
+LAST_FRAMES = 1.0  # s that those on their way to the subscriber may take
 
 
 @dataclass(frozen=True)
@@ -147,11 +150,15 @@ class Cameras:
         return sum(cpu_seconds(camera.pid) for camera in self._processes if camera.pid)
 
     def stop(self) -> None:
-        """End them."""
+        """Tell them to publish no more."""
         for camera in self._processes:
-            if camera.pid and camera.is_alive():
+            if camera.pid:
                 os.kill(camera.pid, signal.SIGINT)
+
+    def end(self) -> None:
+        """Wait for their end, or bring it about."""
         for camera in self._processes:
+            camera.terminate()
             camera.join(10)
             camera.kill()
 
@@ -163,7 +170,7 @@ def cameras_of(scenario: Scenario) -> Iterator[Cameras]:
     try:
         yield cameras
     finally:
-        cameras.stop()
+        cameras.end()
 
 
 # What is seen
@@ -292,10 +299,11 @@ def load(scenario: Scenario, seconds: float, node_arguments: list[str]) -> Seen:
                 with cameras_of(scenario) as cameras:
                     cameras.wait_until_they_begin()
                     watch(subscriber, seen, node.pid, cameras, seconds)
-                subscriber.spin(DISCOVERY)  # the last frames
-                seen.sent = cameras.sent()
+                    cameras.stop()
+                    subscriber.spin(LAST_FRAMES)
+                    seen.sent = cameras.sent()
                 subscriber.deactivate()
-                subscriber.spin(DISCOVERY)
+                subscriber.spin(LAST_FRAMES)
             seen.accounts = account(log.read_text())
         except (TimeoutError, BrokenBarrierError):
             sys.stderr.write(log.read_text())
@@ -347,16 +355,16 @@ def growth(seen: Seen) -> float:
     """Return by how much the resident memory grows in 10 minutes (a line fitted), MiB."""
     settled = [(s.time, s.resident) for s in seen.samples if s.time >= SETTLED]
     if len(settled) < 2:
-        return np.nan
+        return nan
     return 600 * np.polyfit(*zip(*settled, strict=True), 1)[0]
 
 
-def diagnosed(seen: Seen, name: str) -> np.ndarray:
-    """Return all values of a figure that /diagnostics gave while there were any."""
-    values = np.array([
-        float(values[name]) for sample in seen.samples for values in sample.status.values()
-    ])
-    return values[~np.isnan(values)]
+def diagnosed(seen: Seen, name: str) -> list[float]:
+    """Return all values of a time that /diagnostics gave, ms; one NaN if there were none."""
+    values = [
+        float(values[f'{name} ms']) for sample in seen.samples for values in sample.status.values()
+    ]
+    return [value for value in values if not isnan(value)] or [nan]
 
 
 def figures(seen: Seen) -> dict[str, str]:
@@ -381,12 +389,11 @@ def figures(seen: Seen) -> dict[str, str]:
         'fps out per camera, least and most': f'{out.min():.2f}, {out.max():.2f}',
         "Jain's index of fairness": f'{out.sum() ** 2 / (len(out) * (out**2).sum()):.5f}',
         'published, and got by the subscriber': f'{sum(published(seen))}, {seen.got.total()}',
-        'restoring p50, ms (median of all seconds)':
-            f'{np.median(diagnosed(seen, "restoring p50 ms")):.0f}',
-        'in the node p50, ms (median of all seconds)':
-            f'{np.median(diagnosed(seen, "in the node p50 ms")):.0f}',
-        'in the node p99, ms (worst of all seconds)':
-            f'{diagnosed(seen, "in the node p99 ms").max(initial=0):.0f}',
+        'restoring p50, ms (median)': f'{median(diagnosed(seen, "restoring p50")):.0f}',
+        'in the node p50, ms (median)':
+            f'{median(diagnosed(seen, "in the node p50")):.0f}',
+        'in the node p99, ms (worst)':
+            f'{max(diagnosed(seen, "in the node p99")):.0f}',
         'camera to subscriber p50, p99, most, ms': ', '.join(
             f'{1000 * v:.0f}' for v in np.percentile(seen.latencies, (50, 99, 100))
         ),
