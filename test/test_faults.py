@@ -100,6 +100,21 @@ def test_resolution_that_changes_from_frame_to_frame(rig, photograph):
         assert np.array_equal(view(got), restorer.restore([picture], 'derain')[0])
 
 
+def test_frames_that_do_not_reach_the_node_are_counted(rig, crop):
+    rig.start(mode='passthrough')
+    rig.round_trip(make_message(crop, 0))
+    rig.process.send_signal(signal.SIGSTOP)
+    for number in range(1, 11):
+        rig.send(make_message(crop, number))
+    rig.process.send_signal(signal.SIGCONT)
+    rig.round_trip(make_message(crop, 11))
+    rig.wait(lambda: rig.next_status('camera camera')[2]['lost before the node'].endswith(' of 12'))
+    _, _, values = rig.next_status('camera camera')
+    lost = 12 - int(values['received'])
+    assert lost > 0
+    assert values['lost before the node'] == f'{lost} of 12'
+
+
 def test_camera_process_that_dies_and_returns(rig, pictures, tmp_path):
     """Killed, so that it says goodbye to nobody."""
     rig.launch(cameras='[front]', mode='passthrough', precision='float32')
