@@ -57,7 +57,7 @@ KEPT_UP = 0.95  # share of the frames that a node that holds a rate restores
 SETTLED = 60.0  # s after which memory should not grow
 PATIENCE = 60.0  # s
 DISCOVERY = 1.0  # s
-LAST_FRAMES = 1.0  # s that those on their way to the subscriber may take
+LAST_FRAMES = 2.0  # s that those on their way may take, and the next diagnostics
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,7 @@ class Seen:
     fps: float
     seconds: float = 0.0
     sent: int = 0
+    lost: int = 0  # before the node, as it says
     cpu: tuple[float, float, float] = 0.0, 0.0, 0.0  # cores: node, cameras, subscriber
     device: str = ''
     samples: list[Sample] = field(default_factory=list)
@@ -230,6 +231,10 @@ class Subscriber(Node):
                 qos_profile_sensor_data, raw=True,  # not turned into a message: that costs time
             )
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+
+    def lost(self) -> int:
+        """Return how many frames the node missed, by its last diagnostics."""
+        return sum(int(v['lost before the node'].split()[0]) for v in self.status.values())
 
     def spin(self, seconds: float) -> None:
         """Receive for a while."""
@@ -301,7 +306,7 @@ def load(scenario: Scenario, seconds: float, node_arguments: list[str]) -> Seen:
                     watch(subscriber, seen, node.pid, cameras, seconds)
                     cameras.stop()
                     subscriber.spin(LAST_FRAMES)
-                    seen.sent = cameras.sent()
+                    seen.sent, seen.lost = cameras.sent(), subscriber.lost()
                 subscriber.deactivate()
                 subscriber.spin(LAST_FRAMES)
             seen.accounts = account(log.read_text())
@@ -382,6 +387,7 @@ def figures(seen: Seen) -> dict[str, str]:
         'seconds': f'{seen.seconds:.0f}',
         'frames sent': f'{seen.sent} ({seen.sent / seen.seconds:.1f} per s)',
         'received by the node': f'{received} ({100 * received / max(1, seen.sent):.1f} %)',
+        'lost before the node, as it counted': str(seen.lost),
         'restored': str(ends.pop('restored', 0)),
         'passed': str(sum(n for name, n in ends.items() if name.startswith('passed'))),
         **{name: str(n) for name, n in sorted(ends.items()) if name.startswith('dropped')},
