@@ -106,6 +106,7 @@ class CountingCamera(ImageSource):
 
 def run_camera(camera: str, fps: float, sent: Synchronized, ready: Barrier) -> None:
     """Publish from when all are ``ready`` until SIGINT (a process of its own)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     rclpy.init()
     try:
         source = CountingCamera(camera, fps, sent)
