@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import isnan, nan
+from math import ceil, isnan, nan
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -125,7 +125,7 @@ class Cameras:
     def __init__(self, scenario: Scenario) -> None:
         """Start them; one camera at a rate too high for one process has several."""
         context = multiprocessing.get_context('spawn')
-        share = max(1, round(0.5 + scenario.fps / MOST_OF_ONE_PROCESS))
+        share = ceil(scenario.fps / MOST_OF_ONE_PROCESS)
         self._sent = context.Value('Q')
         count = share * len(scenario.cameras)
         self._ready = context.Barrier(count + 1, timeout=PATIENCE)
