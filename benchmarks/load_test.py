@@ -357,12 +357,13 @@ def published(seen: Seen) -> list[int]:
     ]
 
 
-def growth(seen: Seen) -> float:
-    """Return by how much the resident memory grows in 10 minutes (a line fitted), MiB."""
-    settled = [(s.time, s.resident) for s in seen.samples if s.time >= SETTLED]
+def growth(seen: Seen) -> tuple[float, float]:
+    """Return by how much the node's own and the shared memory grow in 10 minutes, MiB."""
+    settled = [(s.time, s.resident - s.shared, s.shared) for s in seen.samples if s.time >= SETTLED]
     if len(settled) < 2:
-        return nan
-    return 600 * np.polyfit(*zip(*settled, strict=True), 1)[0]
+        return nan, nan
+    times, own, shared = zip(*settled, strict=True)
+    return tuple(600 * np.polyfit(times, values, 1)[0] for values in (own, shared))
 
 
 def diagnosed(seen: Seen, name: str) -> list[float]:
@@ -406,8 +407,9 @@ def figures(seen: Seen) -> dict[str, str]:
         ),
         f'RSS after {settled.time:.0f} s, at the end, MiB':
             f'{settled.resident:.0f}, {last.resident:.0f}',
-        'of it shared memory of DDS, MiB': f'{settled.shared:.0f}, {last.shared:.0f}',
-        'RSS growth per 10 minutes, MiB': f'{growth(seen):+.1f}',
+        'of it shared memory, MiB': f'{settled.shared:.0f}, {last.shared:.0f}',
+        'growth per 10 minutes: own, shared, MiB':
+            '{:+.1f}, {:+.1f}'.format(*growth(seen)),
         'cores used by the node, cameras, subscriber':
             f'{node:.2f}, {cameras:.2f}, {subscriber:.2f}',
     }
