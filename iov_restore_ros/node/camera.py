@@ -35,6 +35,7 @@ class Camera:
         self._on_image: Callable[[Camera, Image | CompressedImage], None] | None = None
         self._subscriptions: list[FollowingSubscription] = []
         self._listening_since = 0.0  # s, monotonic
+        self._last_number: int | None = None  # its publisher's, of the frame before
         self._image_publisher = ImagePublisher(node, f'{name}/restored/image_raw', self.follow)
         self._info_publisher = create_publisher(
             node, CameraInfo, f'{name}/restored/camera_info', self.follow
@@ -74,9 +75,14 @@ class Camera:
             for subscription in self._subscriptions:
                 subscription.follow()
         else:
+            def receive(message: Image | CompressedImage, info: dict[str, int]) -> None:
+                self._count_lost(info['publication_sequence_number'])
+                on_image(self, message)
+
+            self._last_number = None
             self._subscriptions = [
                 subscribe(
-                    self._node, f'{self.name}/image_raw', lambda message: on_image(self, message),
+                    self._node, f'{self.name}/image_raw', receive,
                     depth=1,  # older is of no use
                 ),
                 FollowingSubscription(
@@ -118,6 +124,17 @@ class Camera:
         self.unsubscribe()
         self._image_publisher.destroy()
         self._node.destroy_lifecycle_publisher(self._info_publisher)
+
+    def _count_lost(self, number: int) -> None:
+        """
+        Count the frames between this and the one before, by the numbers that their publisher gave.
+
+        They were lost on the way, or replaced by newer ones before the executor took them.
+        """
+        alone = self._subscriptions[0].matched() == 1  # otherwise the numbers are of several
+        if alone and self._last_number is not None:
+            self.statistics.lose(max(0, number - self._last_number - 1))
+        self._last_number = number if alone else None
 
     def _on_info(self, info: CameraInfo) -> None:
         stamp = _stamp(info)

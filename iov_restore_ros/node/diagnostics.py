@@ -72,6 +72,7 @@ def camera_status(node: str, camera: Camera, period: float) -> DiagnosticStatus:
             )
             for percent in (50, 99)
         },
+        'lost before the node': f'{report.lost} of {report.lost + report.received}',
         'received': report.received,
         **{outcome.value: report.outcomes.get(outcome, 0) for outcome in Outcome},
     })

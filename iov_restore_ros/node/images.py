@@ -128,7 +128,7 @@ def new_message(header: Header, pixels: np.ndarray, encoding: str, bigendian: bo
         width=pixels.shape[1],
         encoding=encoding,
         is_bigendian=bigendian,
-        step=pixels.strides[0],
+        step=pixels[0].nbytes,  # strides of a single row may be anything
         data=data,
     )
 

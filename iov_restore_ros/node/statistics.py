@@ -48,6 +48,7 @@ class Report:
     outcomes: dict[Outcome, int]
     late_received: int
     late_outcomes: dict[Outcome, int]
+    lost: int = 0  # before they were received
     timings: list[Timing] = field(default_factory=list)
     age: float = inf  # s since the last frame came; infinite before the first
 
@@ -73,6 +74,7 @@ class Statistics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._received = 0
+        self._lost = 0
         self._last_received = -inf
         self._outcomes: Counter[Outcome] = Counter()
         self._timings: deque[Timing] = deque(maxlen=TIMINGS_KEPT)
@@ -83,6 +85,11 @@ class Statistics:
         with self._lock:
             self._received += 1
             self._last_received = time.monotonic()
+
+    def lose(self, count: int) -> None:
+        """Count frames that were published, but did not come."""
+        with self._lock:
+            self._lost += count
 
     def end(self, outcome: Outcome, timing: Timing | None = None) -> None:
         """Count what became of a frame and, if it went out, how long it took."""
@@ -97,8 +104,8 @@ class Statistics:
             received, outcomes = self._reported
             report = Report(
                 self._received, dict(self._outcomes),
-                self._received - received, dict(self._outcomes - outcomes), list(self._timings),
-                time.monotonic() - self._last_received,
+                self._received - received, dict(self._outcomes - outcomes), self._lost,
+                list(self._timings), time.monotonic() - self._last_received,
             )
             self._reported = self._received, self._outcomes.copy()
             return report

@@ -26,10 +26,14 @@ def compressed_topic(node: LifecycleNode, base: str) -> str:
 def subscribe(
     node: LifecycleNode,
     base: str,
-    on_image: Callable[[Image | CompressedImage], None],
+    on_image: Callable[[Image | CompressedImage, dict[str, int]], None],
     depth: int,
 ) -> FollowingSubscription:
-    """Subscribe to ``base`` by the transport that the parameter `image_transport` names."""
+    """
+    Subscribe to ``base`` by the transport that the parameter `image_transport` names.
+
+    ``on_image`` is given what the middleware says of the message, too.
+    """
     raw = node.get_parameter('image_transport').value == 'raw'
     return FollowingSubscription(
         node,
