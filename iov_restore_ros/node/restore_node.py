@@ -2,7 +2,8 @@
 The lifecycle node `restore`.
 
 One thread (the executor's) receives: it looks at a message, puts it into its camera's slot and is
-done. One thread (the scheduler's) restores and publishes.
+done; a frame that only passes it hands on itself, as waking the other thread would cost more than
+that. One thread (the scheduler's) restores and publishes.
 """
 
 import itertools
@@ -238,7 +239,7 @@ class RestoreNode(LifecycleNode):
     # Frames
 
     def _on_image(self, camera: Camera, message: Image | CompressedImage) -> None:
-        """Put a frame into its slot (executor's thread)."""
+        """Put a frame into its slot, or pass it on (executor's thread)."""
         received = time.monotonic()
         camera.statistics.receive()
         try:
@@ -247,7 +248,12 @@ class RestoreNode(LifecycleNode):
             self._skip(camera, error)
             return
         assert self._scheduler is not None
-        if self._scheduler.offer(camera.name, (camera, Frame(message, received))):
+        frame = Frame(message, received)
+        # Not ahead of an older frame, and nothing here that takes its time.
+        at_once = self._scheduler.idle(camera.name) and not camera.converts(message)
+        if at_once and self._chooser.decide().task is None:
+            self._publish(camera, frame, message, Outcome.PASSED)
+        elif self._scheduler.offer(camera.name, (camera, frame)):
             camera.statistics.end(Outcome.DROPPED_FOR_NEWER)
 
     def _skip(self, camera: Camera, error: Exception) -> None:

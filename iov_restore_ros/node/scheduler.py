@@ -27,6 +27,7 @@ class FrameScheduler(Generic[Item]):
         self._process = process
         self._batch = batch
         self._slots: dict[str, Item] = {}
+        self._at_work: set[str] = set()
         self._next = 0
         self._stopping = False
         self._changed = threading.Condition()
@@ -41,6 +42,11 @@ class FrameScheduler(Generic[Item]):
             self._slots[camera] = item
             self._changed.notify()
             return replaced
+
+    def idle(self, camera: str) -> bool:
+        """Tell whether no frame of ``camera`` waits or is being processed."""
+        with self._changed:
+            return camera not in self._slots and camera not in self._at_work
 
     def stop(self, timeout: float) -> list[Item]:
         """
@@ -61,6 +67,7 @@ class FrameScheduler(Generic[Item]):
     def _run(self) -> None:
         while True:
             with self._changed:
+                self._at_work.clear()
                 self._changed.wait_for(lambda: self._slots or self._stopping)
                 if self._stopping:
                     return
@@ -74,5 +81,6 @@ class FrameScheduler(Generic[Item]):
         for camera in [self._cameras[(self._next + i) % count] for i in range(count)]:
             if camera in self._slots and len(taken) < self._batch:
                 taken.append(self._slots.pop(camera))
+                self._at_work.add(camera)
                 self._next = (self._cameras.index(camera) + 1) % count
         return taken
