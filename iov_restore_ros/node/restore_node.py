@@ -281,7 +281,12 @@ class RestoreNode(LifecycleNode):
             if task == 'deblur' and decision.settings.mode == 'auto':
                 opened = self._pass_sharp(opened)
             started = time.monotonic()
-            restored = self._restore([picture for _, _, picture in opened], task)
+            restored = self._restore([pixels for _, _, (_, pixels) in opened], task)
+            took = time.monotonic() - started
+            messages = [
+                from_rgb(pixels, image)
+                for pixels, (_, _, (image, _)) in zip(restored, opened, strict=True)
+            ]
         except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
             self.get_logger().error(
                 f'{task} failed: {error}', throttle_duration_sec=LOG_PERIOD
@@ -292,8 +297,7 @@ class RestoreNode(LifecycleNode):
                 else:
                     camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
             return
-        took = time.monotonic() - started
-        for (camera, frame, _), message in zip(opened, restored, strict=True):
+        for (camera, frame, _), message in zip(opened, messages, strict=True):
             self._publish(camera, frame, message, Outcome.RESTORED, took)
 
     def _open(self, camera: Camera, frame: Frame) -> Picture | None:
@@ -315,14 +319,10 @@ class RestoreNode(LifecycleNode):
             self._publish(camera, frame, frame.message, Outcome.PASSED_SHARP)
         return [item for item, is_sharp in zip(opened, sharp, strict=True) if not is_sharp]
 
-    def _restore(self, pictures: list[Picture], task: str) -> list[Image]:
+    def _restore(self, frames: list[np.ndarray], task: str) -> list[np.ndarray]:
         with self._restorer_in_use:
             assert self._restorer is not None
-            restored = self._restorer.restore([pixels for _, pixels in pictures], task)
-        return [
-            from_rgb(pixels, image)
-            for pixels, (image, _) in zip(restored, pictures, strict=True)
-        ]
+            return self._restorer.restore(frames, task)
 
     def _publish(
         self, camera: Camera, frame: Frame, message: Image | CompressedImage, outcome: Outcome,
