@@ -90,6 +90,17 @@ def test_mode_switch_takes_effect_on_the_next_frame_without_loss(rig, restorer, 
     assert len(rig.images['camera']) == number
 
 
+def test_a_frame_that_only_passes_does_not_overtake_one_that_is_restored(rig, photograph, crop):
+    rig.start(mode='deblur')
+    slow = make_message(cv2.resize(photograph, (1280, 720)), 1)
+    rig.send(slow)
+    rig.spin(0.1)  # by now it is at work, for some tenths of a second
+    rig.set_parameters(mode='passthrough')
+    rig.send(make_message(crop, 2))
+    rig.wait(lambda: len(rig.images['camera']) == 2)
+    assert [m.header.stamp.sec for m in rig.images['camera']] == [1001, 1002]
+
+
 def test_auto_follows_weather_and_speed(rig, restorer, crop):
     rig.start(mode='auto')
     deblurred, derained = (restorer.restore([crop], t)[0] for t in ('deblur', 'derain'))

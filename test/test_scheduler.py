@@ -54,6 +54,19 @@ def test_newest_wins(worker):
     assert worker.batches == [['first'], [4]]
 
 
+def test_a_camera_is_idle_when_it_has_no_frame_on_its_way(worker):
+    scheduler = FrameScheduler('ab', worker, ignore, 1)
+    assert scheduler.idle('a')
+    busy(worker, scheduler)
+    assert (scheduler.idle('a'), scheduler.idle('b')) == (False, True)
+    scheduler.offer('b', 'second')
+    assert not scheduler.idle('b')
+    worker.gate.release()
+    assert worker.started.acquire(timeout=10)
+    assert (scheduler.idle('a'), scheduler.idle('b')) == (True, False)
+    finish(worker, scheduler, 0)
+
+
 def test_batch_holds_what_is_ready_up_to_the_limit(worker):
     scheduler = FrameScheduler('abcde', worker, ignore, 3)
     busy(worker, scheduler)

@@ -108,6 +108,10 @@ class Camera:
             return f'the QoS of none of {count} publishers of {images.topic} matches, see the log'
         return f'{images.topic} is silent'
 
+    def converts(self, message: Image | CompressedImage) -> bool:
+        """Tell whether publishing ``message`` takes compressing or decoding it."""
+        return self._image_publisher.converts(message)
+
     def publish(self, message: Image | CompressedImage) -> None:
         """Publish a frame and, at once or when it comes, the camera_info of the same stamp."""
         self._image_publisher.publish(message)

@@ -149,11 +149,9 @@ def encode(image: Image, codec: str, jpeg_quality: int) -> CompressedImage:
     written, buffer = cv2.imencode(settings[codec][0], pixels, settings[codec][1])
     if not written:
         raise MalformedImageError(f'{image.width} x {image.height} pixels do not fit into {codec}')
-    data = array('B')
-    data.frombytes(buffer.data)
-    return CompressedImage(
-        check_fields=True,
+    message = CompressedImage(
         header=image.header,
         format=f'{encoding.restored_as or image.encoding}; {codec} compressed {target}',
-        data=data,
     )
+    message.data.frombytes(buffer.data)
+    return message

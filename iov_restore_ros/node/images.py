@@ -4,8 +4,6 @@ Between sensor_msgs/Image and the RGB frames that a restorer takes.
 Sources: sensor_msgs/msg/Image and sensor_msgs/image_encodings.hpp; REP 118 names the fields.
 """
 
-from array import array
-
 import cv2
 import numpy as np
 from sensor_msgs.msg import Image
@@ -118,19 +116,17 @@ def from_rgb(restored: np.ndarray, message: Image) -> Image:
 def new_message(header: Header, pixels: np.ndarray, encoding: str, bigendian: bool) -> Image:
     """Return a message that holds ``pixels``, H x W x channels, in ``encoding``."""
     pixels = np.ascontiguousarray(pixels)
-    data = array('B')
-    data.frombytes(pixels.data.cast('B') if pixels.dtype == np.uint8 else pixels.tobytes())
-    # check_fields makes the setter keep an array('B') as it is; otherwise it copies it.
-    return Image(
-        check_fields=True,
+    message = Image(
         header=header,
         height=pixels.shape[0],
         width=pixels.shape[1],
         encoding=encoding,
         is_bigendian=bigendian,
         step=pixels[0].nbytes,  # strides of a single row may be anything
-        data=data,
     )
+    # Filled in place, because the constructor copies what it is given.
+    message.data.frombytes(pixels.data.cast('B') if pixels.dtype == np.uint8 else pixels.tobytes())
+    return message
 
 
 def to_eight_bits(samples: np.ndarray) -> np.ndarray:

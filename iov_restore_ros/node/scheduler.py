@@ -45,6 +45,7 @@ class FrameScheduler(Generic[Item, Work]):
         self._batch_wait = batch_wait
         self._slots: dict[str, Item] = {}
         self._offered: dict[str, float] = {}  # when, s, monotonic
+        self._at_work: deque[list[str]] = deque()  # the cameras of each batch on its way
         self._next = 0
         self._stopping = False
         self._changed = threading.Condition()
@@ -60,6 +61,11 @@ class FrameScheduler(Generic[Item, Work]):
             self._offered[camera] = time.monotonic()
             self._changed.notify()
             return replaced
+
+    def idle(self, camera: str) -> bool:
+        """Tell whether no frame of ``camera`` waits or is being processed."""
+        with self._changed:
+            return camera not in self._slots and not any(camera in b for b in self._at_work)
 
     def stop(self, timeout: float) -> list[Item]:
         """
@@ -91,6 +97,8 @@ class FrameScheduler(Generic[Item, Work]):
                 started.append(self._start(batch))
             if not batch or len(started) >= self._in_flight:
                 self._finish(started.popleft())
+                with self._changed:
+                    self._at_work.popleft()
 
     def _gather(self) -> None:
         """Wait a little for the frames of the other cameras that are sending."""
@@ -102,10 +110,10 @@ class FrameScheduler(Generic[Item, Work]):
 
     def _take(self) -> list[Item]:
         """Empty up to ``batch`` full slots, in turn."""
-        taken: list[Item] = []
         count = len(self._cameras)
-        for camera in [self._cameras[(self._next + i) % count] for i in range(count)]:
-            if camera in self._slots and len(taken) < self._batch:
-                taken.append(self._slots.pop(camera))
-                self._next = (self._cameras.index(camera) + 1) % count
-        return taken
+        in_turn = [self._cameras[(self._next + i) % count] for i in range(count)]
+        chosen = [camera for camera in in_turn if camera in self._slots][: self._batch]
+        if chosen:
+            self._next = (self._cameras.index(chosen[-1]) + 1) % count
+            self._at_work.append(chosen)
+        return [self._slots.pop(camera) for camera in chosen]

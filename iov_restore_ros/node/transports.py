@@ -58,6 +58,11 @@ class ImagePublisher:
         """Return how many subscribe to either."""
         return self._raw.get_subscription_count() + self._compressed.get_subscription_count()
 
+    def converts(self, message: Image | CompressedImage) -> bool:
+        """Tell whether publishing ``message`` takes compressing or decoding it."""
+        other = self._compressed if isinstance(message, Image) else self._raw
+        return other.get_subscription_count() > 0
+
     def publish(self, message: Image | CompressedImage) -> None:
         """
         Publish ``message``, converted only where it must be and somebody subscribes.

@@ -1,0 +1,154 @@
+"""
+What the machine could do, and how near the restorer comes: python benchmarks/floor.py
+
+The floor of a frame is the larger of operations / rate of matrix products in the restorer's
+precision, and bytes / bandwidth of copies. Operations: those of the network as the paper draws it
+(a multiplication and an addition are two). Bytes: every convolution reads its input and its
+weights once and writes its output once; activations, skips and upsampling cost nothing, and
+nothing stays in a cache. Convolutions that save multiplications, or caches, can go below it.
+
+Rates and frames are measured in turn in every round; the ratio is the median of the rounds'. Not
+a test: nothing fails here.
+"""
+
+import argparse
+import statistics
+
+import torch
+from common import as_size, make_restorer, new_table, random_frame, show, timed
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from iov_restore_ros.model import Generator
+from iov_restore_ros.model.device import pick_device
+
+MODELS = ('fast', 'wei2021', 'wei2021_preprint')
+SIZES = ('640x360', '1280x720', '1920x1080')
+DTYPES = {'cpu': (torch.float32, torch.bfloat16)}
+DTYPES['cuda'] = (*DTYPES['cpu'], torch.float16)
+SIDE = {'cpu': 2048, 'cuda': 8192}  # of the matrices
+COPIED = 2**29  # bytes: more than caches hold
+SENT = 2**26  # bytes that cross the bus
+BEST_OF = 3
+
+
+def least_work(model: str, size: tuple[int, int], sample: int) -> tuple[int, int]:
+    """Return operations and bytes of one frame of (width, height), in samples of that size."""
+    moved = 0
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        nonlocal moved
+        if isinstance(module, nn.Upsample):  # what follows can read the small map
+            moved += inputs[0].numel() - output.numel()
+        else:
+            weights = sum(parameter.numel() for parameter in module.parameters())
+            moved += inputs[0].numel() + weights + output.numel()
+
+    with torch.device('meta'), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        generator = Generator(model).eval()
+        for module in generator.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Upsample):
+                module.register_forward_hook(count)
+        width, height = size
+        generator(torch.empty(1, 3, height, width))
+    return counter.get_total_flops(), moved * sample
+
+
+class Machine:
+    """Measures rates, anew at each call: operations or bytes per second, the best of a few."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        side = SIDE[device.type]
+        self._matrices = {
+            dtype: torch.rand(side, side, device=device).to(dtype) for dtype in DTYPES[device.type]
+        }
+        self._memory = {
+            place: torch.zeros(2, COPIED, dtype=torch.uint8, device=place)
+            for place in {'cpu', device.type}
+        }
+        if device.type == 'cuda':
+            self._host = torch.empty(SENT, dtype=torch.uint8, pin_memory=True)
+            self._there = torch.empty(SENT, dtype=torch.uint8, device=device)
+
+    def _rate(self, amount: float, work) -> float:
+        return amount / min(timed(self._device, work) for _ in range(BEST_OF))
+
+    def products(self, dtype: torch.dtype) -> float:
+        """Operations per second of matrix products."""
+        matrix = self._matrices[dtype]
+        return self._rate(2 * len(matrix) ** 3, lambda: torch.mm(matrix, matrix))
+
+    def copies(self, place: str) -> float:
+        """Bytes per second that are read and written in the memory of cpu or cuda."""
+        target, source = self._memory[place]
+        return self._rate(2 * COPIED, lambda: target.copy_(source))
+
+    def all(self) -> dict[str, float]:
+        """Return all rates by name; those of products are operations, the others bytes."""
+        rates = {f'{dtype} products'.removeprefix('torch.'): self.products(dtype)
+                 for dtype in self._matrices}
+        rates |= {f'{place} copies': self.copies(place) for place in self._memory}
+        if self._device.type == 'cuda':
+            there, host = self._there, self._host
+            rates['host to device'] = self._rate(
+                SENT, lambda: there.copy_(host, non_blocking=True))
+            rates['device to host'] = self._rate(
+                SENT, lambda: host.copy_(there, non_blocking=True))
+        return rates
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description='The floor of a frame, and how near it is.')
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--precision', default='auto')
+    parser.add_argument('--models', nargs='+', default=MODELS)
+    parser.add_argument('--sizes', nargs='+', default=SIZES)
+    parser.add_argument('--batch', type=int, default=1, help='frames that are given at once')
+    parser.add_argument('--rounds', type=int, default=5)
+    options = parser.parse_args()
+    device = pick_device(options.device)
+    measured = Machine(device)
+    restorers = {m: make_restorer(m, options.device, options.precision) for m in options.models}
+
+    rates: list[dict[str, float]] = []
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for number in range(options.rounds + 1):
+        now = measured.all()
+        for model, restorer in restorers.items():
+            for size in options.sizes:
+                frames = [random_frame(as_size(size))] * options.batch
+                took = timed(device, lambda: restorer.restore(frames, 'deblur')) / options.batch  # noqa: B023  called at once
+                if number:  # the first round warms up
+                    seconds.setdefault((model, size), []).append(took)
+        if number:
+            rates.append(now)
+
+    rate_table = new_table('rates', 'what', 'median', 'lowest', 'highest')
+    for name in rates[0]:
+        scale, unit = (1e9, 'GFLOP/s') if 'products' in name else (1e9, 'GB/s')
+        values = [one[name] / scale for one in rates]
+        rate_table.add_row(name, *(
+            f'{f(values):.0f} {unit}' for f in (statistics.median, min, max)))
+    table = new_table(
+        f'ms per frame, {options.batch} at a time', 'model', 'size', 'precision', 'GFLOP', 'MB',
+        'for the GFLOP', 'for the MB', 'measured', 'to the floor', 'range')
+    for (model, size), took in seconds.items():
+        precision = restorers[model].precision
+        work = least_work(model, as_size(size), getattr(torch, precision).itemsize)
+        floors = [
+            (work[0] / one[f'{precision} products'], work[1] / one[f'{device.type} copies'])
+            for one in rates
+        ]
+        ratios = [s / max(floor) for s, floor in zip(took, floors, strict=True)]
+        median = [1000 * statistics.median(v) for v in (*zip(*floors, strict=True), took)]
+        table.add_row(
+            model, size, precision, f'{work[0] / 1e9:.1f}', f'{work[1] / 1e6:.0f}',
+            *(f'{value:.2f}' for value in median),
+            f'{statistics.median(ratios):.2f}', f'{min(ratios):.2f}..{max(ratios):.2f}')
+    show(device, rate_table, table)
+
+
+if __name__ == '__main__':
+    main()
