@@ -22,6 +22,7 @@ from iov_restore_ros.node.encodings import ENCODINGS
 from iov_restore_ros.node.images import from_rgb
 
 PATIENCE = 30.0  # s
+SIMULATED = 10**6  # s; the simulated clocks of tests are below
 _domains = itertools.count(os.getpid() % 90)
 
 
@@ -41,6 +42,11 @@ def make_info(message, k=500.0):
     info = CameraInfo(header=message.header, height=message.height, width=message.width)
     info.k[0] = k
     return info
+
+
+def seconds(stamp):
+    """Return a stamp as a number."""
+    return stamp.sec + stamp.nanosec / 1e9
 
 
 class Rig:
@@ -153,10 +159,12 @@ class Rig:
         return self.call(SetParameters, '/restore/set_parameters', request).results
 
     def next_status(self, name):
-        """Return (level, message, values) of the next diagnostics about ``name``."""
+        """Return (level, message, values) of the diagnostics about ``name`` that come next."""
         self.diagnostics.clear()
+        now = self.node.get_clock().now().nanoseconds / 1e9
         found = self.wait(lambda: [
-            s for array in self.diagnostics for s in array.status if s.name.endswith(name)
+            s for array in self.diagnostics for s in array.status
+            if s.name.endswith(name) and not SIMULATED < seconds(array.header.stamp) < now
         ])
         return found[0].level, found[0].message, {v.key: v.value for v in found[0].values}
 
