@@ -65,6 +65,7 @@ class Rig:
         self.infos = {}
         self.diagnostics = []
         self._publishers = {}
+        self._clients = {}
         self.node.create_subscription(
             DiagnosticArray, '/diagnostics', self.diagnostics.append, 10
         )
@@ -144,11 +145,14 @@ class Rig:
 
     def call(self, kind, service, request):
         """Call a service of the node under test and return the answer."""
-        client = self.node.create_client(kind, service)
-        self.wait(client.service_is_ready)
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, service)
+        client = self._clients[service]
+        if not client.service_is_ready():
+            self.wait(client.service_is_ready)
+            self.spin(0.5)  # the node's side of the discovery: it would lose the answer
         future = client.call_async(request)
         self.wait(future.done)
-        self.node.destroy_client(client)
         return future.result()
 
     def set_parameters(self, **values):
