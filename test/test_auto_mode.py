@@ -151,13 +151,10 @@ def test_sharp_frames_are_left_alone_when_asked_for(rig, photograph):
 
 
 def test_a_latched_topic(rig):
-    """Said once, before the node was there: with the QoS that the README names."""
+    """Said once, before the node was there."""
     qos = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
     rig.node.create_publisher(Bool, 'rain', qos).publish(Bool(data=True))
-    rig.start(mode='auto', rain_type='std_msgs/msg/Bool', input_timeout=0.0, device='cpu', **{
-        'qos_overrides./rain.subscription.durability': 'transient_local',
-        'qos_overrides./rain.subscription.reliability': 'reliable',
-    })
+    rig.start(mode='auto', rain_type='std_msgs/msg/Bool', input_timeout=0.0, device='cpu')
     send_until(rig, 'derain')
 
 

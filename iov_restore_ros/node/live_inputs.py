@@ -8,14 +8,11 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSPolicyKind, QoSProfile, QoSReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
 
 from iov_restore_ros.node.mode_policy import WEATHERS, Reading
+from iov_restore_ros.node.qos import FollowingSubscription
 
 LOG_PERIOD = 10.0  # s between two log lines about ignored values
-OVERRIDABLE = QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY  # for a latched topic
 
 Value = TypeVar('Value')
 
@@ -110,23 +107,26 @@ class LiveInput(Generic[Value]):
                 f'but must be one of {", ".join(k.__name__ for k in kinds)}'
             )
         self._lock = threading.Lock()
-        self._subscription: Subscription | None = None
+        self._subscription: FollowingSubscription | None = None
         self._raw: Any = None
         self._heard = math.inf  # s by the node's clock: when the value came, or listening began
 
     def subscribe(self) -> None:
         """Begin to listen."""
         self._heard = self._now()
-        self._subscription = self._node.create_subscription(
-            self._type, self.topic, self._on_message,
-            QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT),
-            qos_overriding_options=QoSOverridingOptions(policy_kinds=OVERRIDABLE),
+        self._subscription = FollowingSubscription(
+            self._node, self._type, self.topic, self._on_message, depth=1
         )
+
+    def follow(self) -> None:
+        """Listen as the publishers offer now."""
+        if self._subscription is not None:
+            self._subscription.follow()
 
     def unsubscribe(self) -> None:
         """Listen no more, and forget what was heard."""
         if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
+            self._subscription.destroy()
             self._subscription = None
         with self._lock:
             self._raw, self._heard = None, math.inf

@@ -53,6 +53,11 @@ class ModeChooser:
         with self._lock:
             self._silent.clear()
 
+    def follow(self) -> None:
+        """Listen to the topics as their publishers offer now."""
+        for live in self._inputs():
+            live.follow()
+
     def decide(self) -> Decision:
         """Return what becomes of a frame now, and log what has changed."""
         with self._lock:

@@ -192,6 +192,7 @@ class RestoreNode(LifecycleNode):
     def _diagnose(self) -> None:
         for camera in self._cameras:  # events may come before the graph knows what they are about
             camera.follow()
+        self._chooser.follow()
         name = self.get_fully_qualified_name().lstrip('/')
         pipeline = self._pipeline
         decision = self._chooser.decide()
