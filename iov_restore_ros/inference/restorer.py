@@ -8,12 +8,14 @@ The one class that users of the generators meet.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import TASKS, Generator, WeightsInfo, load_weights, shipped_weights
 from iov_restore_ros.model.device import fastest_dtype, pick_device
 
@@ -72,6 +74,7 @@ class Restorer:
             generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # On the CPU a batch takes as long as its frames one by one, and the first waits for all.
         self.batch = CUDA_BATCH if self.device.type == 'cuda' else 1
+        self.tiling = Tiling(model, self.device)
         self._stream = torch.cuda.Stream(self.device) if self.device.type == 'cuda' else None
         self._buffers: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
@@ -80,9 +83,9 @@ class Restorer:
         Restore ``frames``: uint8, H x W x 3, RGB, each of any size; ``task`` is deblur or derain.
 
         Returns new arrays of the same shapes in the same order; nothing of the input is changed.
-        Frames of one size are computed together, ``batch`` at a time. Raises ``ValueError`` for
-        something that is not such a frame or task, and ``RestoreError`` when the device fails or
-        the network's output is not finite.
+        Frames of one size are computed together, ``batch`` at a time; what is beyond memory in
+        tiles, with the same result. Raises ``ValueError`` for something that is not such a frame or
+        task, and ``RestoreError`` when the device fails or the network's output is not finite.
         """
         if task not in self._generators:
             raise ValueError(f'unknown task {task!r}: {", ".join(self._generators)} are loaded')
@@ -117,18 +120,22 @@ class Restorer:
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
     def _run(self, frames: list[np.ndarray], generator: Generator) -> list[np.ndarray]:
-        """Restore frames of one size in one pass."""
+        """Restore frames of one size, in as many passes as memory wants."""
         try:
-            if self._stream is None:
-                pixels, finite = _restore_pixels(torch.from_numpy(np.stack(frames)), generator)
-                restored = pixels.numpy()
-            else:
-                with torch.cuda.stream(self._stream):
-                    restored, finite = self._run_on_cuda(frames, generator, self._stream)
+            return self.tiling.run(frames, partial(self._pass, generator))
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             raise RestoreError(f'{self.device} failed: {error}') from error
+
+    @torch.inference_mode()
+    def _pass(self, generator: Generator, frames: list[np.ndarray]) -> list[np.ndarray]:
+        """Restore frames of one size in one pass."""
+        if self._stream is None:
+            pixels, finite = _restore_pixels(torch.from_numpy(np.stack(frames)), generator)
+            restored = pixels.numpy()
+        else:
+            with torch.cuda.stream(self._stream):
+                restored, finite = self._run_on_cuda(frames, generator, self._stream)
         if not finite:
             raise RestoreError('the output of the network is not finite')
         return list(restored)
