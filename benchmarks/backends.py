@@ -95,7 +95,7 @@ def main() -> None:
     for heading in ('', 'ms', 'quartiles', 'faster by', 'largest difference'):
         table.add_column(heading, justify='right' if heading else 'left')
     for name in names:
-        low, middle, high = statistics.quantiles(times[name], n=4)
+        low, middle, high = statistics.quantiles(times[name], n=4, method='inclusive')
         ratio = statistics.median(
             first / own for first, own in zip(times[names[0]], times[name], strict=True)
         )

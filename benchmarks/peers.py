@@ -58,14 +58,14 @@ PEERS = {
         lambda m: m.define_G(3, 3, 64, 'resnet_9blocks', 'instance', True, learn_residual=True),
         signed=True, multiple=4,
     ),
-    'deblurganv2_mobilenet': Peer(
+    'deblurganv2': Peer(
         'models.fpn_mobilenet', lambda m: m.FPNMobileNet(instance_norm, pretrained=False),
         signed=True, multiple=32, packages=('models',),
     ),
     'mimo_unet': Peer(
         'models.MIMOUNet', lambda m: m.build_net('MIMO-UNet'), output=-1, multiple=8,
     ),
-    'nafnet_32': Peer(
+    'nafnet': Peer(
         'basicsr.models.archs.NAFNet_arch',
         lambda m: m.NAFNet(
             width=32, enc_blk_nums=[1, 1, 1, 28], middle_blk_num=1, dec_blk_nums=[1, 1, 1, 1]
@@ -186,12 +186,10 @@ def size_table(networks: dict[str, nn.Module], width: int, height: int, rounds: 
             times[name].append(timed(network, images[name]))
     threads = f'{torch.get_num_threads()} threads'
     table = Table(title=f'{width}x{height}, {machine(torch.device("cpu"))}, {threads}')
-    for heading in ('', 'ms', 'quartiles', 'times fast', 'GMAC', 'parameters', 'memory MB'):
-        table.add_column(
-            heading, justify='right' if heading else 'left', min_width=0 if heading else 21
-        )
+    for heading in ('', 'ms', 'quartiles', 'x fast', 'GMAC', 'parameters', 'MB'):
+        table.add_column(heading, justify='right' if heading else 'left')
     for name, network in networks.items():
-        low, middle, high = statistics.quantiles(times[name], n=4)
+        low, middle, high = statistics.quantiles(times[name], n=4, method='inclusive')
         ratio = statistics.median(
             own / fast for own, fast in zip(times[name], times['fast'], strict=True)
         )
