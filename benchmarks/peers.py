@@ -9,6 +9,7 @@ measured in PSNR. docs/peers.md has a table. Not a test: nothing fails here.
 """
 
 import argparse
+import ctypes
 import importlib
 import statistics
 import sys
@@ -150,6 +151,7 @@ def faster_layout(network: nn.Module, image: Tensor) -> torch.memory_format:
 
 def peak_memory(network: nn.Module, image: Tensor) -> int:
     """Return the bytes of memory that one frame takes on top of what the process holds."""
+    ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed, and it would not be counted
     Path('/proc/self/clear_refs').write_text('5')  # Linux: the peak starts from now
     before = status_bytes('VmRSS')
     network(image)
