@@ -19,6 +19,9 @@ def ros_wheels(rclpy, messages, lifecycle):
     ]
 
 
+# `torch.onnx` needs onnx and onnxscript; onnxruntime checks what it wrote.
+EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
+
 setup(
     name=NAME,
     version='0.1.0',
@@ -50,7 +53,9 @@ setup(
         'jazzy': ros_wheels('7.1', '5.3', '2.0'),
         'train': ['tensorboard'],
         'bags': ['rosbags'],
+        'export': EXPORT,
         'test': [
+            *EXPORT,
             'cv-bridge', 'hypothesis', 'import-linter', 'jsonschema', 'mypy', 'pytest',
             'pytest-timeout', 'rosbags', 'ruff', 'setuptools',
         ],
@@ -61,6 +66,7 @@ setup(
             'restore_bag = iov_restore_ros.tools.restore_bag:main',
             'restore_files = iov_restore_ros.tools.restore_files:main',
             'evaluate = iov_restore_ros.training.evaluate:main',
+            'export = iov_restore_ros.tools.export:main',
             'layer_table = iov_restore_ros.tools.layer_table:main',
             'image_source = iov_restore_ros.tools.image_source:main',
             'train = iov_restore_ros.training.train:main',

@@ -39,11 +39,9 @@ class Slot:
 class CudaPipeline:
     """Batches on their way through one device. Not thread-safe."""
 
-    def __init__(self, device: torch.device, batch: int) -> None:
-        """Take batches of up to ``batch`` frames."""
+    def __init__(self, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = True  # there are few sizes, and each comes often
         self._device = device
-        self._batch = batch
         self._upload, self._compute, self._download = (
             torch.cuda.Stream(device) for _ in range(3)
         )
@@ -52,16 +50,17 @@ class CudaPipeline:
         self.graphs = True  # until capturing one fails
 
     def start(
-        self, frames: Sequence[np.ndarray], generator: Generator
+        self, frames: Sequence[np.ndarray], generator: Generator, together: int
     ) -> Callable[[], tuple[np.ndarray, bool]]:
         """
         Send ``frames`` (uint8, H x W x 3, all of one size) on their way through ``generator``.
 
         Returns a function that waits for them and gives the restored pixels, a new uint8
-        N x H x W x 3, and whether the generator's output was finite. Call it once.
+        N x H x W x 3, and whether the generator's output was finite. Call it once. ``together`` is
+        how many frames of this size may come in one call, for which memory is kept.
         """
         size = frames[0].shape[:2]
-        slot = self._take(size)
+        slot = self._take(size, max(together, len(frames)))
         count = len(frames)
         np.stack(frames, out=slot.sent[:count].numpy())
         with torch.cuda.stream(self._upload):
@@ -92,7 +91,7 @@ class CudaPipeline:
             stream.synchronize()
         self._idle.clear()
 
-    def _take(self, size: tuple[int, int]) -> Slot:
+    def _take(self, size: tuple[int, int], together: int) -> Slot:
         """Return memory that is not in use; a size that has not come for long is forgotten."""
         idle = self._idle.pop(size, [])
         self._idle[size] = idle  # to the end: used last
@@ -100,7 +99,7 @@ class CudaPipeline:
             self._idle.pop(next(iter(self._idle)))
         # On the stream that computes, as all of the generator's memory.
         with torch.cuda.stream(self._compute):
-            return idle.pop() if idle else Slot(self._batch, size, self._device)
+            return idle.pop() if idle else Slot(together, size, self._device)
 
     def _run(self, slot: Slot, count: int, generator: Generator) -> None:
         """Restore the slot's first ``count`` frames: eagerly at first, then by a CUDA graph."""

@@ -16,6 +16,7 @@ import torch
 
 from iov_restore_ros.inference.cuda import CudaPipeline
 from iov_restore_ros.inference.pixels import restore_pixels
+from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import TASKS, Generator, WeightsInfo, load_weights, shipped_weights
 from iov_restore_ros.model.device import fastest_dtype, pick_device
 from iov_restore_ros.model.phase_convolution import fold_upsampling
@@ -25,7 +26,8 @@ PRECISIONS = {
 }
 CUDA_BATCH = 8
 CUDA_IN_FLIGHT = 2  # one batch is computed while the next is sent and the one before received
-Finish = Callable[[], tuple[np.ndarray, bool]]  # waits for pixels, and whether they are finite
+Pass = Callable[[], tuple[np.ndarray, bool]]  # waits for pixels, and whether they are finite
+Finish = Callable[[], list[np.ndarray]]  # waits for restored frames
 
 
 class RestoreError(Exception):
@@ -84,16 +86,17 @@ class Restorer:
         # On the CPU a batch takes as long as its frames one by one, and the first waits for all.
         self.batch = batch or (CUDA_BATCH if on_cuda else 1)
         self.in_flight = CUDA_IN_FLIGHT if on_cuda else 1
-        self._pipeline = CudaPipeline(self.device, self.batch) if on_cuda else None
+        self.tiling = Tiling(model, self.device)
+        self._pipeline = CudaPipeline(self.device) if on_cuda else None
 
     def restore(self, frames: Sequence[np.ndarray], task: str) -> list[np.ndarray]:
         """
         Restore ``frames``: uint8, H x W x 3, RGB, each of any size; ``task`` is deblur or derain.
 
         Returns new arrays of the same shapes in the same order; nothing of the input is changed.
-        Frames of one size are computed together, ``batch`` at a time. Raises ``ValueError`` for
-        something that is not such a frame or task, and ``RestoreError`` when the device fails or
-        the network's output is not finite.
+        Frames of one size are computed together, ``batch`` at a time; what is beyond memory in
+        tiles, with the same result. Raises ``ValueError`` for something that is not such a frame or
+        task, and ``RestoreError`` when the device fails or the network's output is not finite.
         """
         return self.start(frames, task).result()
 
@@ -114,7 +117,7 @@ class Restorer:
                     'wanted is uint8 (height, width, 3), RGB, not empty'
                 )
             by_shape.setdefault(frame.shape, []).append(index)
-        restoring = Restoring(self.device)
+        restoring = Restoring()
         for indices in by_shape.values():
             for start in range(0, len(indices), self.batch):
                 chunk = indices[start : start + self.batch]
@@ -141,22 +144,45 @@ class Restorer:
             self._pipeline.close()
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
     def _start(self, frames: list[np.ndarray], generator: Generator) -> Finish:
+        """Begin to restore frames of one size, if they fit in one pass; else ``Finish`` does it."""
+        begun = None
+        if self.tiling.fit(frames):
+            try:
+                begun = self._pass(frames, generator)
+            except torch.OutOfMemoryError:
+                pass  # in smaller passes then
+            except RuntimeError as error:
+                raise RestoreError(f'{self.device} failed: {error}') from error
+        return partial(self._finish, frames, generator, begun)
+
+    def _finish(
+        self, frames: list[np.ndarray], generator: Generator, begun: Pass | None
+    ) -> list[np.ndarray]:
+        """Wait for the pass that has begun; without one, restore ``frames`` as memory allows."""
+        try:
+            if begun is not None:
+                try:
+                    return _finite(begun)
+                except torch.OutOfMemoryError:
+                    pass
+            return self.tiling.run(frames, lambda part: _finite(self._pass(part, generator)))
+        except RuntimeError as error:
+            raise RestoreError(f'{self.device} failed: {error}') from error
+
+    @torch.inference_mode()
+    def _pass(self, frames: list[np.ndarray], generator: Generator) -> Pass:
         """Begin to restore frames of one size in one pass."""
         if self._pipeline is None:
             return partial(_restore_on_cpu, frames, generator)
-        try:
-            return self._pipeline.start(frames, generator)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
-            raise RestoreError(f'{self.device} failed: {error}') from error
+        together = min(self.batch, self.tiling.together(*frames[0].shape[:2]))
+        return self._pipeline.start(frames, generator, together)
 
 
 class Restoring:
     """Frames that are being restored."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._chunks: list[tuple[list[int], Finish]] = []
 
     def add(self, indices: list[int], finish: Finish) -> None:
@@ -166,17 +192,22 @@ class Restoring:
     def result(self) -> list[np.ndarray]:
         """Wait for the restored frames; raises ``RestoreError``. Call it once."""
         restored: dict[int, np.ndarray] = {}
-        all_finite = True
-        try:
-            for indices, finish in self._chunks:
-                pixels, finite = finish()
-                restored.update(zip(indices, pixels, strict=True))
-                all_finite &= finite
-        except RuntimeError as error:
-            raise RestoreError(f'{self._device} failed: {error}') from error
-        if not all_finite:
-            raise RestoreError('the output of the network is not finite')
+        failed: RestoreError | None = None
+        for indices, finish in self._chunks:  # all of them, so that nothing is left on its way
+            try:
+                restored.update(zip(indices, finish(), strict=True))
+            except RestoreError as error:
+                failed = error
+        if failed is not None:
+            raise failed
         return [restored[index] for index in range(len(restored))]
+
+
+def _finite(begun: Pass) -> list[np.ndarray]:
+    pixels, finite = begun()
+    if not finite:
+        raise RestoreError('the output of the network is not finite')
+    return list(pixels)
 
 
 @torch.inference_mode()

@@ -31,6 +31,7 @@ def restorer_values(restorer: Restorer) -> dict[str, object]:
         'device name': restorer.device_name(),
         'precision': restorer.precision,
         'batch': restorer.batch,
+        'passes halved': restorer.tiling.halved,
         **{f'{task} weights': path for task, path in restorer.weights.items()},
         **{f'{task} weights sha256': digest[:12] for task, digest in restorer.sha256.items()},
         **({} if memory is None else {

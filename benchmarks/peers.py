@@ -1,0 +1,255 @@
+"""
+Time, size and quality beside other networks: python benchmarks/peers.py --nafnet CHECKOUT ...
+
+Each peer is imported from a checkout of its authors' repository, which runs their code. All
+networks run in one process on the CPU in float32, on the same frames, in turn in every round, each
+in the memory layout that is faster for it. Without `--weights NAME=FILE` weights are random: time
+does not depend on their values. With `--data DIR` (input/ and gt/) those that have weights are
+measured in PSNR. docs/peers.md has a table. Not a test: nothing fails here.
+"""
+
+import argparse
+import ctypes
+import importlib
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import MagicMock, patch
+
+import cv2
+import torch
+from frame_time import machine
+from rich.console import Console
+from rich.table import Table
+from skimage import data as photographs
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from iov_restore_ros.model import PRESETS, Generator, load_weights
+from iov_restore_ros.training.data import list_images, read_image
+from iov_restore_ros.training.metrics import psnr
+
+instance_norm = partial(nn.InstanceNorm2d, affine=False, track_running_stats=True)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How a network of others is built and called, as their own test scripts do it."""
+
+    module: str
+    build: Callable[[ModuleType], nn.Module]
+    output: int | None = None  # which of several
+    signed: bool = False  # pictures are -1..1, not 0..1
+    multiple: int = 1  # of height and width
+    packages: tuple[str, ...] = ()  # whose __init__ is not run, because it wants the whole project
+    unused: tuple[str, ...] = ()  # imported, but not needed by the network
+
+
+PEERS = {
+    'deblurgan': Peer(
+        'models.networks',
+        lambda m: m.define_G(3, 3, 64, 'resnet_9blocks', 'instance', True, learn_residual=True),
+        signed=True, multiple=4,
+    ),
+    'deblurganv2': Peer(
+        'models.fpn_mobilenet', lambda m: m.FPNMobileNet(instance_norm, pretrained=False),
+        signed=True, multiple=32, packages=('models',),
+    ),
+    'mimo_unet': Peer(
+        'models.MIMOUNet', lambda m: m.build_net('MIMO-UNet'), output=-1, multiple=8,
+    ),
+    'nafnet': Peer(
+        'basicsr.models.archs.NAFNet_arch',
+        lambda m: m.NAFNet(
+            width=32, enc_blk_nums=[1, 1, 1, 28], middle_blk_num=1, dec_blk_nums=[1, 1, 1, 1]
+        ),
+        packages=('basicsr.models', 'basicsr.models.archs'), unused=('basicsr.utils',),
+    ),
+    'prenet': Peer(
+        'networks', lambda m: m.PReNet(6, use_GPU=False), output=0, unused=('torchvision',),
+    ),
+}
+
+
+class Adapted(nn.Module):
+    """A peer as a function from images in 0..1 of any size to restored ones."""
+
+    def __init__(self, network: nn.Module, peer: Peer) -> None:
+        """Wrap ``network``."""
+        super().__init__()
+        self.network = network
+        self.peer = peer
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map N x 3 x H x W, RGB, 0..1, to the same."""
+        height, width = image.shape[-2:]
+        pads = (0, -width % self.peer.multiple, 0, -height % self.peer.multiple)
+        padded = functional.pad(image, pads, mode='replicate') if any(pads) else image
+        restored = self.network(padded * 2 - 1 if self.peer.signed else padded)
+        if self.peer.output is not None:
+            restored = restored[self.peer.output]
+        restored = restored[..., :height, :width]
+        return (restored + 1) / 2 if self.peer.signed else restored
+
+
+@contextmanager
+def checkout(path: Path, peer: Peer) -> Iterator[None]:
+    """Make the modules of a checkout importable, and forget them afterwards: names clash."""
+    modules: dict[str, ModuleType] = {name: MagicMock() for name in peer.unused}
+    for name in peer.packages:
+        modules[name] = ModuleType(name)
+        modules[name].__path__ = [str(path.joinpath(*name.split('.')))]
+    with patch.dict(sys.modules, modules), patch.object(sys, 'path', [str(path), *sys.path]):
+        yield
+
+
+def build(name: str, path: Path | None, weights: Path | None) -> nn.Module:
+    """Build one of our networks, or from ``path`` a peer's, with weights where given."""
+    if path is None:
+        if weights is not None:
+            return load_weights(weights, preset=name)[0]
+        network = Generator(name)
+        network.initialise()
+        return network
+    peer = PEERS[name]
+    with checkout(path, peer):
+        network = peer.build(importlib.import_module(peer.module))
+    if weights is not None:
+        state = torch.load(weights, map_location='cpu', weights_only=True)
+        for key in ('model', 'params'):
+            state = state.get(key, state)
+        network.load_state_dict({k.removeprefix('module.'): v for k, v in state.items()})
+    return Adapted(network, peer)
+
+
+def timed(network: nn.Module, image: Tensor) -> float:
+    """Return the ms of one frame."""
+    started = time.perf_counter()
+    network(image)
+    return (time.perf_counter() - started) * 1000
+
+
+def faster_layout(network: nn.Module, image: Tensor) -> torch.memory_format:
+    """Try both memory layouts and leave ``network`` in the faster one."""
+    times = {}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        network.to(memory_format=layout)
+        laid = image.to(memory_format=layout)
+        times[layout] = min(timed(network, laid) for _ in range(2))
+    layout = min(times, key=lambda layout: times[layout])
+    network.to(memory_format=layout)
+    return layout
+
+
+def peak_memory(network: nn.Module, image: Tensor) -> int:
+    """Return the bytes of memory that one frame takes on top of what the process holds."""
+    ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed, and it would not be counted
+    Path('/proc/self/clear_refs').write_text('5')  # Linux: the peak starts from now
+    before = status_bytes('VmRSS')
+    network(image)
+    return status_bytes('VmHWM') - before
+
+
+def status_bytes(name: str) -> int:
+    """Return a value of /proc/self/status."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name + ':')) * 1024
+
+
+def quality(network: nn.Module, folder: Path) -> float:
+    """Return the mean PSNR in dB over the pairs of ``folder``."""
+    values = []
+    for path in list_images(folder / 'input'):
+        image = torch.from_numpy(read_image(path)).permute(2, 0, 1)[None] / 255
+        restored = network(image)[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
+        values.append(psnr(restored.numpy(), read_image(folder / 'gt' / path.name)))
+    return statistics.mean(values)
+
+
+def size_table(networks: dict[str, nn.Module], width: int, height: int, rounds: int) -> Table:
+    """Measure all networks at one size."""
+    photo = cv2.resize(photographs.coffee(), (width, height), interpolation=cv2.INTER_AREA)
+    frame = torch.from_numpy(photo).permute(2, 0, 1)[None].contiguous() / 255
+    images = {
+        name: frame.to(memory_format=faster_layout(network, frame))
+        for name, network in networks.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(rounds):
+        for name, network in networks.items():
+            times[name].append(timed(network, images[name]))
+    threads = f'{torch.get_num_threads()} threads'
+    table = Table(title=f'{width}x{height}, {machine(torch.device("cpu"))}, {threads}')
+    for heading in ('', 'ms', 'quartiles', 'x fast', 'GMAC', 'parameters', 'MB'):
+        table.add_column(heading, justify='right' if heading else 'left')
+    for name, network in networks.items():
+        low, middle, high = statistics.quantiles(times[name], n=4, method='inclusive')
+        ratio = statistics.median(
+            own / fast for own, fast in zip(times[name], times['fast'], strict=True)
+        )
+        with FlopCounterMode(display=False) as counter:
+            network(images[name])
+        table.add_row(
+            name, f'{middle:.0f}', f'{low:.0f}..{high:.0f}', f'{ratio:.1f}',
+            f'{counter.get_total_flops() / 2e9:.1f}',
+            f'{sum(p.numel() for p in network.parameters()):,}',
+            f'{peak_memory(network, images[name]) / 1e6:.0f}',
+        )
+    return table
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description='Time, size and quality beside other networks.')
+    for name in PEERS:
+        parser.add_argument('--' + name.replace('_', '-'), type=Path, help='a checkout')
+    parser.add_argument('--sizes', nargs='*', default=['256x256', '640x360'])
+    parser.add_argument('--rounds', type=int, default=9)
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument('--data', type=Path, help='folder with input/ and gt/')
+    parser.add_argument('--weights', nargs='+', default=[], metavar='NAME=FILE')
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    weights = {
+        name: Path(file) for name, _, file in (given.partition('=') for given in options.weights)
+    }
+    if unknown := set(weights) - {*PRESETS, *PEERS}:
+        parser.error(f'--weights {", ".join(unknown)}: known are {", ".join((*PRESETS, *PEERS))}')
+    warnings.simplefilter('ignore')  # of what others' code calls
+    console = Console()
+    paths: dict[str, Path | None] = {
+        **dict.fromkeys(('fast', *PRESETS)),
+        **{name: path for name in PEERS if (path := getattr(options, name))},
+    }
+    networks = {}
+    for name, path in paths.items():
+        try:
+            network = build(name, path, weights.get(name)).eval()
+            network(torch.zeros(1, 3, 64, 64))
+            networks[name] = network
+        except Exception as error:  # noqa: BLE001  what others' code may raise is anybody's guess
+            console.print(f'{name}: left out, {type(error).__name__}: {error}', markup=False)
+    if options.data is not None:
+        table = Table(title=f'PSNR on {options.data.name}')
+        table.add_column('')
+        table.add_column('dB', justify='right')
+        table.add_row('as it came', f'{quality(nn.Identity(), options.data):.2f}')
+        for name in [name for name in networks if name in weights]:
+            table.add_row(name, f'{quality(networks[name], options.data):.2f}')
+        console.print(table)
+    for size in options.sizes:
+        width, height = map(int, size.split('x'))
+        console.print(size_table(networks, width, height, options.rounds))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,179 @@
+"""
+Frames beyond memory, restored in tiles that give what the whole frame would give.
+
+No generator has a global operation: what a pixel becomes depends on the frame within ``halo``
+pixels of it, and on where it lies in its cell of 4x4. So a tile is read with that much around it,
+on multiples of 4, and only what is right is kept.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from iov_restore_ros.model.generators import PRESETS, SIZE_MULTIPLE
+
+# Bytes that a pass holds at most for each pixel, float32; python benchmarks/memory.py prints them.
+BYTES_PER_PIXEL = {'fast': 130, 'wei2021': 800, 'wei2021_preprint': 550}
+CPU_MEMORY = 2 << 30  # bytes of one pass; 1920x1080 in one with every model, 8 GB never in danger
+
+Window = tuple[slice, slice]  # rows and columns
+
+
+class Tile(NamedTuple):
+    """What is read of the frame, what of it is kept, and where that lies in what was read."""
+
+    read: Window
+    keep: Window
+    inner: Window
+
+
+class Tiling:
+    """Cuts batches and frames into passes of at most ``pixels`` pixels."""
+
+    def __init__(self, model: str, device: torch.device) -> None:
+        """Allow a pass 2 GiB on the CPU, on a GPU half of what is free now."""
+        on_gpu = device.type == 'cuda'
+        memory = torch.cuda.mem_get_info(device)[0] // 2 if on_gpu else CPU_MEMORY
+        self.pixels = memory // BYTES_PER_PIXEL[model]
+        self.halo = halo(model)
+        self.halved = 0  # how often a pass found too little memory
+
+    def together(self, height: int, width: int) -> int:
+        """Return how many frames of a size fit in one pass."""
+        return self.pixels // (height * width)
+
+    def fit(self, frames: Sequence[np.ndarray]) -> bool:
+        """Tell whether ``frames``, of one size, fit in one pass."""
+        height, width = frames[0].shape[:2]
+        return len(frames) <= self.together(height, width)
+
+    def run(
+        self, frames: list[np.ndarray], one_pass: Callable[[list[np.ndarray]], Sequence[np.ndarray]]
+    ) -> list[np.ndarray]:
+        """
+        Return what ``one_pass`` makes of ``frames``, all uint8 H x W x 3 of one size.
+
+        Where the GPU's memory does not suffice, passes are halved from then on, down to the halo;
+        then ``torch.OutOfMemoryError`` comes through.
+        """
+        smallest = (2 * self.halo + SIZE_MULTIPLE) ** 2
+        height, width = frames[0].shape[:2]
+        while True:
+            together = max(1, self.together(height, width))
+            try:
+                if self.pixels < height * width:
+                    tiles = plan_tiles(height, width, self.pixels, self.halo)
+                    return [restore_tiles(frame, tiles, one_pass) for frame in frames]
+                return [
+                    restored
+                    for start in range(0, len(frames), together)
+                    for restored in one_pass(frames[start : start + together])
+                ]
+            except torch.OutOfMemoryError:
+                tried = min(self.pixels, len(frames) * height * width)
+                if tried // 2 < smallest:
+                    raise
+            self.pixels = tried // 2
+            self.halved += 1
+
+
+def restore_tiles(
+    frame: np.ndarray,
+    tiles: list[Tile],
+    one_pass: Callable[[list[np.ndarray]], Sequence[np.ndarray]],
+) -> np.ndarray:
+    """Return ``frame`` (uint8, H x W x 3) as ``one_pass`` makes it tile by tile."""
+    restored = np.empty_like(frame)
+    for tile in tiles:
+        restored[tile.keep] = one_pass([frame[tile.read]])[0][tile.inner]
+    return restored
+
+
+def plan_tiles(height: int, width: int, pixels: int, halo: int) -> list[Tile]:
+    """
+    Cut a frame into tiles of at most ``pixels`` pixels so that the fewest are computed.
+
+    Their keep windows cover the frame once. All tiles have one size (less what lacks to multiples
+    of 4 at the frame's end). Raises ``ValueError`` if not even a cell of 4x4 with its halo fits.
+    """
+    best: tuple[int, int, int] | None = None
+    for rows in range(1, ceil_div(height, SIZE_MULTIPLE) + 1):
+        keep_height = cell_up(ceil_div(height, rows))
+        read_height = min(cell_up(height), keep_height + 2 * halo)
+        read_width = pixels // read_height // SIZE_MULTIPLE * SIZE_MULTIPLE
+        if read_width >= width:
+            columns = 1
+        elif read_width >= 2 * halo + SIZE_MULTIPLE:
+            columns = ceil_div(width, read_width - 2 * halo)
+        else:
+            continue
+        keep_width = cell_up(ceil_div(width, columns))
+        read_width = min(cell_up(width), keep_width + 2 * halo)
+        computed = rows * columns * read_height * read_width
+        best = min(best or (computed, keep_height, keep_width), (computed, keep_height, keep_width))
+    if best is None:
+        raise ValueError(f'a tile of {pixels} pixels is too small for a halo of {halo}')
+    _, keep_height, keep_width = best
+    return [
+        Tile((rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2]))
+        for rows in cut(height, keep_height, halo)
+        for columns in cut(width, keep_width, halo)
+    ]
+
+
+def cut(length: int, keep: int, halo: int) -> list[tuple[slice, slice, slice]]:
+    """Cut an axis into pieces of ``keep`` (a multiple of 4): what to read, to keep, and where."""
+    size = min(cell_up(length), keep + 2 * halo)
+    pieces = []
+    for start in range(0, length, keep):
+        stop = min(start + keep, length)
+        first = max(0, min(start - halo, cell_up(length) - size))
+        pieces.append((
+            slice(first, min(first + size, length)),
+            slice(start, stop),
+            slice(start - first, stop - first),
+        ))
+    return pieces
+
+
+@cache
+def halo(model: str) -> int:
+    """
+    Return how many pixels around a cell of 4x4 its restored pixels depend on, as a multiple of 4.
+
+    Followed back through the layers from the cell to the frame.
+    """
+    with torch.device('meta'):
+        body = PRESETS[model]()
+    first, last = 0, SIZE_MULTIPLE - 1
+    for layer in reversed(list(body.modules())):
+        if isinstance(layer, nn.ConvTranspose2d):
+            stride, padding, reach = layer.stride[0], int(layer.padding[0]), layer.kernel_size[0]
+            first = ceil_div(first + padding - reach + 1, stride)
+            last = (last + padding) // stride
+        elif isinstance(layer, nn.Conv2d):
+            stride, padding, reach = layer.stride[0], int(layer.padding[0]), layer.kernel_size[0]
+            first, last = first * stride - padding, last * stride - padding + reach - 1
+        elif isinstance(layer, nn.PixelUnshuffle):
+            factor = layer.downscale_factor
+            first, last = first * factor, last * factor + factor - 1
+        elif isinstance(layer, nn.PixelShuffle):
+            first, last = first // layer.upscale_factor, last // layer.upscale_factor
+        elif isinstance(layer, nn.Upsample):
+            factor = int(layer.scale_factor)  # type: ignore[arg-type]
+            first, last = first // factor, last // factor
+    return cell_up(max(-first, last - SIZE_MULTIPLE + 1))
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Return a / b, rounded up."""
+    return -(-a // b)
+
+
+def cell_up(length: int) -> int:
+    """Return ``length``, rounded up to a multiple of 4."""
+    return ceil_div(length, SIZE_MULTIPLE) * SIZE_MULTIPLE

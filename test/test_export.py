@@ -1,0 +1,59 @@
+"""The exported file in onnxruntime against PyTorch."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from iov_restore_ros.inference import Restorer
+from iov_restore_ros.model import Generator, shipped_weights
+from iov_restore_ros.tools import export
+
+
+def test_command_exports_what_the_restorer_does(tmp_path, photograph):
+    path = tmp_path / 'new' / 'derain.onnx'
+    result = subprocess.run(
+        [sys.executable, '-m', 'iov_restore_ros.tools.export', '--task', 'derain', '--uint8',
+         '--output', str(path)],
+        capture_output=True, text=True, timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'largest difference from PyTorch' in result.stdout
+    assert list(path.parent.iterdir()) == [path]
+    assert str(tmp_path).encode() not in path.read_bytes()
+    session = onnxruntime.InferenceSession(path)
+    metadata = session.get_modelmeta().custom_metadata_map
+    weights = shipped_weights('fast', 'derain')
+    assert metadata['weights sha256'] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert (metadata['model'], metadata['task']) == ('fast', 'derain')
+    frames = [photograph, photograph[::-1]]
+    expected = Restorer(device='cpu', precision='float32', tasks=['derain']).restore(
+        frames, 'derain'
+    )
+    [restored] = session.run(None, {'image': np.stack(frames)})
+    assert restored.dtype == np.uint8
+    off = np.abs(restored.astype(int) - np.stack(expected))
+    assert off.max() <= 1
+    assert (off == 0).mean() > 0.999
+
+
+@pytest.mark.parametrize('model', ['wei2021', 'wei2021_preprint'])
+def test_the_paper_s_layers_can_be_exported(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, 'CHECKED', ((1, 45, 63), (2, 16, 8)))
+    torch.manual_seed(0)
+    generator = Generator(model).eval()
+    generator.initialise()
+    assert export.export(tmp_path / 'm.onnx', generator, 'float32', {}) < 1e-4
+    assert (tmp_path / 'm.onnx').is_file()
+
+
+def test_a_file_that_differs_is_not_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, 'CHECKED', ((1, 4, 4),))
+    monkeypatch.setitem(export.TOLERANCE, 'float32', -1.0)
+    with pytest.raises(export.ExportError, match='not written, it differs from PyTorch'):
+        export.export(tmp_path / 'm.onnx', Generator('fast').eval(), 'float32', {})
+    assert not list(tmp_path.iterdir())
