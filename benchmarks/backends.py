@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 import openvino
 import torch
-from frame_time import machine
+from common import machine
 from rich.console import Console
 from rich.table import Table
 

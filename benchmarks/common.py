@@ -1,5 +1,7 @@
 """What the benchmarks share: restorers of every model, frames, and clocks."""
 
+import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -7,14 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from frame_time import machine
 from rich.console import Console
 from rich.table import Table
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import Generator, WeightsInfo, save_weights
 
-__all__ = ['as_size', 'make_restorer', 'new_table', 'random_frame', 'show', 'timed']
+
+def machine(device: torch.device) -> str:
+    """Return the name of the processor that counts, and PyTorch's version."""
+    if device.type == 'cuda':
+        name = torch.cuda.get_device_name(device)
+    else:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        cpus = [line for line in lines if line.startswith('model name')]
+        name = f'{os.cpu_count()} x {cpus[0].partition(":")[2].strip() if cpus else "CPU"}'
+    return f'{name}, PyTorch {torch.__version__}, Python {platform.python_version()}'
 
 
 def make_restorer(model: str, device: str, precision: str = 'auto') -> Restorer:

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from frame_time import machine
+from common import machine
 from rich.console import Console
 from rich.table import Table
 

@@ -25,7 +25,7 @@ from unittest.mock import MagicMock, patch
 
 import cv2
 import torch
-from frame_time import machine
+from common import machine
 from rich.console import Console
 from rich.table import Table
 from skimage import data as photographs

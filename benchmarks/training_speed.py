@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from frame_time import machine
+from common import machine
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
