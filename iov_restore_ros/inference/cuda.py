@@ -45,6 +45,8 @@ class CudaPipeline:
         self._upload, self._compute, self._download = (
             torch.cuda.Stream(device) for _ in range(3)
         )
+        # The generators' weights are still on their way there.
+        self._compute.wait_stream(torch.cuda.current_stream(device))
         self._idle: dict[tuple[int, int], list[Slot]] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self.graphs = True  # until capturing one fails
@@ -97,9 +99,14 @@ class CudaPipeline:
         self._idle[size] = idle  # to the end: used last
         while len(self._idle) > KEPT_SIZES:
             self._idle.pop(next(iter(self._idle)))
-        # On the stream that computes, as all of the generator's memory.
+        if idle:
+            return idle.pop()
+        # On the stream that computes, as all of the generator's memory: what it gave back there may
+        # still be in use, so the upload has to wait for it once.
         with torch.cuda.stream(self._compute):
-            return idle.pop() if idle else Slot(together, size, self._device)
+            slot = Slot(together, size, self._device)
+        self._upload.wait_stream(self._compute)
+        return slot
 
     def _run(self, slot: Slot, count: int, generator: Generator) -> None:
         """Restore the slot's first ``count`` frames: eagerly at first, then by a CUDA graph."""
