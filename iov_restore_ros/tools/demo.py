@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -149,6 +150,10 @@ class Stack(Node):
                 raise TimeoutError(f'{what} did not happen within {PATIENCE:.0f} s')
             rclpy.spin_once(self, timeout_sec=0.1)
 
+    def saw_since(self, moment: int) -> bool:
+        """Tell whether a frame has come whose stamp is behind ``moment``, ns."""
+        return any(stamp_ns(message) > moment for message, _ in self.frames)
+
     def set_mode(self, mode: str) -> None:
         """Switch the mode by the parameter service, as `ros2 param set` does."""
         values = {'mode': mode, 'weather': 'rain'}
@@ -250,8 +255,8 @@ def run(output: Path, source: str | None) -> int:
                 arguments = (scene.source, '--fps', str(FPS))
                 with process('tools.image_source', *arguments, log=output / 'camera.log'):
                     console.print(f'{scene.name}: waiting for the first frame ...')
-                    stack.frames.clear()
-                    stack.wait_for(lambda: bool(stack.frames), 'a frame from the node')
+                    # Frames of the camera before may still come.
+                    stack.wait_for(partial(stack.saw_since, time.time_ns()), 'a frame from the node')
                     for mode in scene.modes:
                         console.print(f'{scene.name}: mode {mode} for {SECONDS:.0f} s ...')
                         pictures.append(run_mode(stack, scene, mode))
