@@ -256,7 +256,8 @@ def run(output: Path, source: str | None) -> int:
                 with process('tools.image_source', *arguments, log=output / 'camera.log'):
                     console.print(f'{scene.name}: waiting for the first frame ...')
                     # Frames of the camera before may still come.
-                    stack.wait_for(partial(stack.saw_since, time.time_ns()), 'a frame from the node')
+                    seen = partial(stack.saw_since, time.time_ns())
+                    stack.wait_for(seen, 'a frame from the node')
                     for mode in scene.modes:
                         console.print(f'{scene.name}: mode {mode} for {SECONDS:.0f} s ...')
                         pictures.append(run_mode(stack, scene, mode))
