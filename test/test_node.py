@@ -75,6 +75,21 @@ def test_three_cameras_at_once(rig, restorer, photograph):
     assert all(len(rig.images[camera]) == 4 for camera in cameras)
 
 
+def test_frames_of_several_cameras_in_one_batch(rig, restorer, photograph):
+    cameras = ('front', 'left', 'right')
+    rig.start(cameras, mode='derain', device='cpu', max_batch=3, batch_wait=0.5, threads=2)
+    frames = {c: np.ascontiguousarray(photograph[n : n + 64, :96]) for n, c in enumerate(cameras)}
+    for number in range(3):  # from the second on the node knows that all three are sending
+        for camera in cameras:
+            rig.send(make_message(frames[camera], number), camera)
+        rig.wait(lambda n=number: all(len(rig.images[c]) == n + 1 for c in cameras))
+    assert rig.next_status('restorer')[2]['batch'] == '3'
+    for camera in cameras:
+        [expected] = restorer.restore([frames[camera]], 'derain')
+        got = view(rig.images[camera][-1])
+        assert np.abs(got.astype(int) - expected).max() <= 1  # another order of the sums
+
+
 def test_mode_switch_takes_effect_on_the_next_frame_without_loss(rig, restorer, crop):
     rig.start(mode='passthrough')
     expected = {task: restorer.restore([crop], task)[0] for task in ('deblur', 'derain')}

@@ -63,7 +63,7 @@ class Batch:
     restoring: Restoring | None = None
     error: Exception | None = None  # why they are not
     task: str = ''
-    started: float = nan  # s, monotonic
+    started: float = nan  # s, monotonic: when restoring began
 
 
 class FramePipeline:
@@ -156,12 +156,13 @@ class FramePipeline:
         task = decision.task
         if task is None:
             return Batch([(frame, Outcome.PASSED) for frame in frames])
-        batch = Batch(task=task, started=time.monotonic())
+        batch = Batch(task=task)
         batch.pictures = [picture for frame in frames if (picture := self._open(frame))]
         try:
             if decision.settings.mode == 'auto' and task == 'deblur':
                 self._set_sharp_aside(batch)
             with self._restorer_in_use:
+                batch.started = time.monotonic()
                 batch.restoring = self._restorer.start([p.pixels for p in batch.pictures], task)
         except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
             batch.error = error
@@ -171,13 +172,21 @@ class FramePipeline:
         """Publish a batch (scheduler's thread)."""
         for frame, outcome in batch.passing:
             self._publish(frame, frame.message, outcome)
+        if batch.restoring is None:
+            if batch.error is not None:
+                self._fail(batch, batch.error)
+            return
         try:
-            restored = _result(batch)
+            restored = batch.restoring.result()
+            took = time.monotonic() - batch.started
+            messages = [
+                from_rgb(pixels, picture.image)
+                for pixels, picture in zip(restored, batch.pictures, strict=True)
+            ]
         except Exception as error:  # noqa: BLE001  as above
             self._fail(batch, error)
             return
-        took = time.monotonic() - batch.started
-        for picture, message in zip(batch.pictures, restored, strict=True):
+        for picture, message in zip(batch.pictures, messages, strict=True):
             self._publish(picture.frame, message, Outcome.RESTORED, took)
 
     def _set_sharp_aside(self, batch: Batch) -> None:
@@ -235,15 +244,3 @@ class FramePipeline:
             (now - stamp.sec * 10**9 - stamp.nanosec) / 1e9,
             time.monotonic() - frame.received, restoring,
         ))
-
-
-def _result(batch: Batch) -> list[Image]:
-    """Wait for the restored images of a batch; raises what went wrong."""
-    if batch.error is not None:
-        raise batch.error
-    if batch.restoring is None:
-        return []
-    return [
-        from_rgb(pixels, picture.image)
-        for pixels, picture in zip(batch.restoring.result(), batch.pictures, strict=True)
-    ]

@@ -168,7 +168,6 @@ class RestoreNode(LifecycleNode):
         if any(parameter.name == 'lazy' for parameter in parameters):
             for camera in self._cameras:
                 camera.follow()
-
         if self._loader is not None and any(p.name in MODEL_PARAMETERS for p in parameters):
             self._loader.request(self._values())
 
