@@ -1,12 +1,11 @@
-"""Which precision is chosen, and on how many threads."""
+"""Which precision is chosen."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from iov_restore_ros.model.device import fastest_dtype, use_threads
+from iov_restore_ros.model.device import fastest_precision
 
 
 class Generator(torch.nn.Module):
@@ -24,17 +23,7 @@ class Generator(torch.nn.Module):
 
 
 @pytest.mark.parametrize(('seconds', 'expected'), [
-    ((0.001, 0.04), torch.float32), ((0.04, 0.001), torch.bfloat16),
+    ((0.001, 0.04), 'float32'), ((0.04, 0.001), 'bfloat16'),
 ])
 def test_the_faster_precision_also_on_a_machine_that_is_busy_at_first(seconds, expected):
-    assert fastest_dtype(Generator(seconds, busy_runs=5), torch.device('cpu')) == expected
-
-
-def test_threads_count_in_threads_that_begin_later():
-    before = torch.get_num_threads()
-    try:
-        use_threads(3)
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(torch.get_num_threads).result() == 3
-    finally:
-        torch.set_num_threads(before)
+    assert fastest_precision(Generator(seconds, busy_runs=5), torch.device('cpu')) == expected

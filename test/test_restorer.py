@@ -94,8 +94,8 @@ def test_no_frames(restorer):
 def test_unknown_task_and_precision(restorer):
     with pytest.raises(ValueError, match="unknown task 'dehaze': deblur, derain are loaded"):
         restorer.restore([], 'dehaze')
-    with pytest.raises(ValueError, match="unknown precision 'int8'"):
-        Restorer(precision='int8')
+    with pytest.raises(ValueError, match="unknown precision 'int4'"):
+        Restorer(precision='int4')
 
 
 def test_model_without_shipped_weights_asks_for_a_file():

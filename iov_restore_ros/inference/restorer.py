@@ -18,12 +18,12 @@ from iov_restore_ros.inference.cuda import CudaPipeline
 from iov_restore_ros.inference.pixels import restore_pixels
 from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import TASKS, Generator, WeightsInfo, load_weights, shipped_weights
-from iov_restore_ros.model.device import fastest_dtype, pick_device
+from iov_restore_ros.model.cpu import compute
+from iov_restore_ros.model.device import fastest_precision, pick_device
+from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 from iov_restore_ros.model.phase_convolution import fold_upsampling
 
-PRECISIONS = {
-    'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16
-}
+PRECISIONS = ('float32', 'float16', 'bfloat16', 'int8')
 CUDA_BATCH = 8
 CUDA_IN_FLIGHT = 2  # one batch is computed while the next is sent and the one before received
 Pass = Callable[[], tuple[np.ndarray, bool]]  # waits for pixels, and whether they are finite
@@ -54,10 +54,11 @@ class Restorer:
         Load the weights for ``tasks`` and choose device and precision; takes about a second.
 
         ``weights`` gives the file of a task where the shipped one is not wanted. ``device`` is
-        auto, cpu, cuda or cuda:N. ``precision`` is auto (what is faster here, by measuring),
-        float32, float16 or bfloat16. ``batch`` is how many frames are computed together at most;
-        0 means what suits the device. Raises ``WeightsError`` for a weight file that cannot be
-        used and ``ValueError`` for another wrong argument.
+        auto, cpu, cuda or cuda:N. ``precision`` is auto (the fastest here, by measuring), float32,
+        float16, bfloat16, or int8 on a CPU with VNNI (the residual blocks; the rest is float32).
+        ``batch`` is how many frames are computed together at most; 0 means what suits the device.
+        Raises ``WeightsError`` for a weight file that cannot be used and ``ValueError`` for another
+        wrong argument.
         """
         if precision != 'auto' and precision not in PRECISIONS:
             raise ValueError(f'unknown precision {precision!r}: auto, {", ".join(PRECISIONS)}')
@@ -69,19 +70,17 @@ class Restorer:
         self._generators: dict[str, Generator] = {}
         for task in tasks:
             path = Path((weights or {}).get(task) or shipped_weights(model, task))
-            generator, self.info[task] = load_weights(path, task, model)
-            generator.body = fold_upsampling(generator.body)
+            generator, self.info[task] = compute(load_weights, path, task, model)
+            generator.body = compute(fold_upsampling, generator.body)
             self._generators[task] = generator
             self.weights[task] = path
             self.sha256[task] = hashlib.sha256(path.read_bytes()).hexdigest()
         if precision == 'auto':
-            dtype = fastest_dtype(next(iter(self._generators.values())), self.device)
-        else:
-            dtype = PRECISIONS[precision]
-        self.precision = str(dtype).removeprefix('torch.')
+            one = next(iter(self._generators.values()))
+            precision = compute(fastest_precision, one, self.device, True)
+        self.precision = precision
         for generator in self._generators.values():
-            generator.to(self.device, dtype)
-            generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            compute(self._prepare, generator)
         on_cuda = self.device.type == 'cuda'
         # On the CPU a batch takes as long as its frames one by one, and the first waits for all.
         self.batch = batch or (CUDA_BATCH if on_cuda else 1)
@@ -144,6 +143,16 @@ class Restorer:
             self._pipeline.close()
             torch.cuda.empty_cache()
 
+    def _prepare(self, generator: Generator) -> None:
+        """Put ``generator`` on the device in the precision that was chosen."""
+        dtype = torch.float32 if self.precision == 'int8' else getattr(torch, self.precision)
+        generator.to(self.device, dtype)
+        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.precision == 'int8':
+            if self.device.type != 'cpu' or not int8_is_exact():
+                raise ValueError('precision int8 needs device cpu, and a processor with VNNI')
+            generator.body = to_int8(generator.body)
+
     def _start(self, frames: list[np.ndarray], generator: Generator) -> Finish:
         """Begin to restore frames of one size, if they fit in one pass; else ``Finish`` does it."""
         begun = None
@@ -174,7 +183,7 @@ class Restorer:
     def _pass(self, frames: list[np.ndarray], generator: Generator) -> Pass:
         """Begin to restore frames of one size in one pass."""
         if self._pipeline is None:
-            return partial(_restore_on_cpu, frames, generator)
+            return partial(compute, _restore_on_cpu, frames, generator)
         together = min(self.batch, self.tiling.together(*frames[0].shape[:2]))
         return self._pipeline.start(frames, generator, together)
 

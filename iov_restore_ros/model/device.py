@@ -3,10 +3,11 @@
 import time
 
 import torch
+from torch import nn
 
 from iov_restore_ros.model.generators import Generator
+from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 
-OWN_CHOICE_OF_THREADS = torch.get_num_threads()
 DEVICES = ('auto', 'cpu', 'cuda')
 ROUNDS = 6
 
@@ -32,34 +33,33 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def use_threads(count: int) -> None:
-    """Let PyTorch compute on ``count`` threads of the CPU from now on; 0: as many as it likes."""
-    torch.set_num_threads(count or OWN_CHOICE_OF_THREADS)
-
-
-def fastest_dtype(generator: Generator, device: torch.device) -> torch.dtype:
+def fastest_precision(generator: Generator, device: torch.device, int8: bool = False) -> str:
     """
-    Measure a 16-bit type against float32 for ``generator`` on ``device``; return the faster.
+    Measure which precision is the fastest for ``generator`` on ``device``; return its name.
 
-    bfloat16 on a CPU, on CUDA float16, which rounds eight times finer. Measured, not looked up:
-    without AMX or tensor cores they are several times slower, and no flag says so reliably in a
-    virtual machine. The best of runs in turn, because at its start a machine may be busy for a
-    while. Takes half a second with the model fast. The generator is left on ``device`` in
-    channels_last.
+    Candidates are float32; a 16-bit type: bfloat16 on a CPU, on CUDA float16, which rounds eight
+    times finer; and, if ``int8`` allows it (no gradient passes through it), int8 on a CPU.
+    Measured, not looked up: without AMX or tensor cores 16 bits are several times slower, and no
+    flag says so reliably in a virtual machine. The best of runs in turn, because at its start a machine may be
+    busy for a while. Takes half a second with the model fast. The generator is left on ``device``
+    in channels_last.
     """
     generator.to(device)
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = torch.rand(1, 3, 128, 128, device=device).to(memory_format=torch.channels_last)
-    half = torch.float16 if device.type == 'cuda' else torch.bfloat16
-    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], half: []}
+    half = 'float16' if device.type == 'cuda' else 'bfloat16'
+    tried: dict[str, nn.Module] = {'float32': generator, half: generator}
+    if int8 and device.type == 'cpu' and int8_is_exact():
+        tried['int8'] = to_int8(generator.body)
+    seconds: dict[str, list[float]] = {name: [] for name in tried}
     with torch.inference_mode():
         for _ in range(ROUNDS):
-            for dtype, runs in seconds.items():
+            for name, candidate in tried.items():
                 # Autocast leaves the weights as they are, so that nothing is rounded by measuring.
-                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                with torch.autocast(device.type, getattr(torch, half), enabled=name == half):
                     start = time.perf_counter()
-                    generator(image)
+                    candidate(image)
                     if device.type == 'cuda':
                         torch.cuda.current_stream(device).synchronize()
-                    runs.append(time.perf_counter() - start)
-    return min(seconds, key=lambda dtype: min(seconds[dtype]))
+                    seconds[name].append(time.perf_counter() - start)
+    return min(seconds, key=lambda name: min(seconds[name]))

@@ -12,7 +12,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from iov_restore_ros.inference import RestoreError, Restorer
 from iov_restore_ros.model import TASKS, WeightsError, read_info
-from iov_restore_ros.model.device import use_threads
+from iov_restore_ros.model.cpu import use_threads
 
 WARM_UP_SIZE = 360, 640  # pixels
 MODEL_PARAMETERS = ('model', *(f'{task}_weights' for task in TASKS))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from iov_restore_ros.model import Discriminator, Generator, load_weights
-from iov_restore_ros.model.device import fastest_dtype
+from iov_restore_ros.model.device import fastest_precision
 from iov_restore_ros.training.adversarial import (
     COLLAPSE_STEPS,
     OBJECTIVES,
@@ -54,7 +54,7 @@ class Trainer:
         if config.start_from:
             loaded, _ = load_weights(config.start_from, preset=config.preset)
             self.generator.load_state_dict(loaded.state_dict())
-        self.dtype = fastest_dtype(self.generator, self.device)
+        self.dtype = getattr(torch, fastest_precision(self.generator, self.device))
         self.average = AveragedModel(
             self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
         )

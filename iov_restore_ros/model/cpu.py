@@ -1,0 +1,74 @@
+"""How PyTorch computes on a CPU beside the other threads of a node: measured in docs/speed.md."""
+
+import ctypes
+import functools
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import torch
+
+OWN_CHOICE_OF_THREADS = torch.get_num_threads()
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
+KEPT_MEMORY = 1 << 30  # bytes that are kept at most when they become free
+KEPT_BLOCK = 1 << 26  # and the largest block; 1920x1080 has layers of 33 MB
+
+Result = TypeVar('Result')
+
+
+def compute(function: Callable[..., Result], *arguments: Any) -> Result:
+    """
+    Return ``function(*arguments)``, called in the one thread of the process that computes.
+
+    Every thread that computes gets a team of OpenMP threads of its own, and where there are more
+    threads in teams than cores, they no longer wait for each other's next layer awake but are put
+    to sleep and woken by the kernel, several times a layer.
+    """
+    calls, thread = _computing()
+    if threading.current_thread() is thread:
+        return function(*arguments)
+    call: Future[Result] = Future()
+    calls.put((call, function, arguments))
+    return call.result()
+
+
+def use_threads(count: int) -> None:
+    """Let ``compute`` use ``count`` threads from now on; 0: as many as PyTorch likes."""
+    compute(torch.set_num_threads, count or OWN_CHOICE_OF_THREADS)
+
+
+@functools.cache
+def _computing() -> tuple[queue.SimpleQueue, threading.Thread]:
+    """Start the thread that computes; return its queue and it."""
+    calls: queue.SimpleQueue = queue.SimpleQueue()
+
+    def run() -> None:
+        _keep_memory()
+        while True:
+            call, function, arguments = calls.get()
+            try:
+                call.set_result(function(*arguments))
+            except BaseException as error:  # noqa: BLE001  it is the caller's
+                call.set_exception(error)
+
+    # A daemon: the process may end while a large picture is being restored.
+    thread = threading.Thread(target=run, name='compute', daemon=True)
+    thread.start()
+    return calls, thread
+
+
+def _keep_memory() -> None:
+    """
+    Have the C library keep the memory of one layer for the next one.
+
+    By default it gives large blocks back to the kernel at once, which then has to map and to
+    clear them anew, page by page: tens of thousands of page faults in each frame.
+    """
+    if os.confstr('CS_GNU_LIBC_VERSION'):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK)
+        libc.mallopt(M_ARENA_MAX, 1)  # the others are given back whatever the thresholds say

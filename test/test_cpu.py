@@ -1,0 +1,70 @@
+"""Where PyTorch computes, and what that costs the process."""
+
+import os
+import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from iov_restore_ros.inference import Restorer
+from iov_restore_ros.model.cpu import compute, use_threads
+
+FRAME = np.zeros((360, 640, 3), np.uint8)
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    use_threads(3)
+    yield
+    use_threads(before)
+
+
+def fail():
+    raise KeyError('reason')
+
+
+def test_one_thread_computes_whoever_asks():
+    with ThreadPoolExecutor(2) as pool:
+        threads = {pool.submit(compute, threading.current_thread).result() for _ in range(4)}
+    assert threads == {compute(threading.current_thread)}
+    assert threading.current_thread() not in threads
+
+
+def test_what_computes_may_ask_too():
+    assert compute(compute, max, 1, 2) == 2
+
+
+def test_errors_are_the_callers_and_the_thread_goes_on():
+    with pytest.raises(KeyError, match='reason'):
+        compute(fail)
+    assert compute(abs, -1) == 1
+
+
+@pytest.mark.usefixtures('three_threads')
+def test_threads_count_where_it_is_computed():
+    assert compute(torch.get_num_threads) == 3
+
+
+@pytest.mark.usefixtures('three_threads')
+def test_no_second_team_of_threads():
+    def restore():
+        Restorer(device='cpu').restore([FRAME], 'deblur')
+        return len(os.listdir('/proc/self/task'))
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(restore).result()
+        assert restore() == first
+
+
+@pytest.mark.skipif(not os.confstr('CS_GNU_LIBC_VERSION'), reason='not the C library of GNU')
+def test_memory_of_a_frame_is_there_for_the_next():
+    restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
+    restorer.restore([FRAME] * 3, 'deblur')
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    restorer.restore([FRAME] * 5, 'deblur')
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < 5 * 1000  # else 12,000 a frame
