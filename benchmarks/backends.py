@@ -2,7 +2,7 @@
 Time per frame on the CPU of PyTorch, onnxruntime and OpenVINO: python benchmarks/backends.py
 
 Needs `pip install onnx onnxruntime onnxscript openvino` and, for torch.compile, a C++ compiler.
-All compute in float32 from uint8 frames to uint8 frames, with the same number of threads, in turn
+All but one line compute in float32, from uint8 frames to uint8 frames, with the same number of threads, in turn
 in every round; the ratio is to the first line, so above 1 is faster. The difference is to it as
 well, on photographs, in grey levels. Not a test: nothing fails here.
 """
@@ -24,6 +24,7 @@ from rich.table import Table
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import load_weights, shipped_weights
+from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.tools.export import Exported, export, pictures
 
 Run = Callable[[np.ndarray], np.ndarray]  # uint8, 1 x H x W x 3
@@ -35,7 +36,8 @@ def backends(height: int, width: int, threads: int, folder: Path) -> dict[str, R
     path = folder / 'fast.onnx'
     export(path, generator, 'uint8', {})
 
-    restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
+    restorer, int8 = (
+        Restorer(device='cpu', precision=name, tasks=['deblur']) for name in ('float32', 'int8'))
     module = Exported(generator.to(memory_format=torch.channels_last), 'uint8')
     compiled = torch.compile(module, dynamic=False)
 
@@ -52,6 +54,7 @@ def backends(height: int, width: int, threads: int, folder: Path) -> dict[str, R
     })
     return {
         'Restorer': lambda image: restorer.restore([image[0]], 'deblur')[0][None],
+        'Restorer, int8': lambda image: int8.restore([image[0]], 'deblur')[0][None],
         'PyTorch eager, channels_last': lambda image: module(torch.from_numpy(image)).numpy(),
         'torch.compile, channels_last': lambda image: compiled(torch.from_numpy(image)).numpy(),
         f'onnxruntime {onnxruntime.__version__}': lambda image: session.run(
@@ -106,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    compute(main)

@@ -13,6 +13,7 @@ a test: nothing fails here.
 
 import argparse
 import statistics
+from typing import NamedTuple
 
 import torch
 from common import as_size, make_restorer, new_table, random_frame, show, timed
@@ -20,38 +21,63 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from iov_restore_ros.model import Generator
+from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.device import pick_device
+from iov_restore_ros.model.generators import ResidualBlock
 
 MODELS = ('fast', 'wei2021', 'wei2021_preprint')
 SIZES = ('640x360', '1280x720', '1920x1080')
-DTYPES = {'cpu': (torch.float32, torch.bfloat16)}
-DTYPES['cuda'] = (*DTYPES['cpu'], torch.float16)
+DTYPES = {
+    'cpu': (torch.float32, torch.bfloat16, torch.int8),
+    'cuda': (torch.float32, torch.bfloat16, torch.float16),
+}
 SIDE = {'cpu': 2048, 'cuda': 8192}  # of the matrices
 COPIED = 2**29  # bytes: more than caches hold
 SENT = 2**26  # bytes that cross the bus
 BEST_OF = 3
 
 
-def least_work(model: str, size: tuple[int, int], sample: int) -> tuple[int, int]:
-    """Return operations and bytes of one frame of (width, height), in samples of that size."""
+class Work(NamedTuple):
+    """What one frame takes at least."""
+
+    operations: dict[str, int]  # by precision
+    moved: int  # bytes
+
+    def seconds(self, rates: dict[str, float], place: str) -> tuple[float, float]:
+        """Return the seconds of the operations and those of the bytes on a machine."""
+        products = (count / rates[f'{name} products'] for name, count in self.operations.items())
+        return sum(products), self.moved / rates[f'{place} copies']
+
+
+def least_work(model: str, size: tuple[int, int], precision: str) -> Work:
+    """Return operations and bytes of one frame of (width, height)."""
+    outside = 'float32' if precision == 'int8' else precision
+    sample = getattr(torch, outside).itemsize
     moved = 0
+    with torch.device('meta'):
+        generator = Generator(model).eval()
+    blocks = [f'Generator.body.{number}' for number, layer in enumerate(generator.body)
+              if precision == 'int8' and isinstance(layer, ResidualBlock)]
 
     def count(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         nonlocal moved
         if isinstance(module, nn.Upsample):  # what follows can read the small map
-            moved += inputs[0].numel() - output.numel()
-        else:
-            weights = sum(parameter.numel() for parameter in module.parameters())
-            moved += inputs[0].numel() + weights + output.numel()
+            moved += sample * (inputs[0].numel() - output.numel())
+            return
+        read = inputs[0].numel() + sum(parameter.numel() for parameter in module.parameters())
+        of_block = any(parent in blocks for parent in counter.mod_tracker.parents)
+        moved += read * (1 if of_block else sample) + output.numel() * sample
 
+    for module in generator.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Upsample):
+            module.register_forward_hook(count)
+    width, height = size
     with torch.device('meta'), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        generator = Generator(model).eval()
-        for module in generator.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Upsample):
-                module.register_forward_hook(count)
-        width, height = size
         generator(torch.empty(1, 3, height, width))
-    return counter.get_total_flops(), moved * sample
+    by_module = counter.get_flop_counts()
+    within = sum(sum(by_module[block].values()) for block in blocks)
+    operations = {outside: counter.get_total_flops() - within}
+    return Work(operations | ({'int8': within} if within else {}), moved)
 
 
 class Machine:
@@ -61,7 +87,8 @@ class Machine:
         self._device = device
         side = SIDE[device.type]
         self._matrices = {
-            dtype: torch.rand(side, side, device=device).to(dtype) for dtype in DTYPES[device.type]
+            dtype: torch.rand(side, side, device=device).mul_(2).to(dtype)
+            for dtype in DTYPES[device.type]
         }
         self._memory = {
             place: torch.zeros(2, COPIED, dtype=torch.uint8, device=place)
@@ -77,7 +104,8 @@ class Machine:
     def products(self, dtype: torch.dtype) -> float:
         """Operations per second of matrix products."""
         matrix = self._matrices[dtype]
-        return self._rate(2 * len(matrix) ** 3, lambda: torch.mm(matrix, matrix))
+        product = torch._int_mm if dtype == torch.int8 else torch.mm
+        return self._rate(2 * len(matrix) ** 3, lambda: product(matrix, matrix))
 
     def copies(self, place: str) -> float:
         """Bytes per second that are read and written in the memory of cpu or cuda."""
@@ -136,19 +164,17 @@ def main() -> None:
         'for the GFLOP', 'for the MB', 'measured', 'to the floor', 'range')
     for (model, size), took in seconds.items():
         precision = restorers[model].precision
-        work = least_work(model, as_size(size), getattr(torch, precision).itemsize)
-        floors = [
-            (work[0] / one[f'{precision} products'], work[1] / one[f'{device.type} copies'])
-            for one in rates
-        ]
+        work = least_work(model, as_size(size), precision)
+        floors = [work.seconds(one, device.type) for one in rates]
         ratios = [s / max(floor) for s, floor in zip(took, floors, strict=True)]
         median = [1000 * statistics.median(v) for v in (*zip(*floors, strict=True), took)]
         table.add_row(
-            model, size, precision, f'{work[0] / 1e9:.1f}', f'{work[1] / 1e6:.0f}',
+            model, size, precision, f'{sum(work.operations.values()) / 1e9:.1f}',
+            f'{work.moved / 1e6:.0f}',
             *(f'{value:.2f}' for value in median),
             f'{statistics.median(ratios):.2f}', f'{min(ratios):.2f}..{max(ratios):.2f}')
     show(device, rate_table, table)
 
 
 if __name__ == '__main__':
-    main()
+    compute(main)

@@ -3,7 +3,8 @@ Time, size and quality beside other networks: python benchmarks/peers.py --nafne
 
 Each peer is imported from a checkout of its authors' repository, which runs their code. All
 networks run in one process on the CPU in float32, on the same frames, in turn in every round, each
-in the memory layout that is faster for it. Without `--weights NAME=FILE` weights are random: time
+in the memory layout that is faster for it; `fast` once more as the node runs it where it can, its
+residual blocks in int8. Without `--weights NAME=FILE` weights are random: time
 does not depend on their values. With `--data DIR` (input/ and gt/) those that have weights are
 measured in PSNR. docs/peers.md has a table. Not a test: nothing fails here.
 """
@@ -34,9 +35,12 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from iov_restore_ros.model import PRESETS, Generator, load_weights
+from iov_restore_ros.model.cpu import compute
+from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 from iov_restore_ros.training.data import list_images, read_image
 from iov_restore_ros.training.metrics import psnr
 
+INT8 = ' in int8'  # behind the name of a network
 instance_norm = partial(nn.InstanceNorm2d, affine=False, track_running_stats=True)
 
 
@@ -195,12 +199,13 @@ def size_table(networks: dict[str, nn.Module], width: int, height: int, rounds: 
         ratio = statistics.median(
             own / fast for own, fast in zip(times[name], times['fast'], strict=True)
         )
+        counted = networks[name.removesuffix(INT8)]
         with FlopCounterMode(display=False) as counter:
-            network(images[name])
+            counted(images[name])
         table.add_row(
             name, f'{middle:.0f}', f'{low:.0f}..{high:.0f}', f'{ratio:.1f}',
             f'{counter.get_total_flops() / 2e9:.1f}',
-            f'{sum(p.numel() for p in network.parameters()):,}',
+            f'{sum(p.numel() for p in counted.parameters()):,}',
             f'{peak_memory(network, images[name]) / 1e6:.0f}',
         )
     return table
@@ -238,12 +243,15 @@ def main() -> None:
             networks[name] = network
         except Exception as error:  # noqa: BLE001  what others' code may raise is anybody's guess
             console.print(f'{name}: left out, {type(error).__name__}: {error}', markup=False)
+    if int8_is_exact():
+        networks[f'fast{INT8}'] = build('fast', None, weights.get('fast')).eval()
+        networks[f'fast{INT8}'].body = to_int8(networks[f'fast{INT8}'].body)
     if options.data is not None:
         table = Table(title=f'PSNR on {options.data.name}')
         table.add_column('')
         table.add_column('dB', justify='right')
         table.add_row('as it came', f'{quality(nn.Identity(), options.data):.2f}')
-        for name in [name for name in networks if name in weights]:
+        for name in [name for name in networks if name.removesuffix(INT8) in weights]:
             table.add_row(name, f'{quality(networks[name], options.data):.2f}')
         console.print(table)
     for size in options.sizes:
@@ -252,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    compute(main)

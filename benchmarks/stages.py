@@ -30,7 +30,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from iov_restore_ros.model import Generator
+from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.device import pick_device
+from iov_restore_ros.model.int8 import to_int8
 from iov_restore_ros.node.images import from_rgb, to_rgb, view
 
 SIZES = ('640x360', '1280x720', '1920x1080')
@@ -94,9 +96,12 @@ class Stages:
     def __init__(self, model: str, device: str, precision: str) -> None:
         self.restorer = make_restorer(model, device, precision)
         self.device = self.restorer.device
-        self.dtype = getattr(torch, self.restorer.precision)
-        self._generator = Generator(model).eval().to(self.device, self.dtype)
+        precision = self.restorer.precision
+        dtype = torch.float32 if precision == 'int8' else getattr(torch, precision)
+        self._generator = Generator(model).eval().to(self.device, dtype)
         self._generator.to(memory_format=torch.channels_last)
+        if precision == 'int8':
+            self._generator.body = to_int8(self._generator.body)
 
     @torch.inference_mode()
     def run(self, message: Image) -> tuple[Image, dict[str, float]]:
@@ -133,11 +138,10 @@ def floors(stages: Stages, rates: dict[str, float], model: str, size: str) -> di
     width, height = as_size(size)
     frame = 3 * width * height  # bytes
     host, there = rates['cpu copies'], rates[f'{stages.device.type} copies']
-    operations, moved = least_work(model, (width, height), stages.dtype.itemsize)
-    products = rates[f'{stages.restorer.precision} products']
     once = 2 * frame / host
     converting = 5 * frame / there  # uint8 and float32
-    network = max(operations / products, moved / there)
+    work = least_work(model, (width, height), stages.restorer.precision)
+    network = max(work.seconds(rates, stages.device.type))
     return {
         'receive': once, 'view': 0.0, 'gather': once,
         'copy in': frame / rates.get('host to device', host), 'convert': converting,
@@ -199,4 +203,4 @@ def table(title: str, rounds: list[dict[str, float]], least: list[dict[str, floa
 
 
 if __name__ == '__main__':
-    main()
+    compute(main)

@@ -46,7 +46,6 @@ def _computing() -> tuple[queue.SimpleQueue, threading.Thread]:
     calls: queue.SimpleQueue = queue.SimpleQueue()
 
     def run() -> None:
-        _keep_memory()
         while True:
             call, function, arguments = calls.get()
             try:
@@ -54,6 +53,7 @@ def _computing() -> tuple[queue.SimpleQueue, threading.Thread]:
             except BaseException as error:  # noqa: BLE001  it is the caller's
                 call.set_exception(error)
 
+    _keep_memory()  # before the thread is given an arena of its own
     # A daemon: the process may end while a large picture is being restored.
     thread = threading.Thread(target=run, name='compute', daemon=True)
     thread.start()

@@ -10,6 +10,7 @@ from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 
 DEVICES = ('auto', 'cpu', 'cuda')
 ROUNDS = 6
+TRIED_SIZES = {'cpu': (64, 64), 'cuda': (720, 1280)}  # a small one does not fill a GPU
 
 
 def pick_device(name: str) -> torch.device:
@@ -40,26 +41,30 @@ def fastest_precision(generator: Generator, device: torch.device, int8: bool = F
     Candidates are float32; a 16-bit type: bfloat16 on a CPU, on CUDA float16, which rounds eight
     times finer; and, if ``int8`` allows it (no gradient passes through it), int8 on a CPU.
     Measured, not looked up: without AMX or tensor cores 16 bits are several times slower, and no
-    flag says so reliably in a virtual machine. The best of runs in turn, because at its start a machine may be
-    busy for a while. Takes half a second with the model fast. The generator is left on ``device``
-    in channels_last.
+    flag says so reliably in a virtual machine. The generator is left on ``device`` in channels_last.
     """
     generator.to(device)
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.rand(1, 3, 128, 128, device=device).to(memory_format=torch.channels_last)
     half = 'float16' if device.type == 'cuda' else 'bfloat16'
     tried: dict[str, nn.Module] = {'float32': generator, half: generator}
     if int8 and device.type == 'cpu' and int8_is_exact():
         tried['int8'] = to_int8(generator.body)
+    image = torch.rand(1, 3, *TRIED_SIZES[device.type], device=device)
+    image = image.to(memory_format=torch.channels_last)
     seconds: dict[str, list[float]] = {name: [] for name in tried}
-    with torch.inference_mode():
-        for _ in range(ROUNDS):
-            for name, candidate in tried.items():
-                # Autocast leaves the weights as they are, so that nothing is rounded by measuring.
-                with torch.autocast(device.type, getattr(torch, half), enabled=name == half):
-                    start = time.perf_counter()
-                    candidate(image)
-                    if device.type == 'cuda':
-                        torch.cuda.current_stream(device).synchronize()
-                    seconds[name].append(time.perf_counter() - start)
-    return min(seconds, key=lambda name: min(seconds[name]))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other where other processes start as well
+    try:
+        with torch.inference_mode():
+            for _ in range(ROUNDS):
+                for name, candidate in tried.items():
+                    # Autocast leaves the weights as they are: nothing is rounded by measuring.
+                    with torch.autocast(device.type, getattr(torch, half), enabled=name == half):
+                        start = time.perf_counter()
+                        candidate(image)
+                        if device.type == 'cuda':
+                            torch.cuda.current_stream(device).synchronize()
+                        seconds[name].append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return min(seconds, key=lambda name: min(seconds[name]))  # the best: a machine may be busy
