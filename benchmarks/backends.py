@@ -2,9 +2,9 @@
 Time per frame on the CPU of PyTorch, onnxruntime and OpenVINO: python benchmarks/backends.py
 
 Needs `pip install onnx onnxruntime onnxscript openvino` and, for torch.compile, a C++ compiler.
-All but one line compute in float32, from uint8 frames to uint8 frames, with the same number of threads, in turn
-in every round; the ratio is to the first line, so above 1 is faster. The difference is to it as
-well, on photographs, in grey levels. Not a test: nothing fails here.
+All but one line compute in float32, from uint8 frames to uint8 frames, with the same number of
+threads, in turn in every round; the ratio is to the first line, so above 1 is faster. The
+difference is to it as well, on photographs, in grey levels. Not a test: nothing fails here.
 """
 
 import argparse

@@ -25,7 +25,7 @@ WAYS = ('as it is', 'a second thread has computed', 'memory is given back')
 def one(way: str, size: str, precision: str) -> dict[str, float]:
     """Return the ms and the page faults of a frame in this process."""
     if way == WAYS[2]:
-        cpu._keep_memory = lambda: None  # noqa: SLF001  what it is worth is the question
+        cpu._keep_memory = lambda: None  # what it is worth is the question
     restorer = make_restorer('fast', 'cpu', precision)
     if way == WAYS[1]:
         torch.rand(1000, 1000).sum()
@@ -56,7 +56,8 @@ def main() -> None:
         table = new_table(f'fast, {options.precision}, {size}', '', 'ms', 'ratio', 'page faults')
         for way in WAYS:
             ratio = statistics.median(r[way]['ms'] / r[WAYS[0]]['ms'] for r in rounds)
-            ms, faults = (statistics.median(r[way][key] for r in rounds) for key in ('ms', 'faults'))
+            ms = statistics.median(r[way]['ms'] for r in rounds)
+            faults = statistics.median(r[way]['faults'] for r in rounds)
             table.add_row(way, f'{ms:.1f}', f'{ratio:.2f}', f'{faults:.0f}')
         tables.append(table)
     show(torch.device('cpu'), *tables)
