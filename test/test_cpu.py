@@ -1,5 +1,6 @@
 """Where PyTorch computes, and what that costs the process."""
 
+import multiprocessing
 import os
 import resource
 import threading
@@ -42,6 +43,14 @@ def test_errors_are_the_callers_and_the_thread_goes_on():
     with pytest.raises(KeyError, match='reason'):
         compute(fail)
     assert compute(abs, -1) == 1
+
+
+def test_a_forked_process_computes_too():
+    compute(abs, -1)
+    child = multiprocessing.get_context('fork').Process(target=compute, args=(abs, -1), daemon=True)
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
 
 
 @pytest.mark.usefixtures('three_threads')

@@ -72,3 +72,6 @@ def _keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY)
         libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK)
         libc.mallopt(M_ARENA_MAX, 1)  # the others are given back whatever the thresholds say
+
+
+os.register_at_fork(after_in_child=_computing.cache_clear)  # threads stay with the parent
