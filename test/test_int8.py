@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iov_restore_ros.inference import RestoreError, Restorer
+from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import TASKS, Generator, WeightsInfo, save_weights
 from iov_restore_ros.model.int8 import int8_is_exact, quantise
 
@@ -60,18 +60,6 @@ def test_wei2021_too(tmp_path, photograph):
     )
     assert not np.array_equal(exact, photograph[:64, :64])
     assert np.abs(exact.astype(int) - rounded).max() <= 1
-
-
-@vnni
-def test_output_that_is_not_finite_is_an_error(tmp_path, photograph):
-    generator = Generator('fast')
-    for parameter in generator.parameters():
-        torch.nn.init.constant_(parameter, 1e30)
-    path = tmp_path / 'huge.safetensors'
-    save_weights(path, generator, WeightsInfo('fast', 'deblur'))
-    restorer = Restorer(weights={'deblur': path}, device='cpu', precision='int8', tasks=['deblur'])
-    with pytest.raises(RestoreError, match='not finite'):
-        restorer.restore([photograph], 'deblur')
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20))

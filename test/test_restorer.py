@@ -6,6 +6,7 @@ import torch
 
 from iov_restore_ros.inference import RestoreError, Restorer
 from iov_restore_ros.model import TASKS, Generator, WeightsError, WeightsInfo, save_weights
+from iov_restore_ros.model.int8 import int8_is_exact
 from iov_restore_ros.training.metrics import features_kept, psnr
 
 
@@ -103,12 +104,16 @@ def test_model_without_shipped_weights_asks_for_a_file():
         Restorer(model='wei2021')
 
 
-def test_output_that_is_not_finite_is_an_error(tmp_path, photograph):
+@pytest.mark.parametrize('precision', [
+    'float32', pytest.param('int8', marks=pytest.mark.skipif(
+        not int8_is_exact(), reason='this processor has no VNNI')),
+])
+def test_output_that_is_not_finite_is_an_error(tmp_path, photograph, precision):
     generator = Generator('fast')
     for parameter in generator.parameters():
         torch.nn.init.constant_(parameter, 1e30)
     path = tmp_path / 'huge.safetensors'
     save_weights(path, generator, WeightsInfo('fast', 'deblur'))
-    restorer = Restorer(weights={'deblur': path}, device='cpu', tasks=['deblur'])
+    restorer = Restorer('fast', {'deblur': path}, 'cpu', precision, ['deblur'])
     with pytest.raises(RestoreError, match='not finite'):
         restorer.restore([photograph], 'deblur')
