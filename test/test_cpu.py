@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import resource
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -43,6 +45,15 @@ def test_errors_are_the_callers_and_the_thread_goes_on():
     with pytest.raises(KeyError, match='reason'):
         compute(fail)
     assert compute(abs, -1) == 1
+
+
+def test_nothing_of_a_call_is_kept():
+    generator = torch.nn.Linear(1, 1)
+    held = weakref.ref(generator)
+    compute(str, generator)
+    del generator
+    time.sleep(0.1)  # until the thread waits again
+    assert held() is None
 
 
 def test_a_forked_process_computes_too():

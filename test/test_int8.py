@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import TASKS, Generator, WeightsInfo, save_weights
-from iov_restore_ros.model.int8 import int8_is_exact, quantise
+from iov_restore_ros.model.generators import ResidualBlock
+from iov_restore_ros.model.int8 import Int8ResidualBlock, int8_is_exact, quantise
 
 vnni = pytest.mark.skipif(not int8_is_exact(), reason='this processor has no VNNI')
 
@@ -74,7 +75,23 @@ def test_quantised_values_are_at_most_half_a_step_off(values):
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_does_not_stop_quantising(value):
-    steps, scale, zero = quantise(torch.tensor([1.0, value]).view(1, 1, 1, 2))
+    _, scale, _ = quantise(torch.tensor([1.0, value]).view(1, 1, 1, 2))
+    assert math.isnan(scale)
+
+
+@vnni
+def test_what_overflows_inside_a_block_is_not_hidden():
+    block = ResidualBlock(16, dropout=0.0).eval()
+    for number in (0, 3):
+        torch.nn.init.constant_(block.layers[number].weight, 1e30)
+    x = torch.rand(1, 16, 8, 8).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        assert not Int8ResidualBlock(block)(x).isfinite().any()
+
+
+@pytest.mark.parametrize('value', [1e-45, 1e-38, -1e-31])
+def test_the_smallest_values_count_as_nothing(value):
+    steps, scale, zero = quantise(torch.full((1, 1, 1, 2), value))
     assert not steps.any()
     assert (scale, zero) == (1.0, 0)
 

@@ -47,17 +47,23 @@ def _computing() -> tuple[queue.SimpleQueue, threading.Thread]:
 
     def run() -> None:
         while True:
-            call, function, arguments = calls.get()
-            try:
-                call.set_result(function(*arguments))
-            except BaseException as error:  # noqa: BLE001  it is the caller's
-                call.set_exception(error)
+            _answer(*calls.get())
 
     _keep_memory()  # before the thread is given an arena of its own
     # A daemon: the process may end while a large picture is being restored.
     thread = threading.Thread(target=run, name='compute', daemon=True)
     thread.start()
     return calls, thread
+
+
+def _answer(
+    call: Future[Result], function: Callable[..., Result], arguments: tuple[Any, ...]
+) -> None:
+    """Make a call; a function, so that nothing of it is held while waiting for the next."""
+    try:
+        call.set_result(function(*arguments))
+    except BaseException as error:  # noqa: BLE001  it is the caller's
+        call.set_exception(error)
 
 
 def _keep_memory() -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from iov_restore_ros.model.generators import LEAKY_SLOPE, ResidualBlock
 
 LARGEST_WEIGHT = 127
+SMALLEST_SCALE = 1e-30  # below, values count as 0; float32 cannot hold 1 / scale much further
 STEPS = 254  # of 255, so that the ends may be rounded up
 # A float32 up to 2^22 that this is added to is rounded to an integer, which is in its lowest bits.
 ROUNDING = 1.5 * 2**23
@@ -52,8 +53,9 @@ def quantise(x: Tensor) -> tuple[Tensor, float, int]:
     lowest, highest = (float(end) for end in torch.aminmax(x.permute(0, 2, 3, 1)))
     lowest, highest = min(lowest, 0.0), max(highest, 0.0)  # 0 pads, and has to be a step
     scale = (highest - lowest) / STEPS
-    if not 0 < scale < math.inf:  # what is not finite stays so in the sum that runs past here
-        return torch.zeros_like(x, dtype=torch.uint8), 1.0, 0
+    if not SMALLEST_SCALE < scale < math.inf:  # what is not finite makes the result NaN
+        empty = torch.zeros_like(x, dtype=torch.uint8)
+        return empty, 1.0 if scale <= SMALLEST_SCALE else math.nan, 0
     zero = math.ceil(-lowest / scale)
     shifted = torch.add(torch.tensor(ROUNDING + zero), x, alpha=1 / scale)
     # Three times as fast as a conversion from float32.
