@@ -9,7 +9,7 @@ from iov_restore_ros.node.scheduler import FrameScheduler
 
 
 def ignore(_):
-    """Be a finish function for those who look at starts only."""
+    """Be what waits, or finishes, for those who look at starts only."""
 
 
 class Worker:
@@ -47,7 +47,7 @@ def finish(worker, scheduler, batches):
 
 
 def test_newest_wins(worker):
-    scheduler = FrameScheduler('a', worker, ignore, 1)
+    scheduler = FrameScheduler('a', worker, ignore, ignore, 1)
     busy(worker, scheduler)
     assert [scheduler.offer('a', n) for n in range(5)] == [False, True, True, True, True]
     finish(worker, scheduler, 1)
@@ -55,7 +55,7 @@ def test_newest_wins(worker):
 
 
 def test_a_camera_is_idle_when_it_has_no_frame_on_its_way(worker):
-    scheduler = FrameScheduler('ab', worker, ignore, 1)
+    scheduler = FrameScheduler('ab', worker, ignore, ignore, 1)
     assert scheduler.idle('a')
     busy(worker, scheduler)
     assert (scheduler.idle('a'), scheduler.idle('b')) == (False, True)
@@ -63,12 +63,17 @@ def test_a_camera_is_idle_when_it_has_no_frame_on_its_way(worker):
     assert not scheduler.idle('b')
     worker.gate.release()
     assert worker.started.acquire(timeout=10)
-    assert (scheduler.idle('a'), scheduler.idle('b')) == (True, False)
-    finish(worker, scheduler, 0)
+    assert not scheduler.idle('a'), 'it is ready, but not finished'
+    worker.gate.release()
+    deadline = time.monotonic() + 10
+    while not (scheduler.idle('a') and scheduler.idle('b')):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    scheduler.stop(10)
 
 
 def test_batch_holds_what_is_ready_up_to_the_limit(worker):
-    scheduler = FrameScheduler('abcde', worker, ignore, 3)
+    scheduler = FrameScheduler('abcde', worker, ignore, ignore, 3)
     busy(worker, scheduler)
     for camera in 'abce':
         scheduler.offer(camera, camera)
@@ -78,7 +83,7 @@ def test_batch_holds_what_is_ready_up_to_the_limit(worker):
 
 def test_cameras_beyond_the_batch_do_not_starve(worker):
     cameras = 'abcdefg'
-    scheduler = FrameScheduler(cameras, worker, ignore, 2)
+    scheduler = FrameScheduler(cameras, worker, ignore, ignore, 2)
     busy(worker, scheduler)
     rounds = 14
     for _ in range(rounds):
@@ -93,7 +98,7 @@ def test_cameras_beyond_the_batch_do_not_starve(worker):
 
 
 def test_idle_camera_never_blocks(worker):
-    scheduler = FrameScheduler('ab', worker, ignore, 2)
+    scheduler = FrameScheduler('ab', worker, ignore, ignore, 2)
     for number in range(3):
         scheduler.offer('b', number)
         assert worker.started.acquire(timeout=10)
@@ -103,7 +108,7 @@ def test_idle_camera_never_blocks(worker):
 
 
 def test_stop_while_busy_waits_for_the_batch_and_returns_the_rest(worker):
-    scheduler = FrameScheduler('ab', worker, ignore, 1)
+    scheduler = FrameScheduler('ab', worker, ignore, ignore, 1)
     busy(worker, scheduler)
     scheduler.offer('b', 'left')
     threading.Timer(0.1, worker.gate.release).start()
@@ -112,7 +117,7 @@ def test_stop_while_busy_waits_for_the_batch_and_returns_the_rest(worker):
 
 
 def test_stop_does_not_wait_for_ever(worker):
-    scheduler = FrameScheduler('a', worker, ignore, 1)
+    scheduler = FrameScheduler('a', worker, ignore, ignore, 1)
     busy(worker, scheduler)
     started = time.monotonic()
     with pytest.raises(TimeoutError):
@@ -122,7 +127,7 @@ def test_stop_does_not_wait_for_ever(worker):
 
 
 def log_of(in_flight, offers):
-    """Return what was started and finished, in order, while ``offers`` come during each start."""
+    """Return what became of batches, in order, while ``offers`` come during each start."""
     log, done = [], threading.Event()
     offers = iter(offers)
 
@@ -132,36 +137,45 @@ def log_of(in_flight, offers):
             scheduler.offer(camera, camera)
         return batch
 
+    def wait(batch):
+        log.append(('wait', batch))
+
     def finish(batch):
         log.append(('finish', batch))
-        if len(log) == 6:
+        if len(log) == 9:
             done.set()
 
-    scheduler = FrameScheduler('abc', start, finish, 1, in_flight)
+    scheduler = FrameScheduler('abc', start, wait, finish, 1, in_flight)
     scheduler.offer('a', 'a')
     assert done.wait(10)
     assert scheduler.stop(10) == []
     return ' '.join(f'{event} {batch[0]}' for event, batch in log)
 
 
-def test_next_batch_starts_before_the_one_before_is_finished():
-    assert log_of(2, ['bc']) == 'start a start b finish a start c finish b finish c'
+def test_next_batch_starts_when_the_one_before_is_ready_and_before_it_is_finished():
+    assert log_of(1, ['bc']) == (
+        'start a wait a start b finish a wait b start c finish b wait c finish c'
+    )
 
 
-def test_one_in_flight_is_finished_before_the_next_starts():
-    assert log_of(1, ['bc']) == 'start a finish a start b finish b start c finish c'
+def test_two_in_flight_are_started_before_the_first_is_ready():
+    assert log_of(2, ['bc']) == (
+        'start a start b wait a start c finish a wait b finish b wait c finish c'
+    )
 
 
 def test_a_started_batch_is_finished_when_nothing_else_comes_and_at_the_end():
     finished = []
-    scheduler = FrameScheduler('a', tuple, finished.append, 1, in_flight=2)
+    scheduler = FrameScheduler('a', tuple, ignore, finished.append, 1, in_flight=2)
     scheduler.offer('a', 'alone')
     deadline = time.monotonic() + 10
     while not finished:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     gate = threading.Event()
-    slow = FrameScheduler('a', lambda batch: gate.wait(10), finished.append, 1, in_flight=2)
+    slow = FrameScheduler(
+        'a', lambda batch: gate.wait(10), ignore, finished.append, 1, in_flight=2
+    )
     slow.offer('a', 'last')
     threading.Timer(0.1, gate.set).start()
     left = slow.stop(10)
@@ -171,7 +185,7 @@ def test_a_started_batch_is_finished_when_nothing_else_comes_and_at_the_end():
 
 
 def test_incomplete_batch_waits_for_the_cameras_that_are_sending(worker):
-    scheduler = FrameScheduler('abc', worker, ignore, 3, batch_wait=10.0)
+    scheduler = FrameScheduler('abc', worker, ignore, ignore, 3, batch_wait=10.0)
     scheduler.offer('a', 1)  # nobody else has sent yet
     assert worker.started.acquire(timeout=5)
     scheduler.offer('b', 1)
@@ -186,7 +200,7 @@ def test_incomplete_batch_waits_for_the_cameras_that_are_sending(worker):
 
 
 def test_incomplete_batch_does_not_wait_for_long(worker):
-    scheduler = FrameScheduler('ab', worker, ignore, 2, batch_wait=0.05)
+    scheduler = FrameScheduler('ab', worker, ignore, ignore, 2, batch_wait=0.05)
     for camera in 'ab':
         scheduler.offer(camera, camera)
         assert worker.started.acquire(timeout=10)

@@ -18,7 +18,7 @@ from iov_restore_ros.inference.cuda import CudaPipeline
 from iov_restore_ros.inference.pixels import restore_pixels
 from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import TASKS, Generator, WeightsInfo, load_weights, shipped_weights
-from iov_restore_ros.model.cpu import compute
+from iov_restore_ros.model.cpu import begin, compute
 from iov_restore_ros.model.device import fastest_precision, pick_device
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 from iov_restore_ros.model.phase_convolution import fold_upsampling
@@ -103,8 +103,8 @@ class Restorer:
         """
         Begin to restore ``frames`` as ``restore`` does; raises what it raises.
 
-        A CUDA device works on them while the caller goes on, and up to ``in_flight`` such calls
-        overlap; a CPU does when the result is asked for.
+        The device works on them while the caller goes on, and up to ``in_flight`` such calls
+        overlap.
         """
         if task not in self._generators:
             raise ValueError(f'unknown task {task!r}: {", ".join(self._generators)} are loaded')
@@ -183,7 +183,7 @@ class Restorer:
     def _pass(self, frames: list[np.ndarray], generator: Generator) -> Pass:
         """Begin to restore frames of one size in one pass."""
         if self._pipeline is None:
-            return partial(compute, _restore_on_cpu, frames, generator)
+            return begin(_restore_on_cpu, frames, generator).result
         together = min(self.batch, self.tiling.together(*frames[0].shape[:2]))
         return self._pipeline.start(frames, generator, together)
 

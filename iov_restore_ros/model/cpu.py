@@ -20,19 +20,25 @@ Result = TypeVar('Result')
 
 
 def compute(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Return ``function(*arguments)``, called in the thread that ``begin`` calls it in."""
+    _, thread = _computing()
+    if threading.current_thread() is thread:
+        return function(*arguments)
+    return begin(function, *arguments).result()
+
+
+def begin(function: Callable[..., Result], *arguments: Any) -> 'Future[Result]':
     """
-    Return ``function(*arguments)``, called in the one thread of the process that computes.
+    Have ``function(*arguments)`` called in the one thread of the process that computes.
 
     Every thread that computes gets a team of OpenMP threads of its own, and where there are more
     threads in teams than cores, they no longer wait for each other's next layer awake but are put
     to sleep and woken by the kernel, several times a layer.
     """
-    calls, thread = _computing()
-    if threading.current_thread() is thread:
-        return function(*arguments)
+    calls, _ = _computing()
     call: Future[Result] = Future()
     calls.put((call, function, arguments))
-    return call.result()
+    return call
 
 
 def use_threads(count: int) -> None:

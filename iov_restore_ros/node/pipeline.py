@@ -61,9 +61,11 @@ class Batch:
     passing: list[tuple[Frame, Outcome]] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     restoring: Restoring | None = None
+    restored: list[np.ndarray] = field(default_factory=list)
     error: Exception | None = None  # why they are not
     task: str = ''
     started: float = nan  # s, monotonic: when restoring began
+    took: float = nan  # s
 
 
 class FramePipeline:
@@ -99,7 +101,7 @@ class FramePipeline:
     def activate(self) -> None:
         """Begin to receive and to restore."""
         self._scheduler = FrameScheduler(
-            [camera.name for camera in self._cameras], self._start, self._finish,
+            [camera.name for camera in self._cameras], self._start, self._wait, self._finish,
             self._restorer.batch, self._restorer.in_flight,
             self._node.get_parameter('batch_wait').value,
         )
@@ -168,26 +170,34 @@ class FramePipeline:
             batch.error = error
         return batch
 
+    def _wait(self, batch: Batch) -> None:
+        """Wait until frames are restored (scheduler's thread)."""
+        if batch.restoring is None:
+            return
+        try:
+            batch.restored = batch.restoring.result()
+        except Exception as error:  # noqa: BLE001  as above
+            batch.error = error
+        batch.took = time.monotonic() - batch.started
+
     def _finish(self, batch: Batch) -> None:
         """Publish a batch (scheduler's thread)."""
         for frame, outcome in batch.passing:
             self._publish(frame, frame.message, outcome)
-        if batch.restoring is None:
-            if batch.error is not None:
-                self._fail(batch, batch.error)
-            return
-        try:
-            restored = batch.restoring.result()
-            took = time.monotonic() - batch.started
-            messages = [
-                from_rgb(pixels, picture.image)
-                for pixels, picture in zip(restored, batch.pictures, strict=True)
-            ]
-        except Exception as error:  # noqa: BLE001  as above
-            self._fail(batch, error)
+        messages: list[Image] = []
+        if batch.error is None:
+            try:
+                messages = [
+                    from_rgb(pixels, picture.image)
+                    for pixels, picture in zip(batch.restored, batch.pictures, strict=True)
+                ]
+            except Exception as error:  # noqa: BLE001  as above
+                batch.error = error
+        if batch.error is not None:
+            self._fail(batch, batch.error)
             return
         for picture, message in zip(batch.pictures, messages, strict=True):
-            self._publish(picture.frame, message, Outcome.RESTORED, took)
+            self._publish(picture.frame, message, Outcome.RESTORED, batch.took)
 
     def _set_sharp_aside(self, batch: Batch) -> None:
         """Let the frames that need no deblurring pass, if `skip_sharp` is set."""

@@ -3,8 +3,8 @@ The way of frames from many cameras to one worker thread.
 
 One slot per camera holds its newest frame; a newer one replaces it, so nothing queues up and
 nothing is older than it need be. The worker takes frames in turns, beginning behind the camera
-that it served last, so that no camera starves however many there are. It starts a batch before it
-finishes the one before, where that is of use: a GPU need not wait then.
+that it served last, so that no camera starves however many there are. When a batch is ready, the
+next one is started before it is finished (published): what computes need not wait for that.
 """
 
 import threading
@@ -26,19 +26,21 @@ class FrameScheduler(Generic[Item, Work]):
         self,
         cameras: Sequence[str],
         start: Callable[[list[Item]], Work],
+        wait: Callable[[Work], None],
         finish: Callable[[Work], None],
         batch: int,
         in_flight: int = 1,
         batch_wait: float = 0.0,
     ) -> None:
         """
-        Call ``start`` with up to ``batch`` items at a time, ``finish`` with what it returned.
+        Call ``start`` with up to ``batch`` items at a time, then ``wait`` and ``finish`` with that.
 
-        Both in one thread, in order, with up to ``in_flight`` batches started and not finished.
+        All in one thread, each in order, with up to ``in_flight`` batches started and not ready.
         While there are none, an incomplete batch waits ``batch_wait`` s for the other cameras.
         """
         self._cameras = list(cameras)
         self._start = start
+        self._wait = wait
         self._finish = finish
         self._batch = batch
         self._in_flight = in_flight
@@ -85,28 +87,35 @@ class FrameScheduler(Generic[Item, Work]):
 
     def _run(self) -> None:
         started: deque[Work] = deque()
+        ready: deque[Work] = deque()  # one at most
         while True:
             with self._changed:
-                if not started:
+                if not started and not ready:
                     self._changed.wait_for(lambda: self._slots or self._stopping)
                     self._gather()
-                if self._stopping and not started:
+                if self._stopping and not started and not ready:
                     return
-                batch = self._take()
+                # What is ready does not wait for a batch to fill.
+                batch = [] if ready and not self._complete() else self._take()
             if batch:
                 started.append(self._start(batch))
-            if not batch or len(started) >= self._in_flight:
-                self._finish(started.popleft())
+            if ready:
+                self._finish(ready.popleft())
                 with self._changed:
                     self._at_work.popleft()
+            if started and (not batch or len(started) >= self._in_flight):
+                self._wait(started[0])
+                ready.append(started.popleft())
 
     def _gather(self) -> None:
         """Wait a little for the frames of the other cameras that are sending."""
+        self._changed.wait_for(lambda: self._complete() or self._stopping, self._batch_wait)
+
+    def _complete(self) -> bool:
+        """Tell whether as many frames are there as can be, of the cameras that are sending."""
         since = time.monotonic() - RECENT
-        wanted = min(self._batch, sum(when > since for when in self._offered.values()))
-        self._changed.wait_for(
-            lambda: len(self._slots) >= wanted or self._stopping, self._batch_wait
-        )
+        sending = sum(when > since for when in self._offered.values())
+        return len(self._slots) >= min(self._batch, sending)
 
     def _take(self) -> list[Item]:
         """Empty up to ``batch`` full slots, in turn."""
