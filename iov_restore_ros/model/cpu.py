@@ -21,9 +21,6 @@ Result = TypeVar('Result')
 
 def compute(function: Callable[..., Result], *arguments: Any) -> Result:
     """Return ``function(*arguments)``, called in the thread that ``begin`` calls it in."""
-    _, thread = _computing()
-    if threading.current_thread() is thread:
-        return function(*arguments)
     return begin(function, *arguments).result()
 
 
@@ -35,9 +32,12 @@ def begin(function: Callable[..., Result], *arguments: Any) -> 'Future[Result]':
     threads in teams than cores, they no longer wait for each other's next layer awake but are put
     to sleep and woken by the kernel, several times a layer.
     """
-    calls, _ = _computing()
+    calls, thread = _computing()
     call: Future[Result] = Future()
-    calls.put((call, function, arguments))
+    if threading.current_thread() is thread:  # which cannot wait for itself
+        _answer(call, function, arguments)
+    else:
+        calls.put((call, function, arguments))
     return call
 
 

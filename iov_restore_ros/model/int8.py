@@ -39,17 +39,25 @@ class Int8Convolution:
             1.0, 1, [1, 1], [1, 1], [1, 1], 1, None,
         )
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map float32 N x C x H x W to float32 N x K x H x W, both channels_last."""
-        steps, scale, zero = quantise(x)
+    def __call__(self, x: Tensor, spare: bool = False) -> Tensor:
+        """
+        Map float32 N x C x H x W to float32 N x K x H x W, both channels_last.
+
+        The memory of ``x`` may be written to if it is ``spare``.
+        """
+        steps, scale, zero = quantise(x, spare)
         return torch.ops.onednn.qconv_pointwise(
             steps, scale, zero, self._weight, self._scales, self._zeros, self._bias,
             [1, 1], [1, 1], [1, 1], 1, 1.0, 0, torch.float32, 'none', [], '',
         )
 
 
-def quantise(x: Tensor) -> tuple[Tensor, float, int]:
-    """Return uint8 ``steps``, ``scale`` and ``zero``: x = scale * (steps - zero), rounded."""
+def quantise(x: Tensor, spare: bool = False) -> tuple[Tensor, float, int]:
+    """
+    Return uint8 ``steps``, ``scale`` and ``zero``: x = scale * (steps - zero), rounded.
+
+    The memory of ``x`` may be written to if it is ``spare``.
+    """
     lowest, highest = (float(end) for end in torch.aminmax(x.permute(0, 2, 3, 1)))
     lowest, highest = min(lowest, 0.0), max(highest, 0.0)  # 0 pads, and has to be a step
     scale = (highest - lowest) / STEPS
@@ -57,7 +65,8 @@ def quantise(x: Tensor) -> tuple[Tensor, float, int]:
         empty = torch.zeros_like(x, dtype=torch.uint8)
         return empty, 1.0 if scale <= SMALLEST_SCALE else math.nan, 0
     zero = math.ceil(-lowest / scale)
-    shifted = torch.add(torch.tensor(ROUNDING + zero), x, alpha=1 / scale)
+    offset = torch.tensor(ROUNDING + zero)
+    shifted = torch.add(offset, x, alpha=1 / scale, out=x if spare else None)
     # Three times as fast as a conversion from float32.
     return shifted.view(torch.int32).to(torch.uint8), scale, zero
 
@@ -75,8 +84,8 @@ class Int8ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map float32 N x C x H x W, channels_last, to the same."""
         inner = functional.leaky_relu_(self._first(x), LEAKY_SLOPE)
-        inner = functional.leaky_relu_(self._second(inner), LEAKY_SLOPE)
-        return self._third(inner).add_(x)
+        inner = functional.leaky_relu_(self._second(inner, spare=True), LEAKY_SLOPE)
+        return self._third(inner, spare=True).add_(x)
 
 
 def to_int8(body: nn.Sequential) -> nn.Sequential:
