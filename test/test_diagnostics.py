@@ -7,6 +7,7 @@ from math import inf, nan
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_harness import make_message
+from sensor_msgs.msg import CompressedImage
 
 from iov_restore_ros.model import shipped_weights
 from iov_restore_ros.node.statistics import Outcome, Statistics, Timing
@@ -72,3 +73,8 @@ def test_levels(rig, crop):
     assert rig.next_status('camera front')[:2] == (DiagnosticStatus.OK, 'passing')
     rig.node.destroy_publisher(rig._publishers.pop(('rear', 'image_raw')))
     rig.wait(lambda: 'nobody publishes /rear/image_raw' in rig.next_status('camera rear')[1])
+    rig.node.create_publisher(CompressedImage, 'rear/image_raw', 1)
+    rig.wait(lambda: (
+        '/rear/image_raw carries sensor_msgs/msg/CompressedImage, wanted is sensor_msgs/msg/Image'
+        in rig.next_status('camera rear')[1]
+    ))

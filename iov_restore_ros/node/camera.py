@@ -101,12 +101,7 @@ class Camera:
     def publishers(self) -> str:
         """Say who publishes what it listens to."""
         [images, _] = self._subscriptions
-        count = self._node.count_publishers(images.topic)
-        if not count:
-            return f'nobody publishes {images.topic}'
-        if not images.matched():
-            return f'the QoS of none of {count} publishers of {images.topic} matches, see the log'
-        return f'{images.topic} is silent'
+        return images.trouble() or f'{images.topic} is silent'
 
     def converts(self, message: Image | CompressedImage) -> bool:
         """Tell whether publishing ``message`` takes compressing or decoding it."""

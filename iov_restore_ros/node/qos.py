@@ -60,6 +60,7 @@ class FollowingSubscription:
     ) -> None:
         """Subscribe; ``callback`` is called with each message in the executor's thread."""
         self._node = node
+        self._kind = kind
         self._arguments = kind, topic, callback
         self._depth = depth
         self._subscribe()
@@ -72,6 +73,18 @@ class FollowingSubscription:
     def matched(self) -> int:
         """Return the number of publishers that it receives from."""
         return self._subscription.get_publisher_count()
+
+    def trouble(self) -> str:
+        """Say why nothing can come: no publisher, another type or QoS; empty when it could."""
+        if self.matched():
+            return ''
+        types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)}
+        if not types:
+            return f'nobody publishes {self.topic}'
+        wanted = f'{self._kind.__module__.partition(".")[0]}/msg/{self._kind.__name__}'
+        if wanted not in types:
+            return f'{self.topic} carries {", ".join(sorted(types))}, wanted is {wanted}'
+        return f'the QoS of no publisher of {self.topic} matches, see the log'
 
     def follow(self) -> None:
         """Subscribe anew if the publishers offer something else by now."""
@@ -97,7 +110,8 @@ class FollowingSubscription:
             # BEST_AVAILABLE too, but takes the most, which matches few, where nobody publishes.
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE, callback=self._settle),
             event_callbacks=SubscriptionEventCallbacks(
-                matched=lambda _: self.follow(), incompatible_qos=self._on_incompatible
+                matched=lambda _: self.follow(), incompatible_qos=self._on_incompatible,
+                use_default_callbacks=False,  # that of another type: Fast DDS never calls it
             ),
         )
 
@@ -150,5 +164,6 @@ def _publisher_events(
         )
 
     return PublisherEventCallbacks(
-        matched=lambda _: matched(), incompatible_qos=on_incompatible
+        matched=lambda _: matched(), incompatible_qos=on_incompatible,
+        use_default_callbacks=False,  # as above
     )

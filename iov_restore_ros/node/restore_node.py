@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Mapping
@@ -35,7 +36,6 @@ from iov_restore_ros.node.pipeline import FramePipeline
 DIAGNOSTICS_PERIOD = 1.0  # s
 BATCH_TIMEOUT = 60.0  # s that deactivate waits for the batch at hand
 EXIT_TIMEOUT = 1.0  # s that the process waits for it when told to end
-SIGNAL_PERIOD = 0.2  # s until a signal is noticed, at most
 
 
 class RestoreNode(LifecycleNode):
@@ -241,9 +241,11 @@ def main() -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status."""
     # rclpy's own handlers shut ROS down under the executor and the frame at hand. Ours let both
     # come to an end first, and a second signal changes nothing.
-    told_to_end = threading.Event()
+    signalled, reports = socket.socketpair()
+    reports.setblocking(False)
+    signal.set_wakeup_fd(reports.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told_to_end.set())
+        signal.signal(number, lambda *_: None)  # a wakeup needs a handler
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = RestoreNode()
@@ -253,9 +255,19 @@ def main() -> int:
         return 1
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    told_to_end = threading.Event()
+
+    def wait_for_signal() -> None:
+        signalled.recv(1)
+        told_to_end.set()
+        executor.wake()  # it waits where Python's handlers are not called
+
+    waiting = threading.Thread(target=wait_for_signal, daemon=True)
+    waiting.start()
     node.autostart()
     while not told_to_end.is_set():
-        executor.spin_once(timeout_sec=SIGNAL_PERIOD)
+        executor.spin_once()
+    waiting.join()
     node.stop_now()
     executor.shutdown()
     node.destroy_node()
