@@ -20,6 +20,7 @@ from common import as_size, make_restorer, new_table, random_frame, show, timed
 
 SETTINGS = {'as it comes': None, 'as the node sets it': '10000'}
 FRAMES = 15
+WARMING_UP = 5
 
 
 @contextlib.contextmanager
@@ -48,11 +49,11 @@ def measured(size: str, spin: str | None) -> float:
 
 def one(size: str) -> float:
     """Return the median of a few frames, ms, in this process."""
-    restorer = make_restorer('fast', 'cpu', 'float32')
+    restorer = make_restorer('fast', 'cpu')
     frame = random_frame(as_size(size))
     times = [timed(restorer.device, lambda: restorer.restore([frame], 'deblur'))
              for _ in range(FRAMES)]
-    return 1000 * statistics.median(times[2:])
+    return 1000 * statistics.median(times[WARMING_UP:])
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def main() -> None:
         print(one(options.one))
         return
     table = new_table(
-        f'fast float32 at {options.size}, {torch.get_num_threads()} threads, ms per frame',
+        f'fast at {options.size}, {torch.get_num_threads()} threads, ms per frame',
         'other processes', *SETTINGS, 'ratio')
     for count in options.others:
         with others(count):

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import Generator, WeightsInfo, save_weights
+from iov_restore_ros.model.cpu import compute
 
 
 def machine(device: torch.device) -> str:
@@ -30,7 +31,7 @@ def machine(device: torch.device) -> str:
 def make_restorer(model: str, device: str, precision: str = 'auto') -> Restorer:
     """Return a restorer of ``model`` that deblurs; its weights do not matter for its speed."""
     generator = Generator(model)
-    generator.initialise()
+    compute(generator.initialise)  # not here, where it would leave a second team of threads
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'random.safetensors'
         save_weights(path, generator, WeightsInfo(model, 'deblur'))

@@ -1,6 +1,7 @@
 """
 The node under load, for minutes: python benchmarks/load_test.py [--minutes 10] [SCENARIO ...]
 
+    one          one camera, 640x360 at 30 fps, mode deblur
     six          six cameras, 1280x720 at 30 fps, mode deblur
     flood        one camera at ten times the rate that the node holds (measured first)
     passthrough  as six, nothing restored
@@ -47,7 +48,6 @@ from iov_restore_ros.tools.demo import process
 from iov_restore_ros.tools.image_source import ImageSource
 
 PROFILE = Path(__file__).parents[1] / 'config' / 'fastdds_large_images.xml'
-HEIGHT, WIDTH = 720, 1280
 FPS = 30.0
 PICTURES = 4
 MOST_OF_ONE_PROCESS = 200.0  # fps that a camera process can surely publish
@@ -67,10 +67,12 @@ class Scenario:
     cameras: tuple[str, ...]
     fps: float
     mode: str
+    size: tuple[int, int] = 1280, 720
 
 
 SIX = tuple(f'camera{number}' for number in range(6))
 SCENARIOS = {
+    'one': Scenario(('camera',), FPS, 'deblur', (640, 360)),
     'six': Scenario(SIX, FPS, 'deblur'),
     'flood': Scenario(('camera',), 0.0, 'deblur'),  # the rate is measured
     'passthrough': Scenario(SIX, FPS, 'passthrough'),
@@ -83,9 +85,12 @@ SCENARIOS = {
 class CountingCamera(ImageSource):
     """A camera that tells another process how many frames it has published."""
 
-    def __init__(self, camera: str, fps: float, sent: Synchronized) -> None:
+    def __init__(
+        self, camera: str, fps: float, size: tuple[int, int], sent: Synchronized
+    ) -> None:
+        width, height = size
         rng = np.random.default_rng(0)
-        small = rng.integers(0, 256, (PICTURES, HEIGHT // 40, WIDTH // 40, 3), np.uint8)
+        small = rng.integers(0, 256, (PICTURES, height // 40, width // 40, 3), np.uint8)
         pictures = small.repeat(40, 1).repeat(40, 2)
         super().__init__(lambda number: pictures[number % PICTURES], camera, fps)
         self._sent = sent
@@ -104,12 +109,14 @@ class CountingCamera(ImageSource):
             self._sent.value += 1
 
 
-def run_camera(camera: str, fps: float, sent: Synchronized, ready: Barrier) -> None:
+def run_camera(
+    camera: str, fps: float, size: tuple[int, int], sent: Synchronized, ready: Barrier
+) -> None:
     """Publish from when all are ``ready`` until SIGINT (a process of its own)."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     rclpy.init()
     try:
-        source = CountingCamera(camera, fps, sent)
+        source = CountingCamera(camera, fps, size, sent)
         source.wait_for_the_node()
         ready.wait()
         source.run()
@@ -131,7 +138,8 @@ class Cameras:
         self._ready = context.Barrier(count + 1, timeout=PATIENCE)
         self._processes = [
             context.Process(
-                target=run_camera, args=(name, scenario.fps / share, self._sent, self._ready)
+                target=run_camera,
+                args=(name, scenario.fps / share, scenario.size, self._sent, self._ready),
             )
             for name in scenario.cameras for _ in range(share)
         ]

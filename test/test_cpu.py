@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from iov_restore_ros.inference import Restorer
-from iov_restore_ros.model.cpu import compute, use_threads
+from iov_restore_ros.model.cpu import begin, compute, use_threads
 
 FRAME = np.zeros((360, 640, 3), np.uint8)
 
@@ -39,6 +39,24 @@ def test_one_thread_computes_whoever_asks():
 
 def test_what_computes_may_ask_too():
     assert compute(compute, max, 1, 2) == 2
+
+
+def test_what_computes_may_restore_too():
+    restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
+    [restored] = compute(restorer.restore, [FRAME[:32, :32]], 'deblur')
+    assert restored.shape == (32, 32, 3)
+
+
+def test_restoring_begins_beside_the_caller():
+    restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
+    computed, go_on = threading.Event(), threading.Event()
+    restorer._generators['deblur'].register_forward_hook(lambda *_: computed.set())
+    begin(go_on.wait, 20)
+    restoring = restorer.start([FRAME[:32, :32]], 'deblur')
+    assert not computed.is_set(), 'the caller goes on'
+    go_on.set()
+    assert computed.wait(20), 'nobody has asked for the result'
+    assert len(restoring.result()) == 1
 
 
 def test_errors_are_the_callers_and_the_thread_goes_on():

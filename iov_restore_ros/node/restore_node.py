@@ -273,8 +273,8 @@ def main() -> int:
     node.destroy_node()
     rclpy.shutdown()
     if threading.active_count() > 1:
-        # A long batch or a model being loaded: Python would end that thread inside PyTorch, which
-        # aborts the process.
+        # The one that computes, perhaps at a long batch or a model: Python would end it inside
+        # PyTorch, which aborts the process.
         os._exit(0)
     return 0
 
