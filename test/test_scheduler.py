@@ -164,6 +164,38 @@ def test_two_in_flight_are_started_before_the_first_is_ready():
     )
 
 
+def test_what_is_ready_does_not_wait_for_a_batch_to_fill():
+    log, gate, done = [], threading.Event(), threading.Event()
+
+    def start(batch):
+        log.append(('start', *batch))
+        return batch
+
+    def wait(batch):
+        log.append(('wait', *batch))
+        assert gate.wait(10)
+
+    def finish(batch):
+        log.append(('finish', *batch))
+        if len(log) == 6:
+            done.set()
+
+    scheduler = FrameScheduler('ab', start, wait, finish, 2, batch_wait=1.0)
+    for camera in 'ab':
+        scheduler.offer(camera, camera)
+    while ('wait', 'a', 'b') not in log:
+        time.sleep(0.01)
+    scheduler.offer('a', 'c')  # b's is still to come
+    gate.set()
+    while ('finish', 'a', 'b') not in log:
+        time.sleep(0.01)
+    scheduler.offer('b', 'd')
+    assert done.wait(10)
+    scheduler.stop(10)
+    assert [event[0] for event in log] == 2 * ['start', 'wait', 'finish']
+    assert log[3] == ('start', 'c', 'd')
+
+
 def test_a_started_batch_is_finished_when_nothing_else_comes_and_at_the_end():
     finished = []
     scheduler = FrameScheduler('a', tuple, ignore, finished.append, 1, in_flight=2)

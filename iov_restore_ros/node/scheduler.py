@@ -103,6 +103,8 @@ class FrameScheduler(Generic[Item, Work]):
                 self._finish(ready.popleft())
                 with self._changed:
                     self._at_work.popleft()
+                if not batch:
+                    continue  # there may be one by now
             if started and (not batch or len(started) >= self._in_flight):
                 self._wait(started[0])
                 ready.append(started.popleft())
