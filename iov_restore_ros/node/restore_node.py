@@ -256,11 +256,11 @@ def main() -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     told_to_end = threading.Event()
+    ending = node.create_guard_condition(told_to_end.set)
 
-    def wait_for_signal() -> None:
+    def wait_for_signal() -> None:  # the executor waits where Python's handlers are not called
         signalled.recv(1)
-        told_to_end.set()
-        executor.wake()  # it waits where Python's handlers are not called
+        ending.trigger()
 
     waiting = threading.Thread(target=wait_for_signal, daemon=True)
     waiting.start()
