@@ -180,20 +180,25 @@ def test_what_is_ready_does_not_wait_for_a_batch_to_fill():
         if len(log) == 6:
             done.set()
 
-    scheduler = FrameScheduler('ab', start, wait, finish, 2, batch_wait=1.0)
-    for camera in 'ab':
-        scheduler.offer(camera, camera)
-    while ('wait', 'a', 'b') not in log:
-        time.sleep(0.01)
-    scheduler.offer('a', 'c')  # b's is still to come
+    scheduler = FrameScheduler('ab', start, wait, finish, 2, batch_wait=10.0)
+
+    def come(event):
+        deadline = time.monotonic() + 10
+        while event not in log:
+            assert time.monotonic() < deadline, log
+            time.sleep(0.01)
+
+    scheduler.offer('a', 1)
+    come(('wait', 1))
+    scheduler.offer('b', 2)  # a's is still to come
     gate.set()
-    while ('finish', 'a', 'b') not in log:
-        time.sleep(0.01)
-    scheduler.offer('b', 'd')
-    assert done.wait(10)
+    come(('finish', 1))
+    scheduler.offer('a', 3)
+    assert done.wait(5)
     scheduler.stop(10)
-    assert [event[0] for event in log] == 2 * ['start', 'wait', 'finish']
-    assert log[3] == ('start', 'c', 'd')
+    assert log == [
+        ('start', 1), ('wait', 1), ('finish', 1), ('start', 2, 3), ('wait', 2, 3), ('finish', 2, 3)
+    ]
 
 
 def test_a_started_batch_is_finished_when_nothing_else_comes_and_at_the_end():

@@ -90,7 +90,7 @@ def test_restorer_cuts_what_is_too_large_and_batches_the_rest(large):
     restorer.tiling.pixels = 400 * 400
     for a, b in zip(restorer.restore(frames, 'deblur'), expected, strict=True):
         assert np.array_equal(a, b)
-    assert (3, 3, 80, 90) in seen
+    assert seen[0] == (3, 3, 80, 90)
     assert len(seen) > 2
     assert all(n * h * w <= 400 * 400 for n, _, h, w in seen)
 

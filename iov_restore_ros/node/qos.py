@@ -60,7 +60,6 @@ class FollowingSubscription:
     ) -> None:
         """Subscribe; ``callback`` is called with each message in the executor's thread."""
         self._node = node
-        self._kind = kind
         self._arguments = kind, topic, callback
         self._depth = depth
         self._subscribe()
@@ -81,7 +80,8 @@ class FollowingSubscription:
         types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)}
         if not types:
             return f'nobody publishes {self.topic}'
-        wanted = f'{self._kind.__module__.partition(".")[0]}/msg/{self._kind.__name__}'
+        kind, _, _ = self._arguments
+        wanted = f'{kind.__module__.partition(".")[0]}/msg/{kind.__name__}'
         if wanted not in types:
             return f'{self.topic} carries {", ".join(sorted(types))}, wanted is {wanted}'
         return f'the QoS of no publisher of {self.topic} matches, see the log'
