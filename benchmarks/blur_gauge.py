@@ -21,10 +21,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference.blur_gauge import BlurGauge, sharpness
-from iov_restore_ros.training.data import list_images, read_image
-from iov_restore_ros.training.degradations import MARGIN, motion_blur
-from iov_restore_ros.training.metrics import psnr
+from iov_restore_ros.pictures.degradations import MARGIN, motion_blur
+from iov_restore_ros.pictures.files import list_images, read_image
 
 BLURRED = 34.0  # dB
 STRENGTHS = (1.0, 0.5)

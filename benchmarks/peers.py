@@ -34,11 +34,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.model import PRESETS, Generator, load_weights
 from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
-from iov_restore_ros.training.data import list_images, read_image
-from iov_restore_ros.training.metrics import psnr
+from iov_restore_ros.pictures.files import list_images, read_image
 
 INT8 = ' in int8'  # behind the name of a network
 instance_norm = partial(nn.InstanceNorm2d, affine=False, track_running_stats=True)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from skimage import data as photographs
 
-from iov_restore_ros.training.degradations import DEGRADATIONS, MARGINS
+from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGINS
 
 torch.set_num_threads(1)  # for small pictures more would wait for each other
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iov_restore_ros.training.data import DataError, SharpCrops
+from iov_restore_ros.pictures.files import DataError, SharpCrops
 
 
 def test_crops_are_a_function_of_seed_and_number(pictures):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from iov_restore_ros.training.data import DataError
-from iov_restore_ros.training.datasets import LAYOUTS, Pair, PairCrops, find_pairs
+from iov_restore_ros.pictures.datasets import LAYOUTS, Pair, PairCrops, find_pairs
+from iov_restore_ros.pictures.files import DataError
 
 
 def make(root, *names, width=8):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from iov_restore_ros.training.degradations import DEGRADATIONS, draw_strength, motion_blur
-from iov_restore_ros.training.degradations.blur import MARGIN, camera_path
-from iov_restore_ros.training.degradations.lens import drops, smears
-from iov_restore_ros.training.degradations.rain import mist, streaks
+from iov_restore_ros.pictures.degradations import DEGRADATIONS, draw_strength, motion_blur
+from iov_restore_ros.pictures.degradations.blur import MARGIN, camera_path
+from iov_restore_ros.pictures.degradations.lens import drops, smears
+from iov_restore_ros.pictures.degradations.rain import mist, streaks
 
 
 @pytest.fixture(scope='module')

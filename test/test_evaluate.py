@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from iov_restore_ros.evaluation import evaluate
+from iov_restore_ros.evaluation.metrics import psnr, restore_image, ssim_3d
+from iov_restore_ros.evaluation.protocols import PROTOCOLS
+from iov_restore_ros.evaluation.report import Result, Score
+from iov_restore_ros.evaluation.sources import LAYOUTS, open_root
 from iov_restore_ros.model import Generator, WeightsInfo, load_weights, save_weights
-from iov_restore_ros.training import evaluate
-from iov_restore_ros.training.metrics import psnr, restore_image, ssim_3d
-from iov_restore_ros.training.protocols import PROTOCOLS
-from iov_restore_ros.training.report import Result, Score
-from iov_restore_ros.training.sources import LAYOUTS, open_root
 
 
 @pytest.fixture(scope='module', autouse=True)

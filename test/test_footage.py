@@ -6,8 +6,9 @@ import pytest
 import torch
 from skimage import data as photographs
 
-from iov_restore_ros.training.data import DataError, SharpCrops, list_stills
-from iov_restore_ros.training.footage import (
+from iov_restore_ros.evaluation.metrics import psnr
+from iov_restore_ros.pictures.files import DataError, SharpCrops, list_stills
+from iov_restore_ros.pictures.footage import (
     FRAMES,
     GAMMA,
     MARGIN,
@@ -15,7 +16,6 @@ from iov_restore_ros.training.footage import (
     expose,
     list_footage,
 )
-from iov_restore_ros.training.metrics import psnr
 
 SIDE = 64
 OUTER = SIDE + 2 * MARGIN

@@ -8,8 +8,7 @@ from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch.nn import functional
 
-from iov_restore_ros.model import Generator
-from iov_restore_ros.training.metrics import (
+from iov_restore_ros.evaluation.metrics import (
     aligned_psnr_ssim,
     features_kept,
     luma,
@@ -18,6 +17,7 @@ from iov_restore_ros.training.metrics import (
     ssim,
     ssim_3d,
 )
+from iov_restore_ros.model import Generator
 
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from iov_restore_ros.evaluation.metrics import features_kept, psnr
 from iov_restore_ros.inference import RestoreError, Restorer
 from iov_restore_ros.model import TASKS, Generator, WeightsError, WeightsInfo, save_weights
 from iov_restore_ros.model.int8 import int8_is_exact
-from iov_restore_ros.training.metrics import features_kept, psnr
 
 
 @pytest.fixture(scope='module')

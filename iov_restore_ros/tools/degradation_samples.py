@@ -14,8 +14,8 @@ import torch
 from skimage import data as photographs
 from torch import Tensor
 
-from iov_restore_ros.training.degradations import MARGINS, motion_blur, rain
-from iov_restore_ros.training.degradations.lens import drops, smears
+from iov_restore_ros.pictures.degradations import MARGINS, motion_blur, rain
+from iov_restore_ros.pictures.degradations.lens import drops, smears
 
 SIDE = 240  # pixels
 COLUMNS, ROWS = 4, 3

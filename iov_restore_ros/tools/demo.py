@@ -33,7 +33,9 @@ from rich.console import Console
 from sensor_msgs.msg import Image
 from skimage import data as photographs
 
+from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.node.images import view
+from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGIN
 from iov_restore_ros.tools.demo_report import (
     Row,
     Sample,
@@ -41,8 +43,6 @@ from iov_restore_ros.tools.demo_report import (
     write_before_after,
     write_report,
 )
-from iov_restore_ros.training.degradations import DEGRADATIONS, MARGIN
-from iov_restore_ros.training.metrics import psnr
 
 PHOTOGRAPHS = ('stereo_motorcycle', 'coffee', 'astronaut', 'rocket')
 FRAMES_EACH = 6

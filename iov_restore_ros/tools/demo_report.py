@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from iov_restore_ros.training.report_page import data_url
+from iov_restore_ros.evaluation.report_page import data_url
 
 HEADINGS = (
     'scene', 'mode', 'task', 'frames in', 'restored', 'dropped', 'fps', 'p50 ms', 'p99 ms',

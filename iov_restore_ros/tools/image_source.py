@@ -23,7 +23,7 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image
 
-from iov_restore_ros.training.data import list_images, read_image
+from iov_restore_ros.pictures.files import list_images, read_image
 
 
 def open_source(source: str) -> Callable[[int], np.ndarray]:

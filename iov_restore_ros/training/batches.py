@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from iov_restore_ros.pictures.datasets import PairCrops, find_pairs
+from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGINS, draw_strength
+from iov_restore_ros.pictures.degradations.draw import normal, per_sample, uniform
+from iov_restore_ros.pictures.files import SharpCrops
+from iov_restore_ros.pictures.footage import FootageCrops
 from iov_restore_ros.training.config import FOOTAGE, SHARP, TrainConfig
-from iov_restore_ros.training.data import SharpCrops
-from iov_restore_ros.training.datasets import PairCrops, find_pairs
-from iov_restore_ros.training.degradations import DEGRADATIONS, MARGINS, draw_strength
-from iov_restore_ros.training.degradations.draw import normal, per_sample, uniform
-from iov_restore_ros.training.footage import FootageCrops
 
 ENDLESS = sys.maxsize  # crops; a run ends by its plan
 

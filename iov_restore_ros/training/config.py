@@ -9,8 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from iov_restore_ros.model import PRESETS, TASKS
 from iov_restore_ros.model.discriminator import INPUT_SIZE
+from iov_restore_ros.pictures.datasets import LAYOUTS
 from iov_restore_ros.training.adversarial import OBJECTIVES
-from iov_restore_ros.training.datasets import LAYOUTS
 from iov_restore_ros.training.losses import LOSSES
 
 SHARP, FOOTAGE = 'sharp', 'footage'  # degraded on the fly; made from videos

@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import distributed
 
+from iov_restore_ros.evaluation.metrics import psnr, restore_image
 from iov_restore_ros.model import Generator, WeightsError, WeightsInfo, save_weights
+from iov_restore_ros.pictures.datasets import find_pairs
 from iov_restore_ros.training.config import TrainConfig, read_config
-from iov_restore_ros.training.datasets import find_pairs
 from iov_restore_ros.training.logs import Logs
-from iov_restore_ros.training.metrics import psnr, restore_image
 from iov_restore_ros.training.processes import join
 from iov_restore_ros.training.trainer import Trainer, TrainingError
 

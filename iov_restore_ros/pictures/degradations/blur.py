@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from iov_restore_ros.training.degradations.draw import (
+from iov_restore_ros.pictures.degradations.draw import (
     normal,
     per_sample,
     sensor_noise,

@@ -11,8 +11,8 @@ import numpy as np
 import rich.table
 from rich.console import Console
 
-from iov_restore_ros.training.protocols import DIGITS, LEGEND, PROTOCOLS, PUBLISHED, Published
-from iov_restore_ros.training.report_page import Slider, Table, page
+from iov_restore_ros.evaluation.protocols import DIGITS, LEGEND, PROTOCOLS, PUBLISHED, Published
+from iov_restore_ros.evaluation.report_page import Slider, Table, page
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ on the lens is the problem of vehicles that the paper's introduction names.
 import torch
 from torch import Tensor
 
-from iov_restore_ros.training.degradations.draw import (
+from iov_restore_ros.pictures.degradations.draw import (
     normal,
     per_sample,
     sensor_noise,
     smooth_field,
     uniform,
 )
-from iov_restore_ros.training.degradations.lens import drops, smears
+from iov_restore_ros.pictures.degradations.lens import drops, smears
 
 LAYERS = 5
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iov_restore_ros.training.metrics import (
+from iov_restore_ros.evaluation.metrics import (
     aligned_psnr_ssim,
     features_kept,
     luma,

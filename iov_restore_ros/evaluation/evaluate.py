@@ -1,8 +1,8 @@
 """
 Measure restored pictures against sharp ones, as the literature does.
 
-    python -m iov_restore_ros.training.evaluate gopro=/data/GOPRO rain100h=/data/Rain100H
-    python -m iov_restore_ros.training.evaluate my_pairs --task derain --output out --report
+    python -m iov_restore_ros.evaluation.evaluate gopro=/data/GOPRO rain100h=/data/Rain100H
+    python -m iov_restore_ros.evaluation.evaluate my_pairs --task derain --output out --report
 
 A ROOT is a public data set whose layout is named before it (its test split), or a folder with
 input/ and gt/ (or target/), or a folder of sharp pictures. Of these it is measured how much they
@@ -22,6 +22,18 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from iov_restore_ros.evaluation.metrics import restore_image
+from iov_restore_ros.evaluation.protocols import PROTOCOLS
+from iov_restore_ros.evaluation.report import (
+    Result,
+    Score,
+    print_tables,
+    tables,
+    write_files,
+    write_page,
+)
+from iov_restore_ros.evaluation.report_page import Slider, data_url
+from iov_restore_ros.evaluation.sources import Image, Root, open_root
 from iov_restore_ros.model import (
     PRESETS,
     TASKS,
@@ -31,20 +43,8 @@ from iov_restore_ros.model import (
     shipped_weights,
 )
 from iov_restore_ros.model.device import pick_device
-from iov_restore_ros.training.data import DataError
-from iov_restore_ros.training.datasets import LAYOUTS
-from iov_restore_ros.training.metrics import restore_image
-from iov_restore_ros.training.protocols import PROTOCOLS
-from iov_restore_ros.training.report import (
-    Result,
-    Score,
-    print_tables,
-    tables,
-    write_files,
-    write_page,
-)
-from iov_restore_ros.training.report_page import Slider, data_url
-from iov_restore_ros.training.sources import Image, Root, open_root
+from iov_restore_ros.pictures.datasets import LAYOUTS
+from iov_restore_ros.pictures.files import DataError
 
 SMALLEST = 11  # pixels, SSIM's window
 SLIDERS = 12  # in a report

@@ -7,14 +7,14 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from iov_restore_ros.training.data import (
+from iov_restore_ros.pictures.files import (
     DataError,
     Pictures,
     cut_at_random,
     flip_at_random,
     to_tensor,
 )
-from iov_restore_ros.training.readings import (
+from iov_restore_ros.pictures.readings import (
     SPLITS,
     Folders,
     Halves,

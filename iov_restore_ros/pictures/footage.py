@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from iov_restore_ros.training.data import (
+from iov_restore_ros.pictures.degradations.blur import GAMMA
+from iov_restore_ros.pictures.files import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     DataError,
@@ -24,7 +25,6 @@ from iov_restore_ros.training.data import (
     to_tensor,
     video_length,
 )
-from iov_restore_ros.training.degradations.blur import GAMMA
 
 FRAMES = 13  # greatest M of Eq. 2; GOPRO has 7 to 13
 MAX_BLUR = 30.0  # pixels, for 95 % of a crop

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from iov_restore_ros.training.data import IMAGE_SUFFIXES, DataError, list_images, read_image
+from iov_restore_ros.pictures.files import IMAGE_SUFFIXES, DataError, list_images, read_image
 
 SPLITS = ('train', 'test')
 

@@ -9,9 +9,9 @@ seed gives the same pictures on the same kind of device.
 import torch
 from torch import Tensor
 
-from iov_restore_ros.training.degradations.blur import MARGIN, motion_blur
-from iov_restore_ros.training.degradations.draw import uniform
-from iov_restore_ros.training.degradations.rain import rain
+from iov_restore_ros.pictures.degradations.blur import MARGIN, motion_blur
+from iov_restore_ros.pictures.degradations.draw import uniform
+from iov_restore_ros.pictures.degradations.rain import rain
 
 __all__ = ['DEGRADATIONS', 'MARGINS', 'draw_strength', 'motion_blur', 'rain']
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from iov_restore_ros.training.degradations.draw import normal, per_sample, smooth_field, uniform
+from iov_restore_ros.pictures.degradations.draw import normal, per_sample, smooth_field, uniform
 
 DROPS = 6
 WITH_DROPS = 0.5  # share of the samples

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from iov_restore_ros.evaluation.protocols import PROTOCOLS
 from iov_restore_ros.model import TASKS
-from iov_restore_ros.training.data import DataError, list_images, read_image
-from iov_restore_ros.training.datasets import LAYOUTS, find_pairs
-from iov_restore_ros.training.degradations import DEGRADATIONS, MARGINS
-from iov_restore_ros.training.protocols import PROTOCOLS
+from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
+from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGINS
+from iov_restore_ros.pictures.files import DataError, list_images, read_image
 
 Image = np.ndarray  # uint8 H x W x 3, RGB
 

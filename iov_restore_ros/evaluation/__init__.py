@@ -1,0 +1,1 @@
+"""How restored pictures are measured; knows nothing of training."""
