@@ -11,10 +11,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from iov_restore_ros.inference.pixels import restore_pixels
+from iov_restore_ros.inference.past import Before
+from iov_restore_ros.inference.pixels import restore_pixels, to_image
 from iov_restore_ros.model import Generator
+from iov_restore_ros.model.fusion import CELL, gather
 
 KEPT_SIZES = 8  # sizes of frames whose memory and graphs are kept
+
+Key = tuple[Generator, int, tuple[str, ...]]  # of a graph; its frames, and what is sent
 
 
 class Slot:
@@ -22,18 +26,41 @@ class Slot:
 
     def __init__(self, batch: int, size: tuple[int, int], device: torch.device) -> None:
         shape = (batch, *size, 3)
-        self.sent, self.received = (
-            torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)
-        )
+        cells = tuple(-(-side // CELL) for side in size)
+        kinds = {
+            'pixels': (shape, torch.uint8), 'before': (shape, torch.uint8),
+            'way': ((batch, *cells, 2), torch.float32),
+            'trust': ((batch, *cells, 2), torch.float32),
+            'shutter': ((batch, 2), torch.float32),
+        }
+        self.sent = {
+            name: torch.empty(kind[0], dtype=kind[1], pin_memory=True)
+            for name, kind in kinds.items()
+        }
+        self.there = {name: torch.empty_like(kind, device=device, pin_memory=False)
+                      for name, kind in self.sent.items()}
+        self.received = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self.finite_received = torch.empty((), dtype=torch.bool, pin_memory=True)
-        self.pixels, self.restored = (
-            torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(2)
-        )
+        self.restored = torch.empty(shape, dtype=torch.uint8, device=device)
         self.finite = torch.empty((), dtype=torch.bool, device=device)
         self.uploaded, self.computed = torch.cuda.Event(), torch.cuda.Event()
         self.downloaded = torch.cuda.Event(blocking=True)  # the host sleeps while it waits
-        # By generator and number of frames; None: has run, so that cuDNN has chosen algorithms.
-        self.graphs: dict[tuple[Generator, int], torch.cuda.CUDAGraph | None] = {}
+        # None: has run, so that cuDNN has chosen algorithms.
+        self.graphs: dict[Key, torch.cuda.CUDAGraph | None] = {}
+
+    def fill(self, inputs: Sequence[tuple[np.ndarray, Before | None]]) -> tuple[str, ...]:
+        """Write ``inputs`` into the memory that is sent; return the names of what has to be."""
+        for place, (frame, before) in enumerate(inputs):
+            sent = {name: memory[place].numpy() for name, memory in self.sent.items()}
+            sent['pixels'][:] = frame
+            sent['before'][:] = frame if before is None else before.pixels
+            sent['way'][:], sent['trust'][:] = (0, 0) if before is None else before.flow
+            sent['shutter'][:] = (before and before.shutter) or 0
+        befores = [before for _, before in inputs if before is not None]
+        if not befores:
+            return ('pixels',)
+        steered = any(before.shutter is not None for before in befores)
+        return ('pixels', 'before', 'way', 'trust', *(['shutter'] if steered else []))
 
 
 class CudaPipeline:
@@ -52,25 +79,29 @@ class CudaPipeline:
         self.graphs = True  # until capturing one fails
 
     def start(
-        self, frames: Sequence[np.ndarray], generator: Generator, together: int
+        self, inputs: Sequence[tuple[np.ndarray, Before | None]], generator: Generator,
+        together: int,
     ) -> Callable[[], tuple[np.ndarray, bool]]:
         """
-        Send ``frames`` (uint8, H x W x 3, all of one size) on their way through ``generator``.
+        Send frames (uint8, H x W x 3, all of one size) on their way through ``generator``.
+
+        ``inputs`` are frames and the ones before them, which are moved onto them on the device.
 
         Returns a function that waits for them and gives the restored pixels, a new uint8
         N x H x W x 3, and whether the generator's output was finite. Call it once. ``together`` is
         how many frames of this size may come in one call, for which memory is kept.
         """
-        size = frames[0].shape[:2]
-        slot = self._take(size, max(together, len(frames)))
-        count = len(frames)
-        np.stack(frames, out=slot.sent[:count].numpy())
+        size = inputs[0][0].shape[:2]
+        slot = self._take(size, max(together, len(inputs)))
+        count = len(inputs)
+        names = slot.fill(inputs)
         with torch.cuda.stream(self._upload):
-            slot.pixels[:count].copy_(slot.sent[:count], non_blocking=True)
+            for name in names:
+                slot.there[name][:count].copy_(slot.sent[name][:count], non_blocking=True)
             slot.uploaded.record()
         with torch.cuda.stream(self._compute):
             self._compute.wait_event(slot.uploaded)
-            self._run(slot, count, generator)
+            self._run(slot, (generator, count, names))
             slot.computed.record()
         with torch.cuda.stream(self._download):
             self._download.wait_event(slot.computed)
@@ -108,34 +139,46 @@ class CudaPipeline:
         self._upload.wait_stream(self._compute)
         return slot
 
-    def _run(self, slot: Slot, count: int, generator: Generator) -> None:
-        """Restore the slot's first ``count`` frames: eagerly at first, then by a CUDA graph."""
-        key = generator, count
+    def _run(self, slot: Slot, key: Key) -> None:
+        """Restore the slot's first frames: eagerly at first, then by a CUDA graph."""
         if self.graphs and key in slot.graphs:
             try:
-                graph = slot.graphs[key] or self._capture(slot, count, generator)
+                graph = slot.graphs[key] or self._capture(slot, key)
             except RuntimeError:  # eagerly then: slower, but right
                 self.graphs = False
             else:
                 slot.graphs[key] = graph
                 graph.replay()
                 return
-        _restore(slot, count, generator)
+        _restore(slot, key)
         slot.graphs[key] = None
 
-    def _capture(self, slot: Slot, count: int, generator: Generator) -> torch.cuda.CUDAGraph:
+    def _capture(self, slot: Slot, key: Key) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         # Another thread may be loading a model meanwhile: only this one must do nothing else. The
         # pool is shared, because the graphs run one after the other on one stream.
         graph.capture_begin(pool=self._pool, capture_error_mode='thread_local')
         try:
-            _restore(slot, count, generator)
+            _restore(slot, key)
         finally:
             graph.capture_end()
         return graph
 
 
-def _restore(slot: Slot, count: int, generator: Generator) -> None:
-    restored, finite = restore_pixels(slot.pixels[:count], generator)
+@torch.inference_mode()
+def _restore(slot: Slot, key: Key) -> None:
+    generator, count, names = key
+    # Channels first; as they lie in memory they stay last.
+    sent = {name: slot.there[name][:count] for name in names}
+    planes = {
+        name: memory.permute(0, 3, 1, 2) for name, memory in sent.items() if name != 'shutter'
+    }
+    evidence = None
+    if 'before' in names and generator.fusion is not None:
+        evidence = gather(
+            to_image(planes['pixels']), to_image(planes['before']), planes['way'], planes['trust'],
+            sent.get('shutter'),
+        )
+    restored, finite = restore_pixels(planes['pixels'], generator, evidence)
     slot.restored[:count].copy_(restored)
     slot.finite.copy_(finite)

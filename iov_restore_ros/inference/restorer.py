@@ -15,9 +15,17 @@ import numpy as np
 import torch
 
 from iov_restore_ros.inference.cuda import CudaPipeline
-from iov_restore_ros.inference.pixels import restore_pixels
+from iov_restore_ros.inference.past import Before
+from iov_restore_ros.inference.pixels import Window, gather, restore_gathered
 from iov_restore_ros.inference.tiling import Tiling
-from iov_restore_ros.model import TASKS, Generator, WeightsInfo, load_weights, shipped_weights
+from iov_restore_ros.model import (
+    TASKS,
+    VIDEO,
+    Generator,
+    WeightsInfo,
+    load_weights,
+    shipped_weights,
+)
 from iov_restore_ros.model.cpu import begin, compute
 from iov_restore_ros.model.device import fastest_precision, pick_device
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
@@ -28,6 +36,7 @@ CUDA_BATCH = 8
 CUDA_IN_FLIGHT = 2  # one batch is computed while the next is sent and the one before received
 Pass = Callable[[], tuple[np.ndarray, bool]]  # waits for pixels, and whether they are finite
 Finish = Callable[[], list[np.ndarray]]  # waits for restored frames
+Input = tuple[np.ndarray, Before | None]  # a frame, and the one before it
 
 
 class RestoreError(Exception):
@@ -63,6 +72,7 @@ class Restorer:
         if precision != 'auto' and precision not in PRECISIONS:
             raise ValueError(f'unknown precision {precision!r}: auto, {", ".join(PRECISIONS)}')
         self.model = model
+        self.uses_past = model in VIDEO
         self.device = pick_device(device)
         self.info: dict[str, WeightsInfo] = {}
         self.weights: dict[str, Path] = {}
@@ -88,18 +98,26 @@ class Restorer:
         self.tiling = Tiling(model, self.device)
         self._pipeline = CudaPipeline(self.device) if on_cuda else None
 
-    def restore(self, frames: Sequence[np.ndarray], task: str) -> list[np.ndarray]:
+    def restore(
+        self, frames: Sequence[np.ndarray], task: str,
+        befores: Sequence[Before | None] | None = None,
+    ) -> list[np.ndarray]:
         """
         Restore ``frames``: uint8, H x W x 3, RGB, each of any size; ``task`` is deblur or derain.
 
-        Returns new arrays of the same shapes in the same order; nothing of the input is changed.
-        Frames of one size are computed together, ``batch`` at a time; what is beyond memory in
-        tiles, with the same result. Raises ``ValueError`` for something that is not such a frame or
-        task, and ``RestoreError`` when the device fails or the network's output is not finite.
+        ``befores`` are the frames before them, of their sizes, as each one's ``Past`` has them;
+        without, they are stills. Returns new arrays of the same shapes in the same order; nothing
+        of the input is changed. Frames of one size are computed together, ``batch`` at a time; what
+        is beyond memory in tiles, with the same result. Raises ``ValueError`` for something that is
+        not such a frame or task, and ``RestoreError`` when the device fails or the network's output
+        is not finite.
         """
-        return self.start(frames, task).result()
+        return self.start(frames, task, befores).result()
 
-    def start(self, frames: Sequence[np.ndarray], task: str) -> 'Restoring':
+    def start(
+        self, frames: Sequence[np.ndarray], task: str,
+        befores: Sequence[Before | None] | None = None,
+    ) -> 'Restoring':
         """
         Begin to restore ``frames`` as ``restore`` does; raises what it raises.
 
@@ -116,11 +134,12 @@ class Restorer:
                     'wanted is uint8 (height, width, 3), RGB, not empty'
                 )
             by_shape.setdefault(frame.shape, []).append(index)
+        inputs = list(zip(frames, befores or [None] * len(frames), strict=True))
         restoring = Restoring()
         for indices in by_shape.values():
             for start in range(0, len(indices), self.batch):
                 chunk = indices[start : start + self.batch]
-                finish = self._start([frames[i] for i in chunk], self._generators[task])
+                finish = self._start([inputs[i] for i in chunk], self._generators[task])
                 restoring.add(chunk, finish)
         return restoring
 
@@ -153,39 +172,53 @@ class Restorer:
                 raise ValueError('precision int8 needs device cpu, and a processor with VNNI')
             generator.body = to_int8(generator.body)
 
-    def _start(self, frames: list[np.ndarray], generator: Generator) -> Finish:
+    def _start(self, inputs: list[Input], generator: Generator) -> Finish:
         """Begin to restore frames of one size, if they fit in one pass; else ``Finish`` does it."""
         begun = None
-        if self.tiling.fit(frames):
+        if len(inputs) <= self.tiling.together(*inputs[0][0].shape[:2]):
             try:
-                begun = self._pass(frames, generator)
+                begun = self._pass(inputs, generator)
             except torch.OutOfMemoryError:
                 pass  # in smaller passes then
             except RuntimeError as error:
                 raise RestoreError(f'{self.device} failed: {error}') from error
-        return partial(self._finish, frames, generator, begun)
+        return partial(self._finish, inputs, generator, begun)
 
     def _finish(
-        self, frames: list[np.ndarray], generator: Generator, begun: Pass | None
+        self, inputs: list[Input], generator: Generator, begun: Pass | None
     ) -> list[np.ndarray]:
-        """Wait for the pass that has begun; without one, restore ``frames`` as memory allows."""
+        """Wait for the pass that has begun; without one, restore ``inputs`` as memory allows."""
         try:
             if begun is not None:
                 try:
                     return _finite(begun)
                 except torch.OutOfMemoryError:
                     pass
-            return self.tiling.run(frames, lambda part: _finite(self._pass(part, generator)))
+            return self.tiling.run(
+                inputs, inputs[0][0].shape[:2],
+                lambda part: _finite(self._pass(part, generator)),
+                lambda one: self._cut(one, generator),
+            )
         except RuntimeError as error:
             raise RestoreError(f'{self.device} failed: {error}') from error
 
-    @torch.inference_mode()
-    def _pass(self, frames: list[np.ndarray], generator: Generator) -> Pass:
+    def _pass(self, inputs: list[Input], generator: Generator) -> Pass:
         """Begin to restore frames of one size in one pass."""
-        if self._pipeline is None:
-            return begin(_restore_on_cpu, frames, generator).result
-        together = min(self.batch, self.tiling.together(*frames[0].shape[:2]))
-        return self._pipeline.start(frames, generator, together)
+        if self._pipeline is not None:
+            together = min(self.batch, self.tiling.together(*inputs[0][0].shape[:2]))
+            return self._pipeline.start(inputs, generator, together)
+        gathered = [gather(frame, before) for frame, before in inputs]
+        return begin(restore_gathered, gathered, generator, self.device).result
+
+    def _cut(self, one: Input, generator: Generator) -> Callable[[Window], np.ndarray]:
+        """Return what restores a window of a frame that is too large for one pass."""
+        whole = gather(*one)
+
+        def restore(window: Window) -> np.ndarray:
+            part = [whole.cut(window)]
+            return _finite(partial(compute, restore_gathered, part, generator, self.device))[0]
+
+        return restore
 
 
 class Restoring:
@@ -217,9 +250,3 @@ def _finite(begun: Pass) -> list[np.ndarray]:
     if not finite:
         raise RestoreError('the output of the network is not finite')
     return list(pixels)
-
-
-@torch.inference_mode()
-def _restore_on_cpu(frames: list[np.ndarray], generator: Generator) -> tuple[np.ndarray, bool]:
-    restored, finite = restore_pixels(torch.from_numpy(np.stack(frames)), generator)
-    return restored.numpy(), bool(finite)

@@ -8,19 +8,20 @@ on multiples of 4, and only what is right is kept.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from iov_restore_ros.model.generators import PRESETS, SIZE_MULTIPLE
+from iov_restore_ros.inference.pixels import Window
+from iov_restore_ros.model.generators import SIZE_MULTIPLE, Generator
 
 # Bytes that a pass holds at most for each pixel, float32; python benchmarks/memory.py prints them.
-BYTES_PER_PIXEL = {'fast': 130, 'wei2021': 800, 'wei2021_preprint': 550}
+BYTES_PER_PIXEL = {'fast': 260, 'wei2021': 800, 'wei2021_preprint': 550}
 CPU_MEMORY = 2 << 30  # bytes of one pass; 1920x1080 in one with every model, 8 GB never in danger
 
-Window = tuple[slice, slice]  # rows and columns
+Input = TypeVar('Input')  # a frame, and what is known beside it
 
 
 class Tile(NamedTuple):
@@ -46,35 +47,33 @@ class Tiling:
         """Return how many frames of a size fit in one pass."""
         return self.pixels // (height * width)
 
-    def fit(self, frames: Sequence[np.ndarray]) -> bool:
-        """Tell whether ``frames``, of one size, fit in one pass."""
-        height, width = frames[0].shape[:2]
-        return len(frames) <= self.together(height, width)
-
     def run(
-        self, frames: list[np.ndarray], one_pass: Callable[[list[np.ndarray]], Sequence[np.ndarray]]
+        self, inputs: list[Input], size: tuple[int, int],
+        one_pass: Callable[[list[Input]], Sequence[np.ndarray]],
+        cut: Callable[[Input], Callable[[Window], np.ndarray]],
     ) -> list[np.ndarray]:
         """
-        Return what ``one_pass`` makes of ``frames``, all uint8 H x W x 3 of one size.
+        Return what ``one_pass`` makes of ``inputs``, frames of ``size`` (height, width).
 
-        Where the GPU's memory does not suffice, passes are halved from then on, down to the halo;
+        Where not even one fits, what ``cut`` makes of it: a function that restores a window. Where
+        the GPU's memory does not suffice, passes are halved from then on, down to the halo;
         then ``torch.OutOfMemoryError`` comes through.
         """
         smallest = (2 * self.halo + SIZE_MULTIPLE) ** 2
-        height, width = frames[0].shape[:2]
+        height, width = size
         while True:
             together = max(1, self.together(height, width))
             try:
                 if self.pixels < height * width:
                     tiles = plan_tiles(height, width, self.pixels, self.halo)
-                    return [restore_tiles(frame, tiles, one_pass) for frame in frames]
+                    return [restore_tiles(size, tiles, cut(one)) for one in inputs]
                 return [
                     restored
-                    for start in range(0, len(frames), together)
-                    for restored in one_pass(frames[start : start + together])
+                    for start in range(0, len(inputs), together)
+                    for restored in one_pass(inputs[start : start + together])
                 ]
             except torch.OutOfMemoryError:
-                tried = min(self.pixels, len(frames) * height * width)
+                tried = min(self.pixels, len(inputs) * height * width)
                 if tried // 2 < smallest:
                     raise
             self.pixels = tried // 2
@@ -82,14 +81,12 @@ class Tiling:
 
 
 def restore_tiles(
-    frame: np.ndarray,
-    tiles: list[Tile],
-    one_pass: Callable[[list[np.ndarray]], Sequence[np.ndarray]],
+    size: tuple[int, int], tiles: list[Tile], restore: Callable[[Window], np.ndarray]
 ) -> np.ndarray:
-    """Return ``frame`` (uint8, H x W x 3) as ``one_pass`` makes it tile by tile."""
-    restored = np.empty_like(frame)
+    """Return a frame (uint8, H x W x 3) as ``restore`` makes it tile by tile."""
+    restored = np.empty((*size, 3), np.uint8)
     for tile in tiles:
-        restored[tile.keep] = one_pass([frame[tile.read]])[0][tile.inner]
+        restored[tile.keep] = restore(tile.read)[tile.inner]
     return restored
 
 
@@ -148,9 +145,12 @@ def halo(model: str) -> int:
     Followed back through the layers from the cell to the frame.
     """
     with torch.device('meta'):
-        body = PRESETS[model]()
+        generator = Generator(model)
+    layers = list(generator.body.modules())
+    if generator.fusion is not None:
+        layers = [nn.PixelUnshuffle(SIZE_MULTIPLE), *generator.fusion.modules(), *layers]
     first, last = 0, SIZE_MULTIPLE - 1
-    for layer in reversed(list(body.modules())):
+    for layer in reversed(layers):
         if isinstance(layer, nn.ConvTranspose2d):
             stride, padding, reach = layer.stride[0], int(layer.padding[0]), layer.kernel_size[0]
             first = ceil_div(first + padding - reach + 1, stride)

@@ -1,7 +1,8 @@
 """What is computed: the networks of the paper and the files that hold their weights."""
 
 from iov_restore_ros.model.discriminator import Discriminator
-from iov_restore_ros.model.generators import PRESETS, Generator
+from iov_restore_ros.model.fusion import Evidence
+from iov_restore_ros.model.generators import PRESETS, VIDEO, Generator
 from iov_restore_ros.model.weights import (
     TASKS,
     WeightsError,
@@ -15,7 +16,9 @@ from iov_restore_ros.model.weights import (
 __all__ = [
     'PRESETS',
     'TASKS',
+    'VIDEO',
     'Discriminator',
+    'Evidence',
     'Generator',
     'WeightsError',
     'WeightsInfo',

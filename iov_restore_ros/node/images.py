@@ -6,6 +6,7 @@ Sources: sensor_msgs/msg/Image and sensor_msgs/image_encodings.hpp; REP 118 name
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -20,6 +21,11 @@ class UnsupportedEncodingError(Exception):
 
 class MalformedImageError(Exception):
     """An image message that contradicts itself; the message says how."""
+
+
+def seconds(stamp: Time) -> float:
+    """Return a stamp in s; times that a camera can tell apart stay different."""
+    return stamp.sec + stamp.nanosec / 1e9
 
 
 def check(message: Image) -> None:

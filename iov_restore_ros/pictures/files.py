@@ -1,6 +1,7 @@
 """Pictures, read from files and video frames: sharp crops to train on, pairs to measure on."""
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,12 @@ class DataError(ValueError):
 def list_images(folder: Path) -> list[Path]:
     """Return every image below ``folder``, sorted. Raises ``DataError`` when there is none."""
     return _list_files(folder, 'image', IMAGE_SUFFIXES)
+
+
+def by_number(path: Path) -> list[tuple[int, str]]:
+    """Sort key by which frame_2 comes before frame_10."""
+    parts = re.split(r'(\d+)', path.name)
+    return [(int(part), '') if part.isdigit() else (-1, part) for part in parts]
 
 
 def read_image(path: Path) -> np.ndarray:

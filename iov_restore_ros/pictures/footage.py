@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from iov_restore_ros.pictures.files import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     DataError,
+    by_number,
     cut_at_random,
     detail,
     flip_at_random,
@@ -68,7 +68,7 @@ def list_footage(root: Path) -> list[Footage]:
         try:
             if path.is_dir():
                 files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
-                found.append(Footage(path, len(files), tuple(sorted(files, key=_by_number))))
+                found.append(Footage(path, len(files), tuple(sorted(files, key=by_number))))
             elif path.suffix.lower() in VIDEO_SUFFIXES:
                 found.append(Footage(path, video_length(path)[0]))
         except DataError as error:
@@ -229,9 +229,3 @@ def _move(image: np.ndarray, flow: np.ndarray, share: float) -> np.ndarray:
 
 def _inner(image: np.ndarray) -> np.ndarray:
     return image[MARGIN:-MARGIN, MARGIN:-MARGIN]
-
-
-def _by_number(path: Path) -> list[tuple[int, str]]:
-    """Sort key by which frame_2 comes before frame_10."""
-    parts = re.split(r'(\d+)', path.name)
-    return [(int(part), '') if part.isdigit() else (-1, part) for part in parts]

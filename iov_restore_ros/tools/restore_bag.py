@@ -4,7 +4,8 @@ Restore the images in a ROS 2 bag, every frame of it, however long that takes.
     python -m iov_restore_ros.tools.restore_bag BAG --output NEW_BAG --task derain
 
 The new bag holds all that BAG holds, byte for byte, and beside each image topic the restored one
-under the name that the node would give it, with the same time, header and encoding.
+under the name that the node would give it, with the same time, header and encoding. The images of a
+topic are one sequence, as they are for the node.
 """
 
 import argparse
@@ -19,12 +20,13 @@ from rich.console import Console
 from rich.progress import Progress
 from sensor_msgs.msg import CompressedImage, Image
 
-from iov_restore_ros.inference import RestoreError, Restorer
+from iov_restore_ros.inference import Past, RestoreError, Restorer
 from iov_restore_ros.node.compressed import decode, encode
 from iov_restore_ros.node.images import (
     MalformedImageError,
     UnsupportedEncodingError,
     from_rgb,
+    seconds,
     to_rgb,
     view,
 )
@@ -54,9 +56,11 @@ def restored_topic(topic: str) -> str:
     return '/'.join(parts)
 
 
-def restore_message(data: bytes, kind: type, restorer: Restorer, task: str) -> bytes:
+def restore_message(data: bytes, kind: type, restorer: Restorer, task: str, past: Past) -> bytes:
     """
     Restore a serialized Image or CompressedImage (``kind``); a compressed one stays compressed.
+
+    ``past`` is what the topic showed before.
 
     Raises ``UnsupportedEncodingError``, ``MalformedImageError`` or ``RestoreError``.
     """
@@ -65,7 +69,8 @@ def restore_message(data: bytes, kind: type, restorer: Restorer, task: str) -> b
     except Exception as error:  # the middleware raises what it likes
         raise MalformedImageError(f'no {kind.__name__}: {error}') from error
     image = message if isinstance(message, Image) else decode(message)
-    [pixels] = restorer.restore([to_rgb(view(image), image.encoding)], task)
+    frame = to_rgb(view(image), image.encoding)
+    pixels = past.restore(restorer, frame, seconds(message.header.stamp), task)
     restored = from_rgb(pixels, image)
     if isinstance(message, Image):
         return serialize_message(restored)
@@ -97,12 +102,14 @@ def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> di
 
 
 def restore_bag(
-    reader: Reader, writer: Writer, names: Mapping[str, str], restorer: Restorer, task: str
+    reader: Reader, writer: Writer, names: Mapping[str, str], restorer: Restorer, task: str,
+    shutter: float = 0.0,
 ) -> tuple[Counter[str], list[str]]:
     """
     Copy an open bag and add, to each topic in ``names``, the one that it is mapped to.
 
-    Returns how many images were written on each new topic, and a line for each that failed.
+    ``shutter``: see ``Past``. Returns how many images were written on each new topic, and a line
+    for each that failed.
     """
     typestore = get_typestore(Stores.LATEST)
     targets: dict[int, list[Connection]] = {}
@@ -118,6 +125,7 @@ def restore_bag(
             )
             for topic in (connection.topic, names.get(connection.topic)) if topic
         ]
+    pasts = {topic: Past(shutter=shutter) for topic in names}
     written: Counter[str] = Counter()
     failures = []
     with Progress(console=Console(stderr=True)) as progress:
@@ -129,7 +137,10 @@ def restore_bag(
             kind = IMAGE_TYPES.get(connection.msgtype)
             for target in beside:
                 try:
-                    new = restore_message(data, kind, restorer, task) if kind else data
+                    new = data
+                    if kind:
+                        past = pasts[connection.topic]
+                        new = restore_message(data, kind, restorer, task, past)
                 except (UnsupportedEncodingError, MalformedImageError, RestoreError) as error:
                     failures.append(f'{connection.topic} at {time} ns: {error}')
                     continue
@@ -157,7 +168,9 @@ def main() -> int:
             names = new_topics(reader.connections, options.topic)
             restorer = restorer_of(options, parser)
             with Writer(options.output, version=BAG_VERSION, storage_plugin=storage) as writer:
-                written, failures = restore_bag(reader, writer, names, restorer, options.task)
+                written, failures = restore_bag(
+                    reader, writer, names, restorer, options.task, options.shutter
+                )
     except (BagError, ReaderError, WriterError) as error:
         parser.error(f'{options.bag}: {error}')
     for line in failures:

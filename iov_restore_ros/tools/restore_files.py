@@ -2,6 +2,10 @@
 Restore pictures, folders of pictures and videos.
 
     python -m iov_restore_ros.tools.restore_files INPUT... --output DIR --task deblur
+    python -m iov_restore_ros.tools.restore_files FRAMES --video --output DIR --task derain
+
+The frames of a video are one sequence: each is restored with what the one before shows. So are,
+with --video, the pictures of each folder, in the order of their names (2 before 10).
 """
 
 import argparse
@@ -14,11 +18,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from iov_restore_ros.inference import RestoreError, Restorer
+from iov_restore_ros.inference import Past, RestoreError, Restorer
 from iov_restore_ros.model import PRESETS, TASKS, WeightsError
+from iov_restore_ros.pictures.files import by_number
 
 PICTURES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v'}
+RATE = 30.0  # frames per second, where the source does not tell
 
 
 class FileError(Exception):
@@ -29,20 +35,23 @@ def find_files(inputs: list[Path]) -> Iterator[tuple[Path, Path]]:
     """
     Yield (file, its path without suffix below the output folder) for files and folders.
 
-    A folder is searched to its bottom and its structure kept. What a folder holds beside pictures
-    and videos is left out; a file that was named is always tried.
+    A folder is searched to its bottom and its structure kept; its files come in the order of their
+    names and numbers. What a folder holds beside pictures and videos is left out; a file that was
+    named is always tried.
     """
     for given in inputs:
         if not given.is_dir():
             yield given, Path(given.stem)
             continue
-        for path in sorted(given.rglob('*')):
+        for path in sorted(given.rglob('*'), key=lambda p: (p.parent, by_number(p))):
             if path.suffix.lower() in PICTURES | VIDEOS:
                 yield path, path.relative_to(given).with_suffix('')
 
 
-def restore_picture(restorer: Restorer, task: str, source: Path, target: Path) -> None:
-    """Restore one picture; an alpha channel is kept. Raises ``FileError``."""
+def restore_picture(
+    restorer: Restorer, task: str, source: Path, target: Path, past: Past, stamp: float
+) -> None:
+    """Restore the picture that comes at ``stamp`` s; an alpha channel is kept; or ``FileError``."""
     image = cv2.imread(str(source), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise FileError('not a readable picture' if source.exists() else 'there is no such file')
@@ -53,7 +62,7 @@ def restore_picture(restorer: Restorer, task: str, source: Path, target: Path) -
         frame = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     else:
         frame = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)
-    [restored] = restorer.restore([frame], task)
+    restored = past.restore(restorer, frame, stamp, task)
     if image.ndim == 2:
         pixels = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY)
     else:
@@ -66,7 +75,7 @@ def restore_picture(restorer: Restorer, task: str, source: Path, target: Path) -
 
 
 def restore_video(
-    restorer: Restorer, task: str, source: Path, target: Path, progress: Progress
+    restorer: Restorer, task: str, source: Path, target: Path, past: Past, progress: Progress
 ) -> None:
     """Restore one video frame by frame into an MP4 of the same size and rate, without sound."""
     reader = cv2.VideoCapture(str(source))
@@ -74,7 +83,7 @@ def restore_video(
     if not reader.isOpened() or not all(size):
         raise FileError('not a readable video')
     target.parent.mkdir(parents=True, exist_ok=True)
-    rate = reader.get(cv2.CAP_PROP_FPS) or 30.0
+    rate = reader.get(cv2.CAP_PROP_FPS) or RATE
     writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*'mp4v'), rate, size)
     if not writer.isOpened():
         raise FileError(f'cannot write {target}')
@@ -82,7 +91,8 @@ def restore_video(
     count = 0
     try:
         while (read := reader.read())[0]:
-            [restored] = restorer.restore([cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)], task)
+            frame = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+            restored = past.restore(restorer, frame, count / rate, task)
             writer.write(cv2.cvtColor(restored, cv2.COLOR_RGB2BGR))
             progress.advance(bar)
             count += 1
@@ -96,12 +106,18 @@ def restore_video(
 
 
 def restore_all(
-    restorer: Restorer, task: str, inputs: list[Path], output: Path, suffix: str
+    restorer: Restorer, task: str, inputs: list[Path], output: Path, suffix: str,
+    video: bool = False, shutter: float = 0.0,
 ) -> list[str]:
-    """Restore ``inputs`` into ``output``; return a line for every file that failed."""
+    """
+    Restore ``inputs`` into ``output``; return a line for every file that failed.
+
+    With ``video`` the pictures of a folder are consecutive frames. ``shutter``: see ``Past``.
+    """
     files = list(find_files(inputs))
     failures = [] if files else [f'{", ".join(map(str, inputs))}: no picture or video in there']
     written: set[Path] = set()
+    past, folder, frames = Past(shutter=shutter), None, 0
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(task, total=len(files))
         for source, stem in files:
@@ -112,12 +128,17 @@ def restore_all(
                     raise FileError(f'{target} would be overwritten; give another --output')
                 written.add(target)
                 if is_video:
-                    restore_video(restorer, task, source, target, progress)
-                else:
-                    restore_picture(restorer, task, source, target)
+                    restore_video(restorer, task, source, target, Past(shutter=shutter), progress)
+                    continue
+                if not video or source.parent != folder:
+                    past, folder, frames = Past(shutter=shutter), source.parent, 0
+                # A frame that fails is a frame that is missing.
+                frames += 1
+                restore_picture(restorer, task, source, target, past, frames / RATE)
             except (FileError, RestoreError, OSError, cv2.error) as error:
                 failures.append(f'{source}: {error}')
-            progress.advance(bar)
+            finally:
+                progress.advance(bar)
     return failures
 
 
@@ -127,6 +148,17 @@ def add_restorer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', choices=PRESETS, default='fast')
     parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    parser.add_argument(
+        '--shutter', type=share, default=0.0, metavar='SHARE',
+        help='of the time between two frames that the shutter is open, 0..1 (default: found out)',
+    )
+
+
+def share(text: str) -> float:
+    """Return a number from 0 to 1. Raises ``ValueError`` for another text."""
+    if not 0 <= float(text) <= 1:
+        raise ValueError
+    return float(text)
 
 
 def restorer_of(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Restorer:
@@ -144,13 +176,19 @@ def main() -> int:
     parser.add_argument('input', nargs='+', type=Path, help='a picture, a video or a folder')
     parser.add_argument('--output', type=Path, required=True, help='folder for the results')
     add_restorer_options(parser)
+    parser.add_argument(
+        '--video', action='store_true', help='pictures of a folder are consecutive frames'
+    )
     parser.add_argument('--format', default='png', help='of pictures: png, jpg, ...')
     options = parser.parse_args()
     suffix = '.' + options.format.lower().lstrip('.')
     if suffix not in PICTURES:
         parser.error(f'--format {options.format}: choose one of {", ".join(sorted(PICTURES))}')
     restorer = restorer_of(options, parser)
-    failures = restore_all(restorer, options.task, options.input, options.output, suffix)
+    failures = restore_all(
+        restorer, options.task, options.input, options.output, suffix, options.video,
+        options.shutter,
+    )
     for line in failures:
         print(f'failed: {line}', file=sys.stderr)
     return 1 if failures else 0

@@ -1,0 +1,167 @@
+"""
+What a camera saw lately: the frame before, as it was restored, and how the picture moved since.
+
+    past = Past()
+    for stamp, frame in video:
+        restored = past.restore(restorer, frame, stamp, 'derain')
+
+One for each camera or file. It holds one frame as it was restored and, at most, one newer one that
+was not (for 1280x720 2.8 MB each), whatever comes.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from iov_restore_ros.inference.shutter_gauge import ShutterGauge
+from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
+from iov_restore_ros.pictures.flow import SMALLEST, Flow, find_flow, look
+
+if TYPE_CHECKING:
+    from iov_restore_ros.inference.restorer import Restorer
+
+LONGEST_GAP = 0.35  # s between two frames of which one is the frame before of the other
+INTERVALS = 9  # between frames, of which the middle one counts as the camera's
+
+
+class Before(NamedTuple):
+    """
+    The frame before another one.
+
+    ``pixels``: uint8 H x W x 3, RGB, where it saw them; ``flow``: from the frame to it;
+    ``shutter``: the share of the time between both that the shutter was open, and whether it is
+    known; None where the blur is of no interest.
+    """
+
+    pixels: np.ndarray
+    flow: Flow
+    shutter: tuple[float, bool] | None
+
+
+class Seen(NamedTuple):
+    """A frame that was received, at ``stamp`` (s), and how to get at it."""
+
+    stamp: float
+    open: Callable[[], np.ndarray]
+
+
+class Past:
+    """
+    What one camera saw lately. Not thread-safe, but ``miss`` may come from another thread.
+
+    ``without`` counts, by reason, the frames that had no frame before.
+    """
+
+    def __init__(self, longest_gap: float = LONGEST_GAP, shutter: float = 0.0) -> None:
+        """
+        Begin with nothing. Frames further apart than ``longest_gap`` s have no past.
+
+        ``shutter`` is the share (0..1) of the time between two frames that the shutter is open; 0:
+        unknown, it is looked for in what is blurred, and assumed as long as it isn't found.
+        """
+        self.longest_gap = longest_gap
+        self.shutter = shutter
+        self.without: Counter[str] = Counter()
+        self._kept: Seen | None = None  # restored
+        self._missed: Seen | None = None  # received, not restored
+        self._task = ''
+        self._latest = -np.inf  # stamp of what was received, restored or not
+        self._intervals: deque[float] = deque(maxlen=INTERVALS)
+        self._gauge = ShutterGauge()
+
+    def forget(self) -> None:
+        """Begin anew: what comes has nothing to do with what was."""
+        self._kept = self._missed = None
+        self._latest = -np.inf
+        self._intervals.clear()
+
+    def look_back(self, frame: np.ndarray, stamp: float, task: str) -> Before | None:
+        """
+        Return the frame before ``frame`` (uint8 H x W x 3, RGB), received at ``stamp`` s, if any.
+
+        None, counted by its reason in ``without``: for the first frame, after a gap or a jump in
+        time, for another size or task, and for a frame that is not newer than the one before.
+        """
+        before, why = self._before(frame, stamp, task)
+        self._task = task
+        if before is None:
+            self.without[why] += 1
+            return None
+        pixels = before.open()
+        if pixels.shape != frame.shape:
+            self.forget()
+            self.without['another size'] += 1
+            return None
+        rain = task == 'derain'
+        flow = find_flow(look(frame, rain), look(pixels, rain), *frame.shape[:2])
+        return Before(pixels, flow, self._shutter(frame, flow, stamp - before.stamp, task))
+
+    def keep(self, restored: np.ndarray, stamp: float) -> None:
+        """Remember a frame, as it was restored; unless a newer one is remembered already."""
+        if self._kept is None or stamp > self._kept.stamp:
+            self._kept = Seen(stamp, lambda: restored)
+
+    def miss(self, stamp: float, open_: Callable[[], np.ndarray]) -> None:
+        """
+        Remember a frame that came and is not restored.
+
+        ``open_`` returns its pixels, uint8 H x W x 3; it is called only when they are wanted.
+        """
+        self._note(stamp)
+        self._missed = Seen(stamp, open_)
+
+    def restore(
+        self, restorer: 'Restorer', frame: np.ndarray, stamp: float, task: str
+    ) -> np.ndarray:
+        """Restore the next frame of a sequence; see ``Restorer.restore`` for what it raises."""
+        before = self.look_back(frame, stamp, task) if restorer.uses_past else None
+        [restored] = restorer.restore([frame], task, [before])
+        self.keep(restored, stamp)
+        return restored
+
+    def _before(self, frame: np.ndarray, stamp: float, task: str) -> tuple[Seen | None, str]:
+        """Return the newest frame before ``stamp``, or None and why there is none."""
+        missed, self._missed = self._missed, None
+        if min(frame.shape[:2]) < SMALLEST:
+            return None, 'too small'
+        if self._task and task != self._task:
+            self.forget()
+            self._note(stamp)
+            return None, 'another task'
+        if stamp < self._latest - self.longest_gap:
+            self.forget()
+            self._note(stamp)
+            return None, 'time jump'
+        self._note(stamp)
+        kept = self._kept
+        if missed is not None and missed.stamp < stamp and (not kept or kept.stamp < missed.stamp):
+            kept = missed
+        if kept is None:
+            return None, 'first'
+        if stamp <= kept.stamp:
+            return None, 'not newer'
+        if stamp - kept.stamp > self.longest_gap:
+            self._kept = None
+            return None, 'gap'
+        return kept, ''
+
+    def _note(self, stamp: float) -> None:
+        """Take account of when a frame came."""
+        if 0 < stamp - self._latest <= self.longest_gap:
+            self._intervals.append(stamp - self._latest)
+        self._latest = max(self._latest, stamp)
+
+    def _shutter(
+        self, frame: np.ndarray, flow: Flow, apart: float, task: str
+    ) -> tuple[float, bool] | None:
+        if task != 'deblur':
+            return None
+        steps = apart / median(self._intervals) if self._intervals else 1.0
+        share = self.shutter
+        if not share:
+            self._gauge.watch(frame, flow, steps)
+            share = self._gauge.share()
+        return (share or ASSUMED_SHUTTER) / steps, bool(share)

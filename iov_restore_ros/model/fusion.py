@@ -1,0 +1,183 @@
+"""
+What is known beside the frame itself, and how it is put together before the residual blocks.
+
+A camera delivers video. The frame before, restored and moved onto this one, shows what rain or
+blur hides now; and the way that the picture moved while the shutter was open says how to undo a
+blur, without a network: a straight blur of L pixels makes of a sharp line x(t) the line y(t) with
+y'(t) = (x(t + L/2) - x(t - L/2)) / L, and so x(t) = x(t + L) - L y'(t + L/2), and the same from
+the other side. `along` holds these terms, with y for the unknown x(t +- L); half of each added up
+gives 2 dB at 8 and at 16 pixels already. How much of which to take where is what ``Fusion`` learns.
+
+Not from the paper, which restores single pictures. Feeding the last output back is from Sajjadi et
+al., Frame-Recurrent Video Super-Resolution, CVPR 2018.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CELL = 4  # pixels on a side of what the blocks see as one place
+TAPS = 8  # planes of Evidence.along
+CUES = 5  # planes of Evidence.cues
+MOTION_UNIT = 16.0  # pixels of motion that are 1 in Evidence.cues
+ASSUMED_SHUTTER = 0.7  # share of the time that it is open, where nobody knows; so in training
+CHANNELS = 32
+BRIGHTER = 20.0  # logits for a pixel that is brighter by 1 than before
+LITTLE = -1.0  # logit of the share of the frame before, at first
+LUMA = 0.299, 0.587, 0.114  # of R, G, B (ITU-R BT.601)
+TAPS_AT_FIRST = (0.3, 0.3, 0.05, 0.05) * 2  # of what the formula above says, which knows no noise
+
+
+class Evidence(NamedTuple):
+    """
+    What is known beside a batch of frames N x 3 x H x W; see ``no_evidence`` for nothing.
+
+    ``before``: float32 N x 3 x H x W, RGB, 0..1: the frame before, as it was restored (as it
+    was received where it was not), each pixel moved to where this frame has it.
+    ``along``: float32 N x TAPS x H x W, what ``steer`` returns.
+    ``cues``: float32 N x CUES x ceil(H / 4) x ceil(W / 4), for each cell of 4x4 pixels: whether
+    ``before`` shows it (0 where there is none, or the flow leads out of it; 1); how well the flows
+    there and back agree (0..1); x and y of the motion of the picture while the shutter was open, in
+    ``MOTION_UNIT`` (0: none); and whether that comes from a known shutter (0 or 1).
+    """
+
+    before: Tensor
+    along: Tensor
+    cues: Tensor
+
+
+def no_evidence(image: Tensor) -> Evidence:
+    """Return the ``Evidence`` beside ``image`` (N x 3 x H x W) when nothing is known."""
+    count, _, height, width = image.shape
+    return Evidence(
+        image,
+        image.new_zeros(count, TAPS, height, width),
+        image.new_zeros(count, CUES, -(-height // CELL), -(-width // CELL)),
+    )
+
+
+def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
+    """Return values of cells, N x C x ceil(H / 4) x ceil(W / 4), for each pixel: N x C x H x W."""
+    rows, columns = cells.shape[-2:]
+    return functional.interpolate(
+        cells, (rows * CELL, columns * CELL), mode='bilinear', align_corners=False
+    )[..., :height, :width]
+
+
+def move(image: Tensor, flow: Tensor) -> Tensor:
+    """
+    Return ``image`` (N x C x H x W), each pixel taken from ``flow`` (N x 2 x H x W) away.
+
+    The flow is in pixels, x before y; what lies outside of the image is taken from its border.
+    """
+    height, width = image.shape[-2:]
+    y = torch.arange(height, device=image.device, dtype=torch.float32).view(1, -1, 1)
+    x = torch.arange(width, device=image.device, dtype=torch.float32).view(1, 1, -1)
+    grid = torch.stack([
+        (2 * (x + flow[:, 0]) + 1) / width - 1, (2 * (y + flow[:, 1]) + 1) / height - 1,
+    ], -1)
+    return functional.grid_sample(image, grid, padding_mode='border', align_corners=False)
+
+
+def luma(image: Tensor) -> Tensor:
+    """Return the luma of ``image`` (N x 3 x H x W) as N x 1 x H x W."""
+    red, green, blue = LUMA
+    return red * image[:, :1] + green * image[:, 1:2] + blue * image[:, 2:]
+
+
+def steer(image: Tensor, motion: Tensor) -> Tensor:
+    """
+    Return ``Evidence.along``, N x TAPS x H x W: the luma of ``image`` along its ``motion``.
+
+    ``image`` is N x 3 x H x W, ``motion`` N x 2 x H x W, the pixels that the picture moved while
+    the shutter was open. With L their length and y the luma: y one and two L ahead and behind, less
+    y here, and L times its slope half an L and one and a half ahead (negative) and behind.
+    """
+    grey = luma(image)
+    length = motion.norm(dim=1, keepdim=True)
+    one_pixel = motion / length.clamp(min=1e-3)
+    slope = (move(grey, one_pixel) - move(grey, -one_pixel)) / 2 * length
+    planes = [move(grey, times * motion) - grey for times in (1, -1, 2, -2)]
+    for times in (0.5, 1.5):
+        planes += [-move(slope, times * motion), move(slope, -times * motion)]
+    return torch.cat(planes, 1)
+
+
+def gather(
+    image: Tensor, before: Tensor, way: Tensor, trust: Tensor, shutter: Tensor | None = None
+) -> Evidence:
+    """
+    Return the ``Evidence`` beside ``image`` (N x 3 x H x W) from the frame before (the same shape).
+
+    ``way`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to where it was in
+    ``before``; ``trust``, of the same shape, holds the first two cues. ``shutter`` (N x 2) is the
+    share of the time between the frames that the shutter was open, and whether that is known (0 or
+    1); None where the blur is of no interest.
+    """
+    height, width = image.shape[-2:]
+    flow = enlarge(way, height, width)
+    if shutter is None:
+        along = image.new_zeros(len(image), TAPS, height, width)
+        motion = way.new_zeros(len(way), 3, *way.shape[-2:])
+    else:
+        share, known = (values.view(-1, 1, 1, 1) for values in shutter.unbind(1))
+        along = steer(image, flow * share)
+        motion = torch.cat([way * share / MOTION_UNIT, known.expand_as(way[:, :1])], 1)
+    return Evidence(move(before, flow), along, torch.cat([trust, motion], 1))
+
+
+class Fusion(nn.Module):
+    """
+    Puts a frame and its ``Evidence`` together: a better frame to start from, and features of both.
+
+    Each pixel takes a share of the frame before, and each cell of 4x4 a weight for each plane along
+    the motion. Both depend on what a few convolutions see at a quarter of the size.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        seen = 2 * 3 * CELL**2 + TAPS * CELL**2 + CUES
+        self.look = nn.Sequential(
+            nn.Conv2d(seen, CHANNELS, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
+            nn.LeakyReLU(0.2),
+        )
+        self.weigh = nn.Conv2d(CHANNELS, CELL**2 + TAPS, 3, padding=1)
+        self.brighter = nn.Parameter(torch.empty(()))
+
+    def forward(self, image: Tensor, evidence: Evidence) -> tuple[Tensor, Tensor]:
+        """
+        Return the better frame (float32 N x 3 x H x W), and N x 128 x H/4 x W/4 for the blocks.
+
+        ``image`` is float32 N x 3 x H x W; H and W are multiples of 4. The convolutions run in the
+        data type of their weights, which the features have too.
+        """
+        dtype = self.weigh.weight.dtype
+        before, along, cues = evidence
+        unshuffle = functional.pixel_unshuffle
+        # Differences from the frame, and that about mid-grey: so all of it is small.
+        features = self.look(torch.cat([
+            unshuffle(image - 0.5, CELL), unshuffle(before - image, CELL), unshuffle(along, CELL),
+            cues,
+        ], 1).to(dtype))
+        weights = self.weigh(features).float()
+        # Rain is brighter than what it hides.
+        brighter = BRIGHTER * self.brighter.float() * unshuffle(luma(image - before), CELL)
+        share = torch.sigmoid(weights[:, : CELL**2] + brighter) * cues[:, :1]
+        taps = functional.interpolate(weights[:, CELL**2 :], scale_factor=CELL, mode='nearest')
+        better = image + functional.pixel_shuffle(share, CELL) * (before - image)
+        better = better + (taps * along).sum(1, keepdim=True)
+        pair = torch.cat([unshuffle(better - 0.5, CELL), unshuffle(image - better, CELL)], 1)
+        return better, torch.cat([pair.to(dtype), features], 1)
+
+    def initialise(self) -> None:
+        """After random weights: begin with some of all, the same everywhere."""
+        with torch.no_grad():
+            self.weigh.weight *= 0.1
+            assert self.weigh.bias is not None
+            self.weigh.bias.fill_(LITTLE)
+            self.brighter.fill_(1)
+            self.weigh.bias[CELL**2 :] = torch.tensor(TAPS_AT_FIRST)
