@@ -225,8 +225,9 @@ def test_frame_passes_untouched_when_restoring_fails(rig, crop, tmp_path):
     """Weights that are finite, pass the warm-up on a black frame, and overflow on a real one."""
     generator = Generator('fast')
     for name, parameter in generator.named_parameters():
-        torch.nn.init.constant_(parameter, 1e20 if name.endswith('weight') else 0.0)
-    first = generator.body[1]
+        large = name.startswith('body') and name.endswith('weight')
+        torch.nn.init.constant_(parameter, 1e20 if large else 0.0)
+    first = generator.body[0]
     with torch.no_grad():  # 0 where the picture is black, which the body sees as -0.5
         first.weight.zero_()[:, 0, 1, 1] = 1e20
         first.bias.fill_(0.5e20)

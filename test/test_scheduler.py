@@ -49,7 +49,7 @@ def finish(worker, scheduler, batches):
 def test_newest_wins(worker):
     scheduler = FrameScheduler('a', worker, ignore, ignore, 1)
     busy(worker, scheduler)
-    assert [scheduler.offer('a', n) for n in range(5)] == [False, True, True, True, True]
+    assert [scheduler.offer('a', n) for n in range(5)] == [None, 0, 1, 2, 3]
     finish(worker, scheduler, 1)
     assert worker.batches == [['first'], [4]]
 

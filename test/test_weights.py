@@ -77,22 +77,22 @@ def test_no_header(weight_file):
 
 def test_missing_and_unknown_layers(weight_file):
     def rename(tensors):
-        tensors['body.1.other'] = tensors.pop('body.1.weight')
+        tensors['body.0.other'] = tensors.pop('body.0.weight')
     change(weight_file, rename)
-    with pytest.raises(WeightsError, match=r"missing \['body.1.weight'\], unknown \['body.1.oth"):
+    with pytest.raises(WeightsError, match=r"missing \['body.0.weight'\], unknown \['body.0.oth"):
         load_weights(weight_file, 'deblur')
 
 
 def test_wrong_shape(weight_file):
     def shrink(tensors):
-        tensors['body.1.bias'] = tensors['body.1.bias'][:3].clone()
+        tensors['body.0.bias'] = tensors['body.0.bias'][:3].clone()
     change(weight_file, shrink)
     with pytest.raises(WeightsError, match=r'body\.1\.bias has shape \(3,\).* needs \(64,\)'):
         load_weights(weight_file, 'deblur')
 
 
 def test_not_finite(weight_file):
-    change(weight_file, lambda tensors: tensors['body.1.bias'].fill_(float('nan')))
+    change(weight_file, lambda tensors: tensors['body.0.bias'].fill_(float('nan')))
     with pytest.raises(WeightsError, match=r'body\.1\.bias holds values that are not finite'):
         load_weights(weight_file, 'deblur')
 

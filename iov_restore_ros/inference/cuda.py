@@ -30,7 +30,7 @@ class Slot:
         kinds = {
             'pixels': (shape, torch.uint8), 'before': (shape, torch.uint8),
             'way': ((batch, *cells, 2), torch.float32),
-            'trust': ((batch, *cells, 2), torch.float32),
+            'trust': ((batch, *cells, 3), torch.float32),
             'shutter': ((batch, 2), torch.float32),
         }
         self.sent = {

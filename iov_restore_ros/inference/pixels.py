@@ -52,11 +52,11 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
     way, trust = before.flow
     flow = cv2.resize(way, (columns * CELL, rows * CELL), interpolation=cv2.INTER_LINEAR)
     flow = flow[:height, :width]
-    cues[..., :2] = trust
+    cues[..., :3] = trust
     if before.shutter is not None:
         share, known = before.shutter
-        cues[..., 2:4] = way * (share / MOTION_UNIT)
-        cues[..., 4] = known
+        cues[..., 3:5] = way * (share / MOTION_UNIT)
+        cues[..., 5] = known
         steer(frame, flow * np.float32(share), along)
     return Gathered(frame, move(before.pixels, flow), along, cues)
 

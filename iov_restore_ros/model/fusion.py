@@ -20,7 +20,7 @@ from torch.nn import functional
 
 CELL = 4  # pixels on a side of what the blocks see as one place
 TAPS = 8  # planes of Evidence.along
-CUES = 5  # planes of Evidence.cues
+CUES = 6  # planes of Evidence.cues
 MOTION_UNIT = 16.0  # pixels of motion that are 1 in Evidence.cues
 ASSUMED_SHUTTER = 0.7  # share of the time that it is open, where nobody knows; so in training
 CHANNELS = 32
@@ -39,8 +39,9 @@ class Evidence(NamedTuple):
     ``along``: float32 N x TAPS x H x W, what ``steer`` returns.
     ``cues``: float32 N x CUES x ceil(H / 4) x ceil(W / 4), for each cell of 4x4 pixels: whether
     ``before`` shows it (0 where there is none, or the flow leads out of it; 1); how well the flows
-    there and back agree (0..1); x and y of the motion of the picture while the shutter was open, in
-    ``MOTION_UNIT`` (0: none); and whether that comes from a known shutter (0 or 1).
+    there and back agree (0..1); how alike both frames are there (0..1); x and y of the motion of
+    the picture while the shutter was open, in ``MOTION_UNIT`` (0: none); and whether that comes
+    from a known shutter (0 or 1).
     """
 
     before: Tensor
@@ -112,7 +113,7 @@ def gather(
     Return the ``Evidence`` beside ``image`` (N x 3 x H x W) from the frame before (the same shape).
 
     ``way`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to where it was in
-    ``before``; ``trust``, of the same shape, holds the first two cues. ``shutter`` (N x 2) is the
+    ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``shutter`` (N x 2) is the
     share of the time between the frames that the shutter was open, and whether that is known (0 or
     1); None where the blur is of no interest.
     """
@@ -164,8 +165,12 @@ class Fusion(nn.Module):
             cues,
         ], 1).to(dtype))
         weights = self.weigh(features).float()
-        # Rain is brighter than what it hides.
-        brighter = BRIGHTER * self.brighter.float() * unshuffle(luma(image - before), CELL)
+        # Rain is brighter than what it hides, and thin: a change of the light is wide.
+        brighter = unshuffle(luma(image - before), CELL)
+        wide = functional.avg_pool2d(
+            brighter.mean(1, keepdim=True), 5, 1, 2, count_include_pad=False
+        )
+        brighter = BRIGHTER * self.brighter.float() * (brighter - wide)
         share = torch.sigmoid(weights[:, : CELL**2] + brighter) * cues[:, :1]
         taps = functional.interpolate(weights[:, CELL**2 :], scale_factor=CELL, mode='nearest')
         better = image + functional.pixel_shuffle(share, CELL) * (before - image)

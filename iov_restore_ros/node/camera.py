@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from iov_restore_ros.inference import BlurGauge
+from iov_restore_ros.inference import BlurGauge, Past
 from iov_restore_ros.node.qos import FollowingSubscription, create_publisher
 from iov_restore_ros.node.statistics import Statistics
 from iov_restore_ros.node.transports import ImagePublisher, subscribe
@@ -28,6 +28,7 @@ class Camera:
         self.name = name
         self.statistics = Statistics()
         self.gauge = BlurGauge()
+        self.past = Past()
         self._node = node
         self._lock = threading.Lock()
         self._infos: deque[CameraInfo] = deque(maxlen=INFOS_KEPT)

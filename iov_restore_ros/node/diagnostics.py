@@ -69,11 +69,20 @@ def camera_status(node: str, camera: Camera, period: float) -> DiagnosticStatus:
         **{
             f'{name} p{percent} ms': f'{1000 * report.percentile(timing, percent):.1f}'
             for timing, name in (
-                ('latency', 'latency'), ('in_node', 'in the node'), ('restoring', 'restoring')
+                ('latency', 'latency'), ('in_node', 'in the node'), ('restoring', 'restoring'),
+                ('aligning', 'aligning'),
             )
             for percent in (50, 99)
         },
         'lost before the node': f'{report.lost} of {report.lost + report.received}',
         'received': report.received,
         **{outcome.value: report.outcomes.get(outcome, 0) for outcome in Outcome},
+        'frame before': _pasts(report.pasts),
     })
+
+
+def _pasts(counts: Mapping[str, int]) -> str:
+    """Say how many of the frames that were restored had a frame before, and why others had none."""
+    without = ', '.join(f'{why} {count}' for why, count in sorted(counts.items()) if why)
+    text = f'{counts.get("", 0)} of {sum(counts.values())}'
+    return f'{text}; none: {without}' if without else text

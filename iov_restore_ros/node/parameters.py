@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 
 from iov_restore_ros.inference import PRECISIONS
+from iov_restore_ros.inference.past import LONGEST_GAP
 from iov_restore_ros.model import PRESETS
 from iov_restore_ros.node.compressed import CODECS
 from iov_restore_ros.node.mode_policy import MODES, WEATHERS
@@ -144,6 +145,19 @@ PARAMETERS = {
         NodeParameter(
             'skip_sharp', False, 'mode `auto` leaves sharp frames alone instead of deblurring them',
             True,
+        ),
+        NodeParameter(
+            'use_past', True, 'each frame is restored with what the one before it shows', True
+        ),
+        NodeParameter(
+            'max_gap', LONGEST_GAP,
+            's between two frames of a camera beyond which they have nothing to do with each other',
+            True, minimum=0.0,
+        ),
+        NodeParameter(
+            'shutter', 0.0,
+            'share of the time between two frames that the shutter is open; 0: unknown, it is '
+            'looked for in blurred frames', True, minimum=0.0, maximum=1.0,
         ),
         NodeParameter(
             'on_error', 'passthrough', 'what becomes of a frame that cannot be restored', True,

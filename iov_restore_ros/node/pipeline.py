@@ -9,7 +9,7 @@ scheduler's thread restores and publishes.
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from math import nan
 from operator import not_
@@ -18,7 +18,7 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
-from iov_restore_ros.inference import Restorer, Restoring
+from iov_restore_ros.inference import Before, Restorer, Restoring
 from iov_restore_ros.node.camera import Camera
 from iov_restore_ros.node.compressed import check_compressed, decode
 from iov_restore_ros.node.images import (
@@ -26,6 +26,7 @@ from iov_restore_ros.node.images import (
     UnsupportedEncodingError,
     check,
     from_rgb,
+    seconds,
     to_rgb,
     view,
 )
@@ -44,6 +45,23 @@ class Frame:
     message: Image | CompressedImage
     received: float
 
+    def stamp(self) -> float:
+        """Return when it was taken, s."""
+        return seconds(self.message.header.stamp)
+
+    def open(self) -> tuple[Image, np.ndarray]:
+        """Return its image, and that as uint8 H x W x 3, RGB."""
+        message = self.message
+        image = message if isinstance(message, Image) else decode(message)
+        return image, to_rgb(view(image), image.encoding)
+
+    def pixels(self) -> np.ndarray | None:
+        """Return its pixels as ``open`` does; None when it cannot be opened."""
+        try:
+            return self.open()[1]
+        except Exception:  # noqa: BLE001  it is only the frame before: nothing is lost
+            return None
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -52,6 +70,8 @@ class Picture:
     frame: Frame
     image: Image
     pixels: np.ndarray
+    before: Before | None = None
+    aligning: float = nan  # s
 
 
 @dataclass
@@ -81,6 +101,7 @@ class FramePipeline:
         self._restorer_in_use = threading.Lock()
         self._cameras = cameras
         self._scheduler: FrameScheduler[Frame, Batch] | None = None
+        self._restored_by: Restorer | None = None  # what the cameras' pasts hold
 
     @property
     def restorer(self) -> Restorer:
@@ -103,7 +124,7 @@ class FramePipeline:
         self._scheduler = FrameScheduler(
             [camera.name for camera in self._cameras], self._start, self._wait, self._finish,
             self._restorer.batch, self._restorer.in_flight,
-            self._node.get_parameter('batch_wait').value,
+            self._node.get_parameter('batch_wait').value, in_order=True,
         )
         for camera in self._cameras:
             camera.subscribe(self._receive)
@@ -122,6 +143,7 @@ class FramePipeline:
         for frame in scheduler.stop(timeout):
             frame.camera.statistics.end(Outcome.DROPPED_STOPPING)
         for camera in self._cameras:
+            camera.past.forget()
             self._node.get_logger().info(f'{camera.name}: {camera.statistics.report()}')
 
     def _receive(self, camera: Camera, message: Image | CompressedImage) -> None:
@@ -139,7 +161,8 @@ class FramePipeline:
         at_once = self._scheduler.idle(camera.name) and not camera.converts(message)
         if at_once and self._chooser.decide().task is None:
             self._publish(frame, message, Outcome.PASSED)
-        elif self._scheduler.offer(camera.name, frame):
+        elif older := self._scheduler.offer(camera.name, frame):
+            camera.past.miss(older.stamp(), older.pixels)
             camera.statistics.end(Outcome.DROPPED_FOR_NEWER)
 
     def _skip(self, camera: Camera, error: Exception) -> None:
@@ -164,8 +187,12 @@ class FramePipeline:
             if decision.settings.mode == 'auto' and task == 'deblur':
                 self._set_sharp_aside(batch)
             with self._restorer_in_use:
+                if self._restorer.uses_past and self._node.get_parameter('use_past').value:
+                    batch.pictures = self._look_back(batch.pictures, task)
                 batch.started = time.monotonic()
-                batch.restoring = self._restorer.start([p.pixels for p in batch.pictures], task)
+                batch.restoring = self._restorer.start(
+                    [p.pixels for p in batch.pictures], task, [p.before for p in batch.pictures]
+                )
         except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
             batch.error = error
         return batch
@@ -176,6 +203,8 @@ class FramePipeline:
             return
         try:
             batch.restored = batch.restoring.result()
+            for picture, pixels in zip(batch.pictures, batch.restored, strict=True):
+                picture.frame.camera.past.keep(pixels, picture.frame.stamp())
         except Exception as error:  # noqa: BLE001  as above
             batch.error = error
         batch.took = time.monotonic() - batch.started
@@ -197,7 +226,27 @@ class FramePipeline:
             self._fail(batch, batch.error)
             return
         for picture, message in zip(batch.pictures, messages, strict=True):
-            self._publish(picture.frame, message, Outcome.RESTORED, batch.took)
+            self._publish(
+                picture.frame, message, Outcome.RESTORED, batch.took, picture.aligning
+            )
+
+    def _look_back(self, pictures: list[Picture], task: str) -> list[Picture]:
+        """Return ``pictures`` with the frame before each, where there is one."""
+        if self._restored_by is not self._restorer:
+            self._restored_by = self._restorer
+            for camera in self._cameras:
+                camera.past.forget()
+        looked = []
+        for picture in pictures:
+            camera = picture.frame.camera
+            camera.past.longest_gap = self._node.get_parameter('max_gap').value
+            camera.past.shutter = self._node.get_parameter('shutter').value
+            started = time.monotonic()
+            before = camera.past.look_back(picture.pixels, picture.frame.stamp(), task)
+            took = time.monotonic() - started if before else nan
+            camera.statistics.look_back(camera.past.reason)
+            looked.append(replace(picture, before=before, aligning=took))
+        return looked
 
     def _set_sharp_aside(self, batch: Batch) -> None:
         """Let the frames that need no deblurring pass, if `skip_sharp` is set."""
@@ -207,14 +256,14 @@ class FramePipeline:
         batch.passing = [
             (picture.frame, Outcome.PASSED_SHARP) for picture in compress(batch.pictures, sharp)
         ]
+        for frame, _ in batch.passing:
+            frame.camera.past.miss(frame.stamp(), frame.pixels)
         batch.pictures = list(compress(batch.pictures, map(not_, sharp)))
 
     def _open(self, frame: Frame) -> Picture | None:
         """Return a frame's image and its RGB pixels; None, counted, when there are none."""
         try:
-            message = frame.message
-            image = message if isinstance(message, Image) else decode(message)
-            return Picture(frame, image, to_rgb(view(image), image.encoding))
+            return Picture(frame, *frame.open())
         except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
             self._skip(frame.camera, error)
             return None
@@ -233,7 +282,7 @@ class FramePipeline:
 
     def _publish(
         self, frame: Frame, message: Image | CompressedImage, outcome: Outcome,
-        restoring: float = nan,
+        restoring: float = nan, aligning: float = nan,
     ) -> None:
         camera = frame.camera
         try:
@@ -252,5 +301,5 @@ class FramePipeline:
         now = self._node.get_clock().now().nanoseconds
         camera.statistics.end(outcome, Timing(
             (now - stamp.sec * 10**9 - stamp.nanosec) / 1e9,
-            time.monotonic() - frame.received, restoring,
+            time.monotonic() - frame.received, restoring, aligning,
         ))

@@ -31,12 +31,14 @@ class FrameScheduler(Generic[Item, Work]):
         batch: int,
         in_flight: int = 1,
         batch_wait: float = 0.0,
+        in_order: bool = False,
     ) -> None:
         """
         Call ``start`` with up to ``batch`` items at a time, then ``wait`` and ``finish`` with that.
 
         All in one thread, each in order, with up to ``in_flight`` batches started and not ready.
-        While there are none, an incomplete batch waits ``batch_wait`` s for the other cameras.
+        While there are none, an incomplete batch waits ``batch_wait`` s for the other cameras. With
+        ``in_order`` a camera's frame is started only when its frame before is ready.
         """
         self._cameras = list(cameras)
         self._start = start
@@ -45,9 +47,11 @@ class FrameScheduler(Generic[Item, Work]):
         self._batch = batch
         self._in_flight = in_flight
         self._batch_wait = batch_wait
+        self._in_order = in_order
         self._slots: dict[str, Item] = {}
         self._offered: dict[str, float] = {}  # when, s, monotonic
         self._at_work: deque[list[str]] = deque()  # the cameras of each batch on its way
+        self._ready: deque[Work] = deque()  # batches to be finished, one at most
         self._next = 0
         self._stopping = False
         self._changed = threading.Condition()
@@ -55,10 +59,10 @@ class FrameScheduler(Generic[Item, Work]):
         self._thread = threading.Thread(target=self._run, name='restore', daemon=True)
         self._thread.start()
 
-    def offer(self, camera: str, item: Item) -> bool:
-        """Put the newest frame of ``camera``; True when an older one was dropped for it."""
+    def offer(self, camera: str, item: Item) -> Item | None:
+        """Put the newest frame of ``camera``; return the older one that is dropped for it."""
         with self._changed:
-            replaced = camera in self._slots
+            replaced = self._slots.get(camera)
             self._slots[camera] = item
             self._offered[camera] = time.monotonic()
             self._changed.notify()
@@ -87,7 +91,7 @@ class FrameScheduler(Generic[Item, Work]):
 
     def _run(self) -> None:
         started: deque[Work] = deque()
-        ready: deque[Work] = deque()  # one at most
+        ready = self._ready
         while True:
             with self._changed:
                 if not started and not ready:
@@ -116,14 +120,22 @@ class FrameScheduler(Generic[Item, Work]):
     def _complete(self) -> bool:
         """Tell whether as many frames are there as can be, of the cameras that are sending."""
         since = time.monotonic() - RECENT
-        sending = sum(when > since for when in self._offered.values())
-        return len(self._slots) >= min(self._batch, sending)
+        busy = self._busy()
+        sending = sum(when > since for name, when in self._offered.items() if name not in busy)
+        return len(self._slots.keys() - busy) >= min(self._batch, sending)
+
+    def _busy(self) -> set[str]:
+        """Return the cameras whose next frame has to wait for the one before."""
+        if not self._in_order:
+            return set()
+        return {name for batch in list(self._at_work)[len(self._ready) :] for name in batch}
 
     def _take(self) -> list[Item]:
         """Empty up to ``batch`` full slots, in turn."""
         count = len(self._cameras)
+        free = self._slots.keys() - self._busy()
         in_turn = [self._cameras[(self._next + i) % count] for i in range(count)]
-        chosen = [camera for camera in in_turn if camera in self._slots][: self._batch]
+        chosen = [camera for camera in in_turn if camera in free][: self._batch]
         if chosen:
             self._next = (self._cameras.index(chosen[-1]) + 1) % count
             self._at_work.append(chosen)

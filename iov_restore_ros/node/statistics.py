@@ -38,6 +38,7 @@ class Timing(NamedTuple):
     latency: float  # from its stamp on, by the ROS clock: negative when that has jumped back
     in_node: float  # from receiving to publishing
     restoring: float  # its batch in the restorer; NaN when it passed as it was
+    aligning: float = nan  # finding its motion since the frame before; NaN when it had none
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Report:
     lost: int = 0  # before they were received
     timings: list[Timing] = field(default_factory=list)
     age: float = inf  # s since the last frame came; infinite before the first
+    pasts: dict[str, int] = field(default_factory=dict)  # restored frames, by why without past
 
     def __str__(self) -> str:
         """Return the account: received = ... + ..."""
@@ -78,6 +80,7 @@ class Statistics:
         self._last_received = -inf
         self._outcomes: Counter[Outcome] = Counter()
         self._timings: deque[Timing] = deque(maxlen=TIMINGS_KEPT)
+        self._pasts: Counter[str] = Counter()
         self._reported = 0, Counter[Outcome]()
 
     def receive(self) -> None:
@@ -90,6 +93,11 @@ class Statistics:
         """Count frames that were published, but did not come."""
         with self._lock:
             self._lost += count
+
+    def look_back(self, reason: str) -> None:
+        """Count a frame that is restored, by why it has no frame before; empty: it has one."""
+        with self._lock:
+            self._pasts[reason] += 1
 
     def end(self, outcome: Outcome, timing: Timing | None = None) -> None:
         """Count what became of a frame and, if it went out, how long it took."""
@@ -105,7 +113,7 @@ class Statistics:
             report = Report(
                 self._received, dict(self._outcomes),
                 self._received - received, dict(self._outcomes - outcomes), self._lost,
-                list(self._timings), time.monotonic() - self._last_received,
+                list(self._timings), time.monotonic() - self._last_received, dict(self._pasts),
             )
             self._reported = self._received, self._outcomes.copy()
             return report

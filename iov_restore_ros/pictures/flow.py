@@ -15,6 +15,7 @@ SHRINK = 2  # the flow is found at half of the size
 CELL = 4  # and kept for cells of 4x4 pixels
 SMALLEST = 32  # pixels on a side, below which no flow is looked for
 STREAK = np.ones((1, 3), np.uint8)  # what is bright and thinner than this is taken off
+DIFFERENT = 12.0  # grey levels, on the mean, that make pictures half alike
 SMOOTHING = 0.8  # sigma, pixels of the small picture
 
 
@@ -23,8 +24,9 @@ class Flow(NamedTuple):
     Where the places of a picture were in the one before.
 
     ``way``: float32 ceil(H / 4) x ceil(W / 4) x 2: from the middle of each cell of 4x4 pixels to
-    where it was, x before y, in pixels. ``trust``: float32 ceil(H / 4) x ceil(W / 4) x 2: whether
-    the flow stays within the picture, and how well the flows there and back agree; both 0..1.
+    where it was, x before y, in pixels. ``trust``: float32 ceil(H / 4) x ceil(W / 4) x 3: whether
+    the flow stays within the picture, how well the flows there and back agree, and how alike the
+    pictures are along it; all 0..1.
     """
 
     way: np.ndarray
@@ -59,7 +61,10 @@ def find_flow(now: np.ndarray, before: np.ndarray, height: int, width: int) -> F
     returned = there + cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside = (x > -0.5) & (y > -0.5) & (x < columns - 0.5) & (y < rows - 0.5)
     agreement = inside / (1 + (returned**2).sum(2))
-    trust = np.stack([inside, agreement], -1).astype(np.float32)
+    moved = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    apart = cv2.blur(cv2.absdiff(now, moved).astype(np.float32), (5, 5))
+    likeness = inside / (1 + (apart / DIFFERENT) ** 2)
+    trust = np.stack([inside, agreement, likeness], -1).astype(np.float32)
     cells = -(-width // CELL), -(-height // CELL)
     return Flow(
         cv2.resize(there, cells, interpolation=cv2.INTER_AREA) * SHRINK,

@@ -1,0 +1,385 @@
+"""What a camera saw lately: when there is a frame before, and what the generator makes of it."""
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from iov_restore_ros.evaluation.metrics import psnr
+from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference.pixels import gather, restore_gathered
+from iov_restore_ros.model import TASKS, Generator
+from iov_restore_ros.model import fusion as on_device
+from iov_restore_ros.pictures.flow import find_flow, look
+
+RATE = 30.0
+SIZE = 144, 192  # height and width of the made-up cameras
+
+
+@pytest.fixture(scope='module')
+def restorer():
+    return Restorer(device='cpu', precision='float32')
+
+
+@pytest.fixture
+def street(photograph):
+    """The photograph, large and sharp enough to move a camera over it."""
+    return cv2.resize(photograph, (480, 320), interpolation=cv2.INTER_AREA)
+
+
+def drive(street, frames, step=(5.0, 1.0), start=(60.0, 60.0)):
+    """Return frames of a camera that moves ``step`` pixels a frame over ``street``."""
+    seen = []
+    for number in range(frames):
+        x, y = (s + number * d for s, d in zip(start, step, strict=True))
+        place = np.array([[1, 0, x], [0, 1, y]], float)
+        seen.append(cv2.warpAffine(
+            street, place, SIZE[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT,
+        ))
+    return seen
+
+
+def rain(frames, seed=0):
+    """Draw streaks on ``frames``, others on each."""
+    rng = np.random.default_rng(seed)
+    wet = []
+    for frame in frames:
+        layer = np.zeros(SIZE, np.uint8)
+        for x, y in rng.integers((0, -20), SIZE[::-1], (60, 2)):
+            cv2.line(layer, (int(x), int(y)), (int(x) + 3, int(y) + 25), 140, 1, cv2.LINE_AA)
+        wet.append(cv2.add(frame, cv2.merge([layer] * 3)))
+    return wet
+
+
+def restore(restorer, frames, task='derain', past=None, stamps=None):
+    """Restore ``frames`` in order, as stills where ``past`` is False."""
+    if past is False:
+        return [restorer.restore([frame], task)[0] for frame in frames]
+    past = past or Past()
+    stamps = stamps or [number / RATE for number in range(len(frames))]
+    return [
+        past.restore(restorer, frame, stamp, task)
+        for frame, stamp in zip(frames, stamps, strict=True)
+    ]
+
+
+def mean_psnr(restored, sharp):
+    return np.mean([psnr(*pair) for pair in zip(restored, sharp, strict=True)])
+
+
+def look_back(past, frames, stamps, task='derain'):
+    """Return the reason for each frame; ' ' where there is a frame before."""
+    reasons = []
+    for frame, stamp in zip(frames, stamps, strict=True):
+        found = past.look_back(frame, stamp, task)
+        assert (found is None) == bool(past.reason)
+        reasons.append(past.reason)
+        past.keep(frame, stamp)
+    return reasons
+
+
+# When there is a frame before
+
+
+def test_the_first_frame_has_none_and_the_others_do(street):
+    assert look_back(Past(), drive(street, 3), [5.0, 5.1, 5.2]) == ['first', '', '']
+
+
+def test_a_gap_ends_the_past(street):
+    stamps = [5.0, 5.1, 5.6, 5.7]
+    assert look_back(Past(longest_gap=0.3), drive(street, 4), stamps) == ['first', '', 'gap', '']
+
+
+def test_a_bag_that_loops_begins_anew(street):
+    stamps = [5.0, 5.1, 0.0, 0.1]
+    assert look_back(Past(), drive(street, 4), stamps) == ['first', '', 'time jump', '']
+
+
+def test_a_late_frame_never_becomes_the_one_before(street):
+    past = Past()
+    frames = drive(street, 4)
+    reasons = look_back(past, frames[:3], [5.0, 5.1, 5.05])
+    assert reasons == ['first', '', 'not newer']
+    assert np.array_equal(past.look_back(frames[3], 5.2, 'derain').pixels, frames[1])
+
+
+def test_stamps_that_stand_still_are_no_sequence(street):
+    assert look_back(Past(), drive(street, 3), [0.0, 0.0, 0.0]) == ['first', *['not newer'] * 2]
+
+
+def test_another_size_and_another_task_begin_anew(street):
+    past = Past()
+    frames = drive(street, 5)
+    frames[2:] = [np.ascontiguousarray(frame[:100]) for frame in frames[2:]]
+    stamps = [n / RATE for n in range(4)]
+    assert look_back(past, frames[:4], stamps) == ['first', '', 'another size', '']
+    assert past.look_back(frames[4], 4 / RATE, 'deblur') is None
+    assert past.reason == 'another task'
+
+
+def test_a_cut_begins_anew(street):
+    mirrored = np.ascontiguousarray(255 - street[::-1, ::-1])
+    frames = drive(street, 2) + drive(mirrored, 2)
+    assert look_back(Past(), frames, [n / RATE for n in range(4)]) == ['first', '', 'cut', '']
+
+
+@pytest.mark.parametrize('size', [(1, 1), (31, 200), (200, 31)])
+def test_what_is_too_small_for_a_flow_is_a_still(restorer, street, size):
+    frames = [np.ascontiguousarray(street[: size[0], : size[1]])] * 2
+    past = Past()
+    restored = restore(restorer, frames, past=past)
+    assert past.reason == 'too small'
+    assert np.array_equal(restored[0], restored[1])
+
+
+@pytest.mark.parametrize('size', [(32, 32), (33, 47), (50, 141)])
+def test_odd_sizes_have_a_past(restorer, street, size):
+    frames = [np.ascontiguousarray(f[: size[0], : size[1]]) for f in drive(street, 2, (1.0, 0.0))]
+    past = Past()
+    assert restore(restorer, frames, past=past)[1].shape == (*size, 3)
+    assert not past.reason
+
+
+def test_a_frame_that_was_dropped_is_the_one_before(street):
+    first, dropped, frame = drive(street, 3)
+    past = Past()
+    past.look_back(first, 5.0, 'derain')
+    past.keep(first, 5.0)
+    past.miss(5.1, lambda: dropped)
+    assert past.look_back(frame, 5.2, 'derain').pixels is dropped
+
+
+def test_a_dropped_frame_that_cannot_be_opened_is_no_frame_before(street):
+    first, frame = drive(street, 2)
+    past = Past()
+    past.look_back(first, 5.0, 'derain')
+    past.keep(first, 5.0)
+    past.miss(5.1, lambda: None)
+    assert past.look_back(frame, 5.2, 'derain') is None
+    assert past.reason == 'unreadable'
+
+
+def test_the_memory_of_a_camera_is_bounded(street):
+    """One restored frame and one that was dropped, whatever comes."""
+    alive = set()
+
+    class Counted(np.ndarray):
+        def __del__(self):
+            alive.discard(id(self))
+
+    past = Past()
+    for number, frame in enumerate(drive(street, 12)):
+        counted = frame.view(Counted)
+        alive.add(id(counted))
+        if number % 3:
+            past.miss(number / RATE, lambda kept=counted: kept)
+        else:
+            past.look_back(frame, number / RATE, 'derain')
+            past.keep(counted, number / RATE)
+        del counted
+    assert len(alive) <= 3  # and the one at hand
+
+
+# What is known of the motion
+
+
+@pytest.mark.parametrize('step', [(6.0, 0.0), (-3.0, 4.0)])
+def test_the_flow_is_the_motion_of_the_camera(street, step):
+    before, now = drive(street, 2, step)
+    flow = find_flow(look(now, False), look(before, False), *SIZE)
+    middle = np.s_[8:-8, 8:-8]
+    assert np.allclose(np.median(flow.way[middle].reshape(-1, 2), 0), step, atol=0.3)
+    assert np.median(flow.trust[middle][..., 1]) > 0.5
+
+
+def test_a_flow_that_leaves_the_picture_is_known_as_such(street):
+    before, now = drive(street, 2, (24.0, 0.0))
+    inside = find_flow(look(now, False), look(before, False), *SIZE).trust[..., 0]
+    assert inside[:, -4:].mean() < 0.2
+    assert inside[:, :-10].mean() > 0.95
+
+
+def test_the_frame_before_is_moved_onto_the_frame(street):
+    before, now = drive(street, 2, (7.0, 2.0))
+    past = Past()
+    restore_first = past.look_back(before, 0.0, 'derain')
+    past.keep(before, 0.0)
+    moved = gather(now, past.look_back(now, 1 / RATE, 'derain')).before
+    assert restore_first is None
+    inner = np.s_[12:-12, 12:-12]
+    assert psnr(moved[inner], now[inner]) > psnr(before[inner], now[inner]) + 8
+
+
+def test_the_shutter_counts_for_one_frame_time_also_across_a_missing_frame(street):
+    frames = drive(street, 8)
+    past = Past(shutter=0.5)
+    for number, frame in enumerate(frames[:6]):
+        before = past.look_back(frame, number / RATE, 'deblur')
+        past.keep(frame, number / RATE)
+    assert before.shutter == (pytest.approx(0.5), True)
+    before = past.look_back(frames[7], 7 / RATE, 'deblur')  # two frame times after the sixth
+    assert before.shutter == (pytest.approx(0.25), True)
+    assert Past().look_back(frames[0], 0.0, 'derain') is None
+
+
+@pytest.mark.parametrize('share', [0.4, 0.8])
+def test_the_shutter_is_found_in_blurred_video(street, share):
+    """A camera that pans over the photograph; every frame is the mean of what it passed."""
+    large = cv2.resize(street, None, fx=2.5, fy=2.5, interpolation=cv2.INTER_CUBIC)
+    past, size = Past(), (360, 480)
+    for number in range(14):
+        total = np.zeros((*size, 3), np.float64)
+        for part in np.linspace(-share / 2, share / 2, 21):
+            x, y = 60 + 20 * (number + part), 60 + 9 * (number + part)
+            place = np.array([[1, 0, x], [0, 1, y]])
+            total += cv2.warpAffine(
+                large, place, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REFLECT,
+            )
+        frame = (total / 21).round().astype(np.uint8)
+        before = past.look_back(frame, number / RATE, 'deblur')
+        past.keep(frame, number / RATE)
+    found, known = before.shutter
+    assert known
+    assert found == pytest.approx(share, abs=0.12)
+
+
+# The CPU's way and the device's
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_opencv_gathers_what_pytorch_gathers(street, task):
+    before, now = drive(street, 2, (6.0, -2.0))
+    past = Past(shutter=0.5)
+    past.look_back(before, 0.0, task)
+    past.keep(before, 0.0)
+    known = past.look_back(now, 1 / RATE, task)
+
+    def tensor(array):
+        return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None].float()
+
+    expected = on_device.gather(
+        tensor(now) / 255, tensor(before) / 255, tensor(known.flow.way), tensor(known.flow.trust),
+        torch.tensor([known.shutter]).float() if known.shutter else None,
+    )
+    gathered = gather(now, known)
+    assert (tensor(gathered.before) / 255 - expected.before).abs().max() < 0.03
+    assert (tensor(gathered.along) - expected.along).abs().mean() < 2e-3
+    torch.testing.assert_close(tensor(gathered.cues), expected.cues)
+    assert bool(gathered.along.any()) == (task == 'deblur')
+
+
+def test_no_frame_before_is_what_no_evidence_is(photograph):
+    torch.manual_seed(0)
+    generator = Generator('fast').eval()
+    generator.initialise()
+    still, _ = restore_gathered([gather(photograph, None)], generator, torch.device('cpu'))
+    image = torch.from_numpy(photograph).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        alone = generator(image).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0)
+    assert np.array_equal(still[0], alone.numpy())
+
+
+def test_frames_with_and_without_a_past_come_in_one_batch(street):
+    three = Restorer(device='cpu', precision='float32', tasks=['derain'], batch=3)
+    before, now, other = drive(street, 3)
+    past = Past()
+    past.look_back(before, 0.0, 'derain')
+    past.keep(before, 0.0)
+    known = past.look_back(now, 1 / RATE, 'derain')
+    together = three.restore([other, now, before], 'derain', [None, known, None])
+    alone = [
+        three.restore([frame], 'derain', [one])[0]
+        for frame, one in ((other, None), (now, known), (before, None))
+    ]
+    for a, b in zip(together, alone, strict=True):
+        assert np.abs(a.astype(int) - b).max() <= 1  # another order of the sums
+
+
+def test_tiles_are_exact_with_a_past(street):
+    restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
+    before, now = (
+        np.ascontiguousarray(np.tile(frame, (3, 3, 1))[:413, :422]) for frame in drive(street, 2)
+    )
+    past = Past(shutter=0.6)
+    past.look_back(before, 0.0, 'deblur')
+    past.keep(before, 0.0)
+    known = past.look_back(now, 1 / RATE, 'deblur')
+    [whole] = restorer.restore([now], 'deblur', [known])
+    restorer.tiling.pixels = 400 * 400
+    assert np.array_equal(restorer.restore([now], 'deblur', [known])[0], whole)
+
+
+# What it is good for, with the shipped weights
+
+
+def test_the_past_helps_in_rain(restorer, street):
+    sharp = drive(street, 6)
+    wet = rain(sharp)
+    with_past, alone = (restore(restorer, wet, past=past) for past in (None, False))
+    assert mean_psnr(with_past[2:], sharp[2:]) > mean_psnr(alone[2:], sharp[2:])
+
+
+def worst(restorer, frames, sharp, past=None, stamps=None, task='derain', first=0):
+    """Return by how much (dB) a frame is at most worse than without frames before."""
+    pasts = restore(restorer, frames, task, past, stamps)
+    stills = restore(restorer, frames, task, False)
+    return max(
+        psnr(still, truth) - psnr(restored, truth)
+        for restored, still, truth in list(zip(pasts, stills, sharp, strict=True))[first:]
+    )
+
+
+def test_an_object_that_moves_over_a_still_scene_is_not_worse(restorer, street):
+    [scene] = drive(street, 1)
+    sharp = []
+    for number in range(5):
+        frame = scene.copy()
+        left = 20 + 14 * number
+        frame[50:100, left : left + 40] = 255 - street[100:150, 200:240]
+        sharp.append(frame)
+    assert worst(restorer, rain(sharp), sharp) < 0.2
+
+
+def test_a_wrong_flow_is_not_worse_than_a_still(restorer, street, monkeypatch):
+    """Both flows are nine pixels off, and agree."""
+    find = cv2.DISOpticalFlow_create
+
+    class Wrong:
+        def __init__(self, preset):
+            self.dis, self.off = find(preset), itertools.cycle((9, -9))
+            self.setFinestScale = self.dis.setFinestScale
+
+        def calc(self, *pictures):
+            return self.dis.calc(*pictures) + np.float32(next(self.off))
+
+    monkeypatch.setattr(cv2, 'DISOpticalFlow_create', Wrong)
+    sharp = drive(street, 4)
+    past = Past()
+    assert worst(restorer, rain(sharp), sharp, past) < 0.2
+    assert not past.reason
+
+
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('what', ['still', 'noise', 'cuts'])
+def test_a_long_run_does_not_drift(restorer, street, task, what):
+    """200 frames here, 1,000 in benchmarks/drift.py."""
+    small = np.ascontiguousarray(street[:64, :96])
+    noise = np.random.default_rng(0).integers(0, 256, (7, *small.shape), np.uint8)
+    scenes = [small, np.ascontiguousarray(255 - small[::-1])]
+    frames = {
+        'still': lambda n: small, 'noise': lambda n: noise[n % 7],
+        'cuts': lambda n: scenes[n // 10 % 2],
+    }[what]
+    past = Past()
+    early = late = None
+    for number in range(200):
+        restored = past.restore(restorer, frames(number), number / RATE, task).astype(float)
+        if number == 39:
+            early = restored
+        if number == 179:  # the same frame again
+            late = restored
+    assert np.abs(late - early).mean() < 3.0
