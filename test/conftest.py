@@ -37,6 +37,12 @@ def photograph():
 
 
 @pytest.fixture(scope='session')
+def street(photograph):
+    """The photograph, large and sharp enough to move a camera over it."""
+    return cv2.resize(photograph, (480, 320), interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture(scope='session')
 def pictures(tmp_path_factory, photograph):
     """A folder of two sharp pictures."""
     root = tmp_path_factory.mktemp('pictures')

@@ -11,6 +11,9 @@ BAYER = {'bayer_rggb8': 'RGGB', 'bayer_bggr8': 'BGGR', 'bayer_gbrg8': 'GBRG', 'b
 YUV422 = {'uyvy': 'UYVY', 'yuv422': 'UYVY', 'yuyv': 'YUYV', 'yuv422_yuy2': 'YUYV'}
 GREY = ('mono8', '8UC1', 'mono16')
 
+RATE = 30.0  # frames per second of the made-up cameras
+SIZE = 144, 192  # and their height and width
+
 
 def smooth_picture(height=48, width=64):
     """Return uint8 H x W x 3, RGB: colours that differ, and change so slowly that halving
@@ -95,3 +98,28 @@ def jpeg_bomb(width, height):
     """Return a small JPEG whose frame header claims ``width`` x ``height`` pixels."""
     place = JPEG.index(b'\xff\xc0') + 5
     return JPEG[:place] + struct.pack('>HH', height, width) + JPEG[place + 4 :]
+
+
+def drive(street, frames, step=(5.0, 1.0), start=(60.0, 60.0)):
+    """Return frames of a camera that moves ``step`` pixels a frame over ``street``."""
+    seen = []
+    for number in range(frames):
+        x, y = (s + number * d for s, d in zip(start, step, strict=True))
+        place = np.array([[1, 0, x], [0, 1, y]], float)
+        seen.append(cv2.warpAffine(
+            street, place, SIZE[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT,
+        ))
+    return seen
+
+
+def rain(frames, seed=0):
+    """Draw streaks on ``frames``, others on each."""
+    rng = np.random.default_rng(seed)
+    wet = []
+    for frame in frames:
+        layer = np.zeros(SIZE, np.uint8)
+        for x, y in rng.integers((0, -20), SIZE[::-1], (60, 2)):
+            cv2.line(layer, (int(x), int(y)), (int(x) + 3, int(y) + 25), 140, 1, cv2.LINE_AA)
+        wet.append(cv2.add(frame, cv2.merge([layer] * 3)))
+    return wet

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pictures import RATE, SIZE, drive, rain
 
 from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference import Past, Restorer
@@ -14,44 +15,10 @@ from iov_restore_ros.model import TASKS, Generator
 from iov_restore_ros.model import fusion as on_device
 from iov_restore_ros.pictures.flow import find_flow, look
 
-RATE = 30.0
-SIZE = 144, 192  # height and width of the made-up cameras
-
 
 @pytest.fixture(scope='module')
 def restorer():
     return Restorer(device='cpu', precision='float32')
-
-
-@pytest.fixture
-def street(photograph):
-    """The photograph, large and sharp enough to move a camera over it."""
-    return cv2.resize(photograph, (480, 320), interpolation=cv2.INTER_AREA)
-
-
-def drive(street, frames, step=(5.0, 1.0), start=(60.0, 60.0)):
-    """Return frames of a camera that moves ``step`` pixels a frame over ``street``."""
-    seen = []
-    for number in range(frames):
-        x, y = (s + number * d for s, d in zip(start, step, strict=True))
-        place = np.array([[1, 0, x], [0, 1, y]], float)
-        seen.append(cv2.warpAffine(
-            street, place, SIZE[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT,
-        ))
-    return seen
-
-
-def rain(frames, seed=0):
-    """Draw streaks on ``frames``, others on each."""
-    rng = np.random.default_rng(seed)
-    wet = []
-    for frame in frames:
-        layer = np.zeros(SIZE, np.uint8)
-        for x, y in rng.integers((0, -20), SIZE[::-1], (60, 2)):
-            cv2.line(layer, (int(x), int(y)), (int(x) + 3, int(y) + 25), 140, 1, cv2.LINE_AA)
-        wet.append(cv2.add(frame, cv2.merge([layer] * 3)))
-    return wet
 
 
 def restore(restorer, frames, task='derain', past=None, stamps=None):
