@@ -13,9 +13,9 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
-from iov_restore_ros.inference import Restorer
+from iov_restore_ros.inference import Past, Restorer
 from iov_restore_ros.node.compressed import decode, encode
-from iov_restore_ros.node.images import view
+from iov_restore_ros.node.images import seconds, view
 from iov_restore_ros.tools import restore_bag
 
 FRAMES = 8
@@ -69,6 +69,15 @@ def drive(photograph):
     return frames
 
 
+def in_order(drive, precision):
+    """Restore the frames of ``drive`` as a sequence."""
+    restorer, past = Restorer(device='cpu', precision=precision, tasks=['derain']), Past()
+    return [
+        past.restore(restorer, view(image), seconds(image.header.stamp), 'derain')
+        for _, image, _ in drive
+    ]
+
+
 @pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
 def test_a_bag_through_the_node_into_a_bag(rig, drive, tmp_path, storage):
     with writing(tmp_path / 'drive', storage) as write:
@@ -103,9 +112,7 @@ def test_a_bag_through_the_node_into_a_bag(rig, drive, tmp_path, storage):
     infos = [message for _, message in recorded['/front/restored/camera_info']]
     assert [m.header for m in images] == [image.header for _, image, _ in drive]
     assert infos == [info for _, _, info in drive]
-    expected = Restorer(device='cpu', precision='float32', tasks=['derain']).restore(
-        [view(image) for _, image, _ in drive], 'derain'
-    )
+    expected = in_order(drive, 'float32')
     assert all(np.array_equal(view(m), e) for m, e in zip(images, expected, strict=True))
 
 
@@ -138,9 +145,7 @@ def test_restore_bag(drive, tmp_path, monkeypatch, capsys, storage):
     assert set(after) == set(before) | added
     assert all(after[topic] == messages for topic, messages in before.items())
     assert after['/front/restored/camera_info'] == before['/front/camera_info']
-    expected = Restorer(device='cpu', tasks=['derain']).restore(
-        [view(image) for _, image, _ in drive], 'derain'
-    )
+    expected = in_order(drive, 'auto')
     for topic in ('/front/restored/image_raw', '/rear/restored/image_raw/compressed'):
         assert [when for when, _ in after[topic]] == [when for when, _, _ in drive]
         assert [m.header for _, m in after[topic]] == [image.header for _, image, _ in drive]

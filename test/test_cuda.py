@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from pictures import RATE, drive, rain
 
-from iov_restore_ros.inference import Restorer
+from iov_restore_ros.inference import Past, Restorer
 from iov_restore_ros.model import TASKS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -49,6 +50,40 @@ def test_batches_on_their_way_do_not_mix(frames, expected):
         if len(on_their_way) == 3:
             restoring, task, chosen = on_their_way.pop(0)
             assert_close(restoring.result(), [expected[task][i] for i in chosen])
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_sequence_is_close_to_the_cpu(street, task):
+    """The frame before is moved on the device, not by OpenCV, which rounds to 8 bits."""
+    frames = rain(drive(street, 6))
+    cpu, cuda = (Restorer(device=device, precision='float32') for device in ('cpu', 'cuda'))
+    pasts = [Past(shutter=0.5) for _ in range(2)]
+    for number, frame in enumerate(frames):
+        a, b = (
+            past.restore(restorer, frame, number / RATE, task)
+            for past, restorer in zip(pasts, (cpu, cuda), strict=True)
+        )
+        off = np.abs(a.astype(int) - b)
+        assert off.mean() < 0.5
+        assert np.percentile(off, 99) <= 4
+        for past in pasts:  # differences do not add up
+            past.keep(a, number / RATE + 0.001)
+
+
+def test_frames_with_and_without_a_past_come_in_one_batch(street):
+    cuda = Restorer(device='cuda', precision='float32')
+    before, now, other = rain(drive(street, 3))
+    past = Past()
+    past.look_back(before, 0.0, 'derain')
+    past.keep(before, 0.0)
+    known = past.look_back(now, 1 / RATE, 'derain')
+    for _ in range(3):  # eagerly, captured, replayed
+        together = cuda.restore([other, now, before], 'derain', [None, known, None])
+        alone = [
+            cuda.restore([frame], 'derain', [one])[0]
+            for frame, one in ((other, None), (now, known), (before, None))
+        ]
+        assert_close(together, alone)
 
 
 def test_memory_is_constant_per_size_and_given_back(frames):

@@ -72,8 +72,8 @@ def test_each_camera_has_a_past_of_its_own(rig, restorer, wet):
         for camera in cameras:
             rig.send(sent[camera], camera)
         for camera in cameras:
-            got[camera].append(rig.wait(lambda c=camera: next(
-                (m for m in rig.images[c] if m.header == sent[c].header), None
+            got[camera].append(rig.wait(lambda c=camera, header=sent[camera].header: next(
+                (m for m in rig.images[c] if m.header == header), None
             )))
     for camera in cameras:
         messages = [at(frame, 100 + n / RATE) for n, frame in enumerate(ways[camera][:4])]

@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
 import pytest
+from pictures import RATE, drive, rain
 
-from iov_restore_ros.inference import Restorer
+from iov_restore_ros.inference import Past, Restorer
 from iov_restore_ros.tools.image_source import open_source
+from iov_restore_ros.tools.restore_files import restore_all
 
 
 def command(name, *arguments):
@@ -66,6 +69,58 @@ def test_restore_files(folder, tmp_path, photograph):
     assert np.array_equal(alpha[..., 3], bgr(photograph[:90, :121])[..., 0])
     assert cv2.imread(str(out / 'grey.png'), cv2.IMREAD_UNCHANGED).shape == (90, 121)
     assert cv2.VideoCapture(str(out / 'clip.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def in_order(frames, rate=RATE):
+    """Restore ``frames`` as a sequence."""
+    restorer, past = Restorer(device='cpu', tasks=['derain']), Past()
+    return [past.restore(restorer, f, n / rate, 'derain') for n, f in enumerate(frames)]
+
+
+def test_pictures_of_a_folder_are_frames_with_video_only(tmp_path, street):
+    frames = rain(drive(street, 4))
+    for number, frame in zip((2, 9, 10, 11), frames, strict=True):  # 10 behind 9
+        cv2.imwrite(str(tmp_path / f'f{number}.png'), bgr(frame))
+    for name, options in (('stills', ()), ('video', ('--video',))):
+        result = command(
+            'restore_files', tmp_path, '--output', tmp_path / name, '--task', 'derain',
+            '--device', 'cpu', *options,
+        )
+        assert result.returncode == 0, result.stderr
+        if name == 'stills':
+            expected = Restorer(device='cpu', tasks=['derain']).restore(frames, 'derain')
+        else:
+            expected = in_order(frames)
+        for number, picture in zip((2, 9, 10, 11), expected, strict=True):
+            written = cv2.imread(str(tmp_path / name / f'f{number}.png'))
+            assert np.array_equal(written, bgr(picture)), (name, number)
+        for path in (tmp_path / name).iterdir():  # not to be found by the next round
+            path.unlink()
+
+
+def test_the_frames_of_a_video_are_one_sequence(tmp_path, street, monkeypatch):
+    source = tmp_path / 'clip.avi'
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter.fourcc(*'MJPG'), RATE, (192, 144))
+    for frame in rain(drive(street, 3)):
+        writer.write(bgr(frame))
+    writer.release()
+    reader = cv2.VideoCapture(str(source))
+    frames = [cv2.cvtColor(reader.read()[1], cv2.COLOR_BGR2RGB) for _ in range(3)]
+    writer = MagicMock()  # a real one loses some of each picture
+    monkeypatch.setattr(cv2, 'VideoWriter', lambda *_: writer)
+    restorer = Restorer(device='cpu', tasks=['derain'])
+    assert restore_all(restorer, 'derain', [source], tmp_path / 'out', '.png') == []
+    written = [call.args[0] for call in writer.write.call_args_list]
+    assert all(map(np.array_equal, written, map(bgr, in_order(frames))))
+
+
+@pytest.mark.parametrize('share', ['1.5', '-1', 'half'])
+def test_a_shutter_that_cannot_be_is_refused(folder, tmp_path, share):
+    result = command(
+        'restore_files', folder, '--output', tmp_path, '--task', 'deblur', f'--shutter={share}'
+    )
+    assert result.returncode == 2
+    assert 'argument --shutter' in result.stderr
 
 
 def test_restore_files_never_overwrites_its_input(folder):

@@ -3,7 +3,8 @@ How a picture moved since the one before: OpenCV's DIS flow, and where it can be
 
 Source of the flow: Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016. What
 pays was measured on driving footage in rain and on blurred video (docs/video.md): half of the size
-and a flow in steps of four pixels; streaks taken off before; the frame before as it was restored.
+and a flow in steps of four pixels, of large pictures half of both; streaks taken off before; the
+frame before as it was restored.
 """
 
 from typing import NamedTuple
@@ -11,8 +12,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-SHRINK = 2  # the flow is found at half of the size
-CELL = 4  # and kept for cells of 4x4 pixels
+SHRINK = 2, 4  # the flow is found at half of the size, at a quarter
+LARGE = 960  # if a side is longer than this
+CELL = 4  # the flow is kept for cells of 4x4 pixels
 SMALLEST = 32  # pixels on a side, below which no flow is looked for
 STREAK = np.ones((1, 3), np.uint8)  # what is bright and thinner than this is taken off
 DIFFERENT = 12.0  # grey levels, on the mean, that make pictures half alike
@@ -35,13 +37,15 @@ class Flow(NamedTuple):
 
 def look(picture: np.ndarray, rain: bool) -> np.ndarray:
     """
-    Return what the flow is looked for in: grey, half of the size of ``picture``, a little smoothed.
+    Return what the flow is looked for in: grey, smaller than ``picture``, a little smoothed.
 
     ``picture`` is uint8 H x W x 3, RGB, of ``SMALLEST`` pixels or more on a side; with ``rain``
-    bright streaks are taken off, as they fall and the scene does not. Returns uint8 H/2 x W/2.
+    bright streaks are taken off, as they fall and the scene does not. Returns uint8, H and W
+    divided by ``SHRINK``.
     """
     height, width = picture.shape[:2]
-    size = width // SHRINK, height // SHRINK
+    shrink = SHRINK[max(height, width) > LARGE]
+    size = width // shrink, height // shrink
     grey = cv2.cvtColor(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     if rain:
         grey = cv2.morphologyEx(grey, cv2.MORPH_OPEN, STREAK)
@@ -66,7 +70,9 @@ def find_flow(now: np.ndarray, before: np.ndarray, height: int, width: int) -> F
     likeness = inside / (1 + (apart / DIFFERENT) ** 2)
     trust = np.stack([inside, agreement, likeness], -1).astype(np.float32)
     cells = -(-width // CELL), -(-height // CELL)
+    # Between two sizes, of which one divides the other by 2 or 1, linear is the mean of its part.
+    scale = np.array([width / columns, height / rows], np.float32)
     return Flow(
-        cv2.resize(there, cells, interpolation=cv2.INTER_AREA) * SHRINK,
-        cv2.resize(trust, cells, interpolation=cv2.INTER_AREA),
+        cv2.resize(there, cells, interpolation=cv2.INTER_LINEAR) * scale,
+        cv2.resize(trust, cells, interpolation=cv2.INTER_LINEAR),
     )
