@@ -63,8 +63,6 @@ class Sequences(Dataset):
     ``growth`` returns, for a number, the strength (0..1) of what is degraded here.
     """
 
-    growth: Callable[[int], float] = staticmethod(lambda index: 1.0)
-
     def __init__(
         self,
         task: str,
@@ -80,6 +78,7 @@ class Sequences(Dataset):
         self.make = {'derain': self._rainy, 'deblur': self._blurred}[task]
         self.task, self.sources, self.frames, self.size = task, sources, frames, size
         self.count, self.seed, self.clean, self.light = count, seed, clean, light
+        self.growth: Callable[[int], float] = _full_strength
 
     def __len__(self) -> int:
         return self.count
@@ -170,7 +169,7 @@ class Sequences(Dataset):
         [stretch] = self.sources.footage.draw(rng)
         first = int(rng.integers(FRAMES - self.frames + 1))
         frames = stretch[first : first + self.frames]
-        frames = self._cut(frames, side_toshrink(frames, self.size, rng), rng)
+        frames = self._cut(frames, side_to_shrink(frames, self.size, rng), rng)
         return flip_at_random(shrink(frames, self.size), rng, upside_down=0.0)
 
     def _exposed(
@@ -191,7 +190,7 @@ class Sequences(Dataset):
         for _ in range(ATTEMPTS):
             [frames] = self.sources.footage.draw(rng)
             period = int(rng.integers(1, longest + 1))
-            frames = self._cut(frames, side_toshrink(frames, outer, rng), rng)
+            frames = self._cut(frames, side_to_shrink(frames, outer, rng), rng)
             frames = flip_at_random(shrink(frames, outer), rng, upside_down=0.0)
             middle = FRAMES // 2
             pace = period * flow_pace(frames[middle], frames[middle + 1])
@@ -213,6 +212,10 @@ class Sequences(Dataset):
         """Cut side x side out of ``frames`` (... x H x W x 3), where the last has most edges."""
         places = [cut_at_random(frames, side, rng) for _ in range(PLACES)]
         return max(places, key=lambda place: detail(place.reshape(-1, side, side, 3)[-1]))
+
+
+def _full_strength(index: int) -> float:
+    return 1.0
 
 
 def _to_bytes(values: Tensor) -> Tensor:
