@@ -196,12 +196,14 @@ class Sequences(Dataset):
             pace = period * flow_pace(frames[middle], frames[middle + 1])
             exposure = period * min(share, MAX_BLUR / max(pace, 1e-6))
             reach = max(1, math.ceil(exposure / 2))
+            way = (self.frames - 1) * period  # from the first moment to the last
+            first = int(rng.integers(reach, FRAMES - way - reach))
             moments = [
                 expose(
                     frames[moment - reach : moment + reach + 1], exposure, math.inf,
                     GAMMA if linear_light else 1.0,
                 )
-                for moment in range(reach, reach + self.frames * period, period)
+                for moment in range(first, first + way + 1, period)
             ]
             if all(moment is not None for moment in moments):
                 blurred, sharp = np.stack([m for m in moments if m is not None], 1)
