@@ -4,14 +4,13 @@ import csv
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
 from omegaconf import OmegaConf
+from training_runs import ALONE, assert_equal, finish, start, take_steps
 
 from iov_restore_ros.model import load_weights
 from iov_restore_ros.training.adversarial import COLLAPSE_STEPS, Judgement
@@ -21,7 +20,6 @@ from iov_restore_ros.training.schedule import make_plan
 from iov_restore_ros.training.train import run
 from iov_restore_ros.training.trainer import BROKEN_STEPS, Trainer, TrainingError
 
-ALONE = Processes(0, 1, torch.device('cpu'))
 GAN = ['data.crop=256', 'batch=1', 'adversarial.weight=0.01']
 
 
@@ -49,21 +47,6 @@ def weights(path):
     return load_weights(path, 'derain')[0].state_dict()
 
 
-def start(settings, *more):
-    """Start the entry point in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, *more, '-m', 'iov_restore_ros.training.train', *settings],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {'OMP_NUM_THREADS': '1'},
-    )
-
-
-def assert_equal(left, right, tolerance=0.0):
-    assert left.keys() == right.keys()
-    for name, tensor in left.items():
-        torch.testing.assert_close(tensor, right[name], atol=tolerance, rtol=0, msg=name)
-
-
 def test_run_writes_weights_logs_and_samples(settings, pairs):
     config = read_config([
         *settings, f'data.validation={pairs}', 'data.description=two photographs',
@@ -85,13 +68,8 @@ def test_resumed_run_equals_an_uninterrupted_one(settings, tmp_path):
     """With everything that draws random numbers: degradations, discriminator, its penalty."""
     settings = [*settings, *GAN, 'adversarial.objective=wgan_gp', 'stages=[{steps: 2}, {steps: 2}]']
     configs = [read_config([*settings, f'output={tmp_path / name}']) for name in ('a', 'b')]
-    for config, cuts in zip(configs, ((4,), (1, 3, 4)), strict=True):
-        for cut in cuts:
-            trainer = Trainer(config, ALONE)
-            reader = iter(trainer.batches.read(trainer.numbers()))
-            while trainer.step < cut:
-                trainer.take_step([next(reader)])
-            trainer.save()
+    take_steps(configs[0], 4)
+    take_steps(configs[1], 1, 3, 4)
     whole, parts = (torch.load(c.output / 'checkpoint.pt', weights_only=True) for c in configs)
     for network in ('generator', 'average', 'discriminator'):
         assert_equal(whole[network], parts[network])
@@ -164,12 +142,12 @@ def test_the_adversarial_term_reaches_the_generator_and_not_the_discriminator(se
     trainer = Trainer(read_config([*settings, *GAN]), ALONE)
     [batch] = trainer.batches.read([0])
     report = trainer.take_step([batch])
-    with_game = trainer.generator.body[1].weight.grad.clone()
+    with_game = trainer.generator.body[0].weight.grad.clone()
     judged = [p.grad.clone() for p in trainer.discriminator.parameters()]
 
     plain = Trainer(read_config([*settings, *GAN, 'adversarial.weight=1e-30']), ALONE)
     plain.take_step([batch])
-    assert not torch.equal(with_game, plain.generator.body[1].weight.grad)
+    assert not torch.equal(with_game, plain.generator.body[0].weight.grad)
     for gradient, other in zip(judged, plain.discriminator.parameters(), strict=True):
         torch.testing.assert_close(gradient, other.grad)
     assert {'adversarial', 'discriminator', 'D_real', 'D_restored'} <= report.keys()
@@ -191,14 +169,13 @@ def test_two_processes_equal_one_with_the_same_global_batch(settings, tmp_path):
     with socket.socket() as free:
         free.bind(('localhost', 0))
         port = free.getsockname()[1]
-    spread = start(
-        [*settings, f'output={tmp_path / "two"}'],
-        '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}',
+    finish(
+        start(
+            [*settings, f'output={tmp_path / "two"}'],
+            '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}',
+        ),
+        start([*settings, f'output={tmp_path / "one"}', 'accumulate=2']),
     )
-    single = start([*settings, f'output={tmp_path / "one"}', 'accumulate=2'])
-    for process in (spread, single):
-        _, complaints = process.communicate(timeout=100)
-        assert process.returncode == 0, complaints
     one, two = (
         torch.load(tmp_path / name / 'checkpoint.pt', weights_only=True) for name in ('one', 'two')
     )
@@ -214,7 +191,7 @@ def test_steps_on_cuda_like_on_the_cpu(settings, pairs):
     for device in ('cpu', 'cuda'):
         trainer = Trainer(read_config(settings), Processes(0, 1, torch.device(device)))
         reports.append(trainer.take_step(list(trainer.batches.read([0]))))
-    assert trainer.generator.body[1].weight.is_cuda
+    assert trainer.generator.body[0].weight.is_cuda
     for name in ('charbonnier', 'D_real', 'D_restored'):
         assert reports[1][name] == pytest.approx(reports[0][name], rel=0.05)
 

@@ -137,13 +137,36 @@ class Pictures(Generic[Source]):
         )
 
 
+class Stills:
+    """
+    The images below a folder and one frame per second of its videos, to draw from at random.
+
+    With ``detailed`` an image is drawn by the size of its file. Up to ``cache_gb`` GB of decoded
+    images are kept.
+    """
+
+    def __init__(self, root: Path, cache_gb: float, detailed: bool) -> None:
+        stills = list_stills(root)
+        self.pictures = Pictures(stills, Still.read, cache_gb)
+        sizes = np.array([
+            still.path.stat().st_size * still.file_share if detailed else 1 for still in stills
+        ], float)
+        self.probabilities = sizes / sizes.sum()
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Return an image, uint8 H x W x 3, RGB."""
+        return self.pictures[int(rng.choice(len(self), p=self.probabilities))]
+
+
 class SharpCrops(Dataset):
     """
     Crop number i, cut at random from the sharp images and videos below a folder, flipped at random.
 
-    Of a video, one frame per second is an image. With ``detailed`` an image is drawn by the size
-    of its file, and of two places in it the one with the stronger edges is taken: a blurred sky
-    teaches nothing.
+    With ``detailed`` an image is drawn by the size of its file, and of two places in it the one
+    with the stronger edges is taken: a blurred sky teaches nothing.
 
     An item is a function of (seed, i) alone, so a training run that goes on at sample i sees what
     it would have seen. Items are uint8 3 x size x size, RGB.
@@ -159,13 +182,8 @@ class SharpCrops(Dataset):
         detailed: bool = False,
     ) -> None:
         """Serve ``count`` crops of ``size``; keep up to ``cache_gb`` GB of decoded images."""
-        stills = list_stills(root)
-        self.pictures = Pictures(stills, Still.read, cache_gb)
+        self.stills = Stills(root, cache_gb, detailed)
         self.size, self.count, self.seed = size, count, seed
-        sizes = np.array([
-            still.path.stat().st_size * still.file_share if detailed else 1 for still in stills
-        ], float)
-        self.probabilities = sizes / sizes.sum()
         self.places = 2 if detailed else 1
 
     def __len__(self) -> int:
@@ -173,7 +191,7 @@ class SharpCrops(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         rng = np.random.default_rng((self.seed, index))
-        image = self.pictures[int(rng.choice(len(self.probabilities), p=self.probabilities))]
+        image = self.stills.draw(rng)
         side = side_to_shrink(image, self.size, rng)
         crops = [cut_at_random(image, side, rng) for _ in range(self.places)]
         crop = max(crops, key=detail)

@@ -117,7 +117,7 @@ class FootageCrops(Dataset):
             exposure = rng.uniform(0.2, FRAMES - 1)
             reach = math.ceil(exposure / 2)
             both = expose(
-                _shrink(best[FRAMES // 2 - reach : FRAMES // 2 + reach + 1], outer),
+                shrink(best[FRAMES // 2 - reach : FRAMES // 2 + reach + 1], outer),
                 exposure=exposure,
                 max_blur=MAX_BLUR * rng.uniform(0.1, 1),
                 gamma=GAMMA if rng.random() < 0.5 else 1.0,
@@ -162,7 +162,7 @@ def expose(
     middle = len(frames) // 2
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     flows = {middle: _flow(grey[middle], grey[middle + 1])}
-    pace = float(np.percentile(np.hypot(*np.moveaxis(_inner(flows[middle]), -1, 0)), 95))
+    pace = _pace(flows[middle])
     steps = max(1, math.ceil(pace))  # from a frame to the next
     reach = int(steps * min(exposure, max_blur / max(pace, 1e-6), len(frames) - 1) / 2)
     times = range(middle * steps - reach, middle * steps + reach + 1)
@@ -185,7 +185,13 @@ def expose(
     return np.stack([blurred.round().astype(np.uint8), _inner(frames[middle])])
 
 
-def _shrink(frames: np.ndarray, side: int) -> np.ndarray:
+def flow_pace(frame: np.ndarray, after: np.ndarray) -> float:
+    """Return the pixels by which 95 % of a crop move less from ``frame`` to the one after it."""
+    grey, grey_after = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (frame, after))
+    return _pace(_flow(grey, grey_after))
+
+
+def shrink(frames: np.ndarray, side: int) -> np.ndarray:
     """Shrink M x H x W x 3 to M x side x side x 3."""
     if frames.shape[1] == side:
         return frames
@@ -198,6 +204,10 @@ def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return where the pixels of one grey frame are in the next, H x W x (x, y) in pixels."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     return dis.calc(first, second, None)
+
+
+def _pace(flow: np.ndarray) -> float:
+    return float(np.percentile(np.hypot(*np.moveaxis(_inner(flow), -1, 0)), 95))
 
 
 def _explains(flow: np.ndarray, first: np.ndarray, second: np.ndarray) -> bool:

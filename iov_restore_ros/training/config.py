@@ -9,6 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from iov_restore_ros.model import PRESETS, TASKS
 from iov_restore_ros.model.discriminator import INPUT_SIZE
+from iov_restore_ros.model.fusion import CELL
+from iov_restore_ros.model.generators import VIDEO
 from iov_restore_ros.pictures.datasets import LAYOUTS
 from iov_restore_ros.training.adversarial import OBJECTIVES
 from iov_restore_ros.training.losses import LOSSES
@@ -16,6 +18,7 @@ from iov_restore_ros.training.losses import LOSSES
 SHARP, FOOTAGE = 'sharp', 'footage'  # degraded on the fly; made from videos
 SHAPES = ('linear', 'cosine')
 OPTIMISERS = ('adam', 'adamw')
+MOST_FRAMES = 10  # of a sequence; footage is read in stretches of 13
 
 
 @dataclass
@@ -29,6 +32,13 @@ class DataConfig:
     description: str = ''  # goes into the weight file: which sets, under which terms
     crop: int = 128  # pixels
     noise: float = 0.0  # greatest sigma of the noise on the input of real pairs (Sec. 4.1)
+    frames: int = 1  # consecutive ones in a sequence; 1: pictures
+    footage: list[Path] = field(default_factory=list)  # beside the stills, for sequences
+    footage_share: float = 0.35
+    pairs: list[Path] = field(default_factory=list)  # input and gt in order, for sequences
+    pairs_share: float = 0.15
+    pairs_shutter: float | None = None  # share of the time that it was open in them, if known
+    streaks: Path | None = None  # layers of rain, for sequences
     clean: float = 0.1  # share of the crops degraded on the fly that are left clean
     light: float = 0.1  # and of those that are degraded only a little
     detailed: bool = False  # prefer crops with detail
@@ -79,6 +89,7 @@ class TrainConfig:
     batch: int = 8  # crops at once, in each process
     accumulate: int = 1  # batches per step
     optimiser: str = 'adamw'
+    fusion_rate: float = 1.0  # factor on the learning rate of what sees the past
     max_gradient: float = 0.05  # norm; rare steep batches would otherwise end a run
     ema: float = 0.999
     ramp: float = 0.0  # share of the steps in which the degradations grow to full strength
@@ -116,6 +127,7 @@ def read_config(arguments: list[str]) -> TrainConfig:
     )
     for name in config.losses:
         _choice('losses', name, LOSSES)
+    _check_sequences(config)
     if config.adversarial.weight and config.data.crop != INPUT_SIZE:
         raise ValueError(
             f'data.crop={config.data.crop}: the discriminator judges crops of {INPUT_SIZE}, Table 1'
@@ -123,6 +135,29 @@ def read_config(arguments: list[str]) -> TrainConfig:
     if not config.stages or any(bool(s.epochs) == bool(s.steps) for s in config.stages):
         raise ValueError('stages: a list of {epochs: N} or {steps: N}, one of both in each')
     return config
+
+
+def _check_sequences(config: TrainConfig) -> None:
+    data = config.data
+    if not 1 <= data.frames <= MOST_FRAMES:
+        raise ValueError(f'data.frames={data.frames}: 1 to {MOST_FRAMES}')
+    if data.frames == 1:
+        for name in ('footage', 'pairs', 'streaks'):
+            if getattr(data, name):
+                raise ValueError(f'data.{name} is for sequences: set data.frames, 2 and more')
+        return
+    given = f'data.frames={data.frames}: '
+    if config.preset not in VIDEO:
+        raise ValueError(f'{given}{config.preset} sees one frame only, {", ".join(VIDEO)} more')
+    if config.adversarial.weight:
+        raise ValueError(f'{given}the discriminator judges pictures, set adversarial.weight=0')
+    if data.layout not in (SHARP, FOOTAGE):
+        raise ValueError(
+            f'{given}sequences are made from data.layout={SHARP} or {FOOTAGE}; '
+            'pairs in order are given as data.pairs'
+        )
+    if data.crop % CELL:
+        raise ValueError(f'{given}data.crop={data.crop} has to be a multiple of {CELL}')
 
 
 def _choice(name: str, value: str, known: Collection[str]) -> None:

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from iov_restore_ros.training.config import RateConfig, Stage
 
 
+def grown(done: float, length: float) -> float:
+    """Return how strong degradations are by now (0.3..1), ``done`` of ``length`` being over."""
+    return min(1.0, 0.3 + 0.7 * done / length) if length else 1.0
+
+
 @dataclass(frozen=True)
 class Plan:
     """Where each stage begins, in steps, and the learning rate of every step."""

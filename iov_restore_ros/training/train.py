@@ -166,10 +166,17 @@ class Keeper:
         """Write the first batch of the run as it is restored by now."""
         batches = self.trainer.batches
         [batch] = batches.read([0])
-        degraded, target = batches.degrade(batch, 0, 1.0)
         averaged = self._averaged().eval()
         with torch.inference_mode():
-            restored = averaged(degraded)
+            if self.config.data.frames > 1:  # the last frame of each sequence
+                sequences = batches.unroll(batch, 0)
+                for number in range(sequences.frames):
+                    degraded, evidence, target = sequences.frame(number)
+                    restored = averaged(degraded, evidence)
+                    sequences.keep(restored)
+            else:
+                degraded, target = batches.degrade(batch, 0, 1.0)
+                restored = averaged(degraded)
         averaged.train()
         self.logs.sample(self.trainer.step, degraded, restored, target)
 

@@ -4,14 +4,17 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from iov_restore_ros.model import Discriminator, Generator, load_weights
+from iov_restore_ros.model import Discriminator, Generator
 from iov_restore_ros.model.device import fastest_precision
+from iov_restore_ros.model.fusion import Evidence
+from iov_restore_ros.pictures.sequences import Sequences
 from iov_restore_ros.training.adversarial import (
     COLLAPSE_STEPS,
     OBJECTIVES,
@@ -21,8 +24,11 @@ from iov_restore_ros.training.adversarial import (
 from iov_restore_ros.training.batches import Batches
 from iov_restore_ros.training.config import TrainConfig
 from iov_restore_ros.training.losses import RestorationLoss
+from iov_restore_ros.training.optimisers import make_optimiser, set_rate
 from iov_restore_ros.training.processes import Processes
-from iov_restore_ros.training.schedule import make_plan
+from iov_restore_ros.training.schedule import grown, make_plan
+from iov_restore_ros.training.transfer import start_from
+from iov_restore_ros.training.unroll import Unroll
 
 BROKEN_STEPS = 10  # in a row, then the run is given up
 
@@ -48,12 +54,15 @@ class Trainer:
         self.plan = make_plan(
             config.stages, config.rate, math.ceil(self.batches.pictures / per_step)
         )
+        if isinstance(self.batches.crops, Sequences):
+            self.batches.crops.growth = partial(
+                grown, length=config.ramp * self.plan.steps * per_step
+            )
         torch.manual_seed(config.seed)
         self.generator = Generator(config.preset)
         self.generator.initialise()
         if config.start_from:
-            loaded, _ = load_weights(config.start_from, preset=config.preset)
-            self.generator.load_state_dict(loaded.state_dict())
+            start_from(self.generator, config.start_from)
         self.dtype = getattr(torch, fastest_precision(self.generator, self.device))
         self.average = AveragedModel(
             self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
@@ -70,19 +79,16 @@ class Trainer:
     def begin_stage(self) -> None:
         """Keep the generator; start the discriminator and the optimisers afresh (Sec. 4.1)."""
         self.stage = self.plan.stage(self.step)
-        self.optimiser = self._optimiser(self.generator)
+        self.optimiser = make_optimiser(self.config.optimiser, self.generator)
         self.judgements: list[Judgement] = []
         self.discriminator: Discriminator | None = None
         if self.config.adversarial.weight:
             torch.manual_seed(self.config.seed * 1_000_003 + self.step)
             self.discriminator = Discriminator().to(self.device)
             self.shared_discriminator = self.processes.share(self.discriminator)
-            self.discriminator_optimiser = self._optimiser(self.discriminator)
-
-    def _optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        if self.config.optimiser == 'adam':
-            return torch.optim.Adam(network.parameters(), fused=True)
-        return torch.optim.AdamW(network.parameters(), weight_decay=1e-4, fused=True)
+            self.discriminator_optimiser = make_optimiser(
+                self.config.optimiser, self.discriminator
+            )
 
     def numbers(self) -> Iterator[int]:
         """Return the numbers of this process's batches, from the present step to the last."""
@@ -106,9 +112,8 @@ class Trainer:
             self.discriminator_optimiser.zero_grad()
         sums: dict[str, Tensor] = {}
         for place, batch in enumerate(batches):
-            with self._gradients_shared(place == len(batches) - 1):
-                for name, value in self._accumulate(batch, place).items():
-                    sums[name] = sums.get(name, 0.0) + value / len(batches)
+            for name, value in self._accumulate(batch, place).items():
+                sums[name] = sums.get(name, 0.0) + value / len(batches)
         means = self.processes.mean(torch.stack(list(sums.values())))
         report = dict(zip(sums, means.tolist(), strict=True))
         self._update(report)
@@ -117,13 +122,45 @@ class Trainer:
 
     def _accumulate(self, batch: Any, place: int) -> dict[str, Tensor]:
         """Add the gradients of one batch; return its losses."""
-        count, share = self.processes.count, 1 / self.config.accumulate
-        number = (self.step * self.config.accumulate + place) * count + self.processes.rank
-        degraded, target = self.batches.degrade(batch, number, self.ramp())
+        count, accumulate = self.processes.count, self.config.accumulate
+        number = (self.step * accumulate + place) * count + self.processes.rank
+        last = place == accumulate - 1
+        if self.config.data.frames > 1:
+            return self._accumulate_frames(self.batches.unroll(batch, number), last)
+        with self._gradients_shared(last):
+            return self._accumulate_pictures(
+                *self.batches.degrade(batch, number, self.ramp()), number
+            )
+
+    def _accumulate_frames(self, sequences: Unroll, last: bool) -> dict[str, Tensor]:
+        share = 1 / (self.config.accumulate * sequences.frames)
+        sums: dict[str, Tensor] = {}
+        for number in range(sequences.frames):
+            image, evidence, target = sequences.frame(number)
+            with self._gradients_shared(last and number == sequences.frames - 1):
+                restored, total, values = self._restore(image, evidence, target)
+                (share * total).backward()
+            sequences.keep(restored)
+            for name, value in (values | {'loss': total.detach()}).items():
+                sums[name] = sums.get(name, 0.0) + value / sequences.frames
+        return sums
+
+    def _restore(
+        self, image: Tensor, evidence: Evidence | None, target: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the restored pictures, the loss, and what it is made of."""
         mixed = self.dtype != torch.float32
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
-            restored = self.shared_generator(degraded.to(memory_format=torch.channels_last))
-            total, values = self.loss(restored, target)
+            restored = self.shared_generator(
+                image.to(memory_format=torch.channels_last), evidence
+            )
+            return restored, *self.loss(restored, target)
+
+    def _accumulate_pictures(
+        self, degraded: Tensor, target: Tensor, number: int
+    ) -> dict[str, Tensor]:
+        share = 1 / self.config.accumulate
+        restored, total, values = self._restore(degraded, None, target)
         if not self.discriminator:
             (share * total).backward()
             return values | {'loss': total.detach()}
@@ -179,16 +216,12 @@ class Trainer:
 
     def ramp(self) -> float:
         """Return how strong the degradations are by now (0.3..1); easy ones are learnt sooner."""
-        length = self.config.ramp * self.plan.steps
-        return min(1.0, 0.3 + 0.7 * self.step / length) if length else 1.0
+        return grown(self.step, self.config.ramp * self.plan.steps)
 
     def _set_rate(self, rate: float) -> None:
-        optimisers = [self.optimiser]
+        set_rate(self.optimiser, rate, self.config.fusion_rate)
         if self.discriminator:
-            optimisers.append(self.discriminator_optimiser)
-        for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                group['lr'] = rate
+            set_rate(self.discriminator_optimiser, rate, 1.0)
 
     def _gradients_shared(self, last: bool) -> contextlib.AbstractContextManager:
         """Average gradients over the processes with the last batch of a step only."""

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from iov_restore_ros.pictures.degradations.blur import MARGIN, motion_blur
 from iov_restore_ros.pictures.degradations.draw import uniform
-from iov_restore_ros.pictures.degradations.rain import rain
+from iov_restore_ros.pictures.degradations.rain import rain, shower
 
-__all__ = ['DEGRADATIONS', 'MARGINS', 'draw_strength', 'motion_blur', 'rain']
+__all__ = ['DEGRADATIONS', 'MARGINS', 'draw_strength', 'motion_blur', 'rain', 'shower']
 
 DEGRADATIONS = {'deblur': motion_blur, 'derain': rain}
 MARGINS = {'deblur': MARGIN, 'derain': 0}  # pixels around a crop that the degradation takes off

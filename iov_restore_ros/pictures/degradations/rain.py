@@ -1,6 +1,8 @@
 """
 Rain: streaks, mist, and water on the lens.
 
+On single pictures (``rain``), or on consecutive frames, where a shower lasts (``shower``).
+
 Sources: Wei et al. 2021, Eq. 8 (streaks); the mist is the veil of far rain (Sec. 2.5); the water
 on the lens is the problem of vehicles that the paper's introduction names.
 """
@@ -18,6 +20,8 @@ from iov_restore_ros.pictures.degradations.draw import (
 from iov_restore_ros.pictures.degradations.lens import drops, smears
 
 LAYERS = 5
+WITH_VEIL = 0.4  # share of the showers
+OPAQUE = 0.3  # of the showers whose streaks hide, instead of adding light
 
 
 def rain(sharp: Tensor, strength: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -35,10 +39,44 @@ def rain(sharp: Tensor, strength: Tensor, rng: torch.Generator) -> tuple[Tensor,
     return sensor_noise(rainy, strength, rng), sharp
 
 
-def streaks(image: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
+def shower(
+    sharp: Tensor, strength: float, rng: torch.Generator, fall: Tensor | None = None
+) -> Tensor:
     """
-    Return W of Eq. 8, N x 1 x H x W: layers of streaks at different depths.
+    Add rain to T consecutive frames, T x 3 x H x W: a shower that lasts, and water that stays.
 
+    The mist and what is on the lens are the same in every frame. ``fall`` is the streaks of each
+    frame, T x 1 x H x W, 0..1; None draws them. In part of the showers far rain veils everything
+    evenly, and in part what is bright already gets little brighter. Returns the shape of ``sharp``.
+    """
+    on = torch.full((1,), strength, device=sharp.device)
+    stacked = sharp.reshape(1, -1, *sharp.shape[-2:])  # so all frames get the same
+    wet = mist(stacked, on, rng)
+    if uniform(1, rng) < WITH_VEIL:
+        veil = strength * (0.05 + 0.3 * uniform(1, rng))
+        wet = wet + veil * (0.5 + 0.45 * uniform(1, rng) - wet)
+    if fall is None:
+        fall = streaks(stacked, on, rng, len(sharp)).view(-1, 1, *sharp.shape[-2:])
+    else:
+        fall = strength * fall
+    wet = wet.view_as(sharp)
+    if uniform(1, rng) < OPAQUE:
+        light = 0.6 + 0.4 * uniform(1, rng)
+        wet = wet + 1.5 * fall * (light - wet).clamp(min=0)
+    else:
+        wet = wet + fall
+    wet = wet.clamp(0, 1).view_as(stacked)
+    wet = smears(drops(wet, on, rng), on, rng)
+    return sensor_noise(wet, on, rng).view_as(sharp)
+
+
+def streaks(
+    image: Tensor, strength: Tensor, rng: torch.Generator, frames: int = 1
+) -> Tensor:
+    """
+    Return W of Eq. 8, N x ``frames`` x H x W: layers of streaks at different depths.
+
+    Consecutive frames have the same wind and the same sizes of streaks, each frame its own drops.
     A layer is a set of random points convolved with one streak, on a torus (by FFT). Layers share
     the wind and differ in depth: what is near is long, thick, bright and rare. A third of the
     samples is light rain, a third heavy, a third a downpour that hides half of the picture.
@@ -55,7 +93,7 @@ def streaks(image: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
     covered = torch.where(downpour, 0.06 + 0.2 * uniform(count, rng), covered)
     y = torch.fft.fftfreq(height, 1 / height, device=image.device).view(1, -1, 1)
     x = torch.fft.fftfreq(width, 1 / width, device=image.device).view(1, 1, -1)
-    total = torch.zeros(count, 1, height, width, device=image.device)
+    total = torch.zeros(count, frames, height, width, device=image.device)
     for _ in range(LAYERS):
         near = (0.5 + uniform(count, rng)).view(-1, 1, 1)
         angle = (wind + gusts * normal(count, rng)).view(-1, 1, 1)
@@ -66,10 +104,10 @@ def streaks(image: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
         streak = torch.sigmoid(near * length.view(-1, 1, 1) / 2 - along)
         streak = streak * torch.sigmoid(hard * (thickness - across))
         density = covered.view(-1, 1, 1) / near / streak.sum((1, 2), keepdim=True)
-        points = (uniform((count, height, width), rng) < density).float()
-        points *= 0.4 + 0.6 * uniform((count, height, width), rng)
-        spectrum = torch.fft.rfft2(points) * torch.fft.rfft2(streak)
-        layer = torch.fft.irfft2(spectrum, s=(height, width)).clamp(0, 1).unsqueeze(1)
+        points = (uniform(tuple(total.shape), rng) < density.unsqueeze(1)).float()
+        points *= 0.4 + 0.6 * uniform(tuple(total.shape), rng)
+        spectrum = torch.fft.rfft2(points) * torch.fft.rfft2(streak).unsqueeze(1)
+        layer = torch.fft.irfft2(spectrum, s=(height, width)).clamp(0, 1)
         total += per_sample(strength * brightness * near.flatten()) * layer
     return total
 

@@ -1,0 +1,76 @@
+"""Stretches of consecutive frames: of footage, and of pairs that were taken one after another."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from iov_restore_ros.pictures.datasets import find_pairs
+from iov_restore_ros.pictures.files import DataError, Pictures, by_number
+from iov_restore_ros.pictures.footage import FRAMES, list_footage
+from iov_restore_ros.pictures.readings import Pair
+
+Stretch = Callable[[], np.ndarray]  # reads uint8 K x FRAMES x H x W x 3, RGB
+
+
+class Clips:
+    """
+    Stretches of ``FRAMES`` consecutive frames to draw from; ``cache_gb`` GB of them are kept.
+
+    A stretch that cannot be read is warned about, and another one taken.
+    """
+
+    def __init__(self, stretches: Sequence[Stretch], cache_gb: float) -> None:
+        self.pictures = Pictures(stretches, lambda read: read(), cache_gb)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Return one, uint8 K x FRAMES x H x W x 3, RGB."""
+        return self.pictures[int(rng.integers(len(self.pictures.sources)))]
+
+
+def footage_stretches(roots: Iterable[Path]) -> list[Stretch]:
+    """Return those of every video and folder of frames in and below ``roots``, K = 1."""
+    return [
+        partial(_read_footage, footage.read, first)
+        for root in roots for footage in list_footage(root)
+        for first in range(0, footage.length - FRAMES + 1, FRAMES)
+    ]
+
+
+def pair_stretches(roots: Iterable[Path]) -> list[Stretch]:
+    """
+    Return those of pairs in the layout `folders`, in the order of their numbers: degraded, sharp.
+
+    Each folder of degraded pictures is one sequence. Raises ``DataError`` for a root where all of
+    them are shorter than ``FRAMES``.
+    """
+    stretches: list[Stretch] = []
+    for root in roots:
+        pairs = sorted(
+            find_pairs(root, 'folders'),
+            key=lambda pair: (str(pair.degraded.parent), by_number(pair.degraded)),
+        )
+        found: list[Stretch] = []
+        for _, group in groupby(pairs, lambda pair: pair.degraded.parent):
+            sequence = list(group)
+            found += [
+                partial(_read_pairs, sequence[first : first + FRAMES])
+                for first in range(0, len(sequence) - FRAMES + 1, FRAMES)
+            ]
+        if not found:
+            raise DataError(f'{root}: no folder of {FRAMES} consecutive pairs and more')
+        stretches += found
+    return stretches
+
+
+def _read_footage(read: Callable[[int], np.ndarray], first: int) -> np.ndarray:
+    return read(first)[None]
+
+
+def _read_pairs(pairs: Sequence[Pair]) -> np.ndarray:
+    both = [np.stack(pair.read()) for pair in pairs]
+    if len({frame.shape for frame in both}) > 1:
+        raise DataError(f'{pairs[0].degraded}: pictures differ in size from here on')
+    return np.stack(both, 1)

@@ -1,0 +1,143 @@
+"""A photograph becomes a sequence: a camera that moves, and objects that move by themselves."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from iov_restore_ros.pictures.degradations.blur import GAMMA
+from iov_restore_ros.pictures.files import detail
+
+SHRINK = 2.2  # as much at most, which sharpens and shows more of the scene
+PLACES = 3  # of which the one with the strongest edges is taken
+WITH_OBJECT = 0.3  # share of the scenes
+MOMENTS = 9, 25  # least and most that an exposure is averaged from
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """
+    How a camera moves, in pixels and frames: travel with shake, zoom about a focus, roll.
+
+    ``velocity``, ``acceleration`` and ``focus`` (from the middle of the picture) are x, y; of
+    ``shake`` and its ``phase`` each row, x, y, is one frequency, once and twice in a frame.
+    """
+
+    velocity: np.ndarray
+    acceleration: np.ndarray
+    shake: np.ndarray
+    phase: np.ndarray
+    focus: np.ndarray
+    zoom: float = 0.0  # logarithm of the magnification in a frame
+    roll: float = 0.0  # radians in a frame
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, fastest: float, size: int) -> 'CameraPath':
+        """Return a path of up to ``fastest`` pixels a frame before a picture of ``size``."""
+        speed = fastest * rng.random() ** 1.5
+        angle = 2 * math.pi * rng.random()
+        if rng.random() < 0.5:  # yaw, and what passes beside the road
+            angle = 0.15 * rng.normal() + math.pi * rng.integers(2)
+        return cls(
+            velocity=speed * np.array([math.cos(angle), math.sin(angle)]),
+            acceleration=0.06 * speed * rng.normal(size=2),
+            shake=0.012 * speed * rng.normal(size=(2, 2)),
+            phase=2 * math.pi * rng.random((2, 2)),
+            focus=0.5 * size * rng.normal(size=2),
+            zoom=0.012 * rng.normal() * (rng.random() < 0.6),
+            roll=0.008 * rng.normal() * (rng.random() < 0.5),
+        )
+
+    def matrix(self, time: float) -> np.ndarray:
+        """Return 2 x 3, from places about the middle at ``time`` (frames) to those at time 0."""
+        turns = 2 * math.pi * np.array([[1.0], [2.0]]) * time
+        shake = self.shake * (np.sin(turns + self.phase) - np.sin(self.phase))
+        way = self.velocity * time + self.acceleration * time**2 / 2 + shake.sum(0)
+        zoom, roll = math.exp(self.zoom * time), self.roll * time
+        cos, sin = zoom * math.cos(roll), zoom * math.sin(roll)
+        turn = np.array([[cos, -sin], [sin, cos]])
+        return np.hstack([turn, (self.focus - turn @ self.focus + way)[:, None]])
+
+
+class MovingScene:
+    """What a moving camera sees of a photograph, size x size, at any time about 0 (in frames)."""
+
+    def __init__(
+        self, photograph: np.ndarray, size: int, path: CameraPath, middle: tuple[float, float]
+    ) -> None:
+        """Look at ``middle`` (x, y) of ``photograph`` (uint8 H x W x 3, RGB) at time 0."""
+        self.photograph, self.size, self.path, self.middle = photograph, size, path, middle
+        self.object: tuple[np.ndarray, CameraPath] | None = None  # float32 R, G, B, opacity
+
+    @classmethod
+    def draw(
+        cls, rng: np.random.Generator, photograph: np.ndarray, size: int, fastest: float
+    ) -> 'MovingScene':
+        """Return a scene at a random place and scale, now and then with an object in it."""
+        room = min(photograph.shape[:2]) / (1.2 * size)
+        if room > 1.3 and rng.random() < 0.6:
+            scale = 1 / rng.uniform(1, min(SHRINK, room))
+            photograph = cv2.resize(
+                photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
+            )
+        if rng.random() < 0.5:
+            photograph = photograph[:, ::-1]
+        photograph = np.ascontiguousarray(photograph)
+        height, width = photograph.shape[:2]
+        half = size / 2
+        places = [
+            tuple(rng.uniform(min(half, n / 2), max(n - half, n / 2)) for n in (width, height))
+            for _ in range(PLACES)
+        ]
+
+        def edges(place: tuple[float, ...]) -> float:
+            left, top = (max(0, int(middle - half)) for middle in place)
+            return detail(photograph[top : top + size, left : left + size])
+        x, y = max(places, key=edges)
+        scene = cls(photograph, size, CameraPath.draw(rng, fastest, size), (x, y))
+        if rng.random() < WITH_OBJECT:
+            field = cv2.resize(
+                rng.normal(size=(5, 5)).astype(np.float32), (width, height),
+                interpolation=cv2.INTER_CUBIC,
+            )
+            opacity = 1 / (1 + np.exp(-np.clip(20 * (field - 0.6), -30, 30)))
+            elsewhere = np.roll(photograph, (height // 3, width // 3), (0, 1))
+            layers = np.dstack([elsewhere, opacity]).astype(np.float32)
+            scene.object = layers, CameraPath.draw(rng, fastest, size)
+        return scene
+
+    def frame(self, time: float) -> np.ndarray:
+        """Return the picture of a moment, float32 size x size x 3, RGB, 0..255."""
+        seen = self._see(self.photograph, self.path, time, cv2.INTER_CUBIC).astype(np.float32)
+        if self.object is not None:
+            layers = self._see(*self.object, time, cv2.INTER_LINEAR)
+            opacity = layers[..., 3:]
+            seen += opacity * (layers[..., :3] - seen)
+        return seen
+
+    def exposure(self, time: float, share: float, linear_light: bool) -> np.ndarray:
+        """
+        Return the average over ``share`` of a frame's time about ``time``, as ``frame`` does.
+
+        Averaged in linear light (Wei et al. 2021, Eq. 1), or as the pictures are.
+        """
+        if not share:
+            return self.frame(time)
+        least, most = MOMENTS
+        gamma = GAMMA if linear_light else 1.0
+        count = int(np.clip(np.linalg.norm(self.path.velocity) * share + 1, least, most)) | 1
+        total = np.zeros((self.size, self.size, 3), np.float32)
+        for moment in time + share * np.linspace(-0.5, 0.5, count):
+            total += cv2.pow(self.frame(moment) / 255, gamma)
+        return cv2.pow(total / count, 1 / gamma) * 255
+
+    def _see(
+        self, image: np.ndarray, path: CameraPath, time: float, interpolation: int
+    ) -> np.ndarray:
+        matrix = path.matrix(time)
+        matrix[:, 2] += self.middle - matrix[:, :2] @ np.full(2, (self.size - 1) / 2)
+        return cv2.warpAffine(
+            image, matrix, (self.size, self.size), flags=interpolation | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT,
+        )

@@ -1,0 +1,229 @@
+"""
+Sequences by number, to train on: consecutive frames in rain that lasts, or blurred by their motion.
+
+The frames are a photograph along a camera's path, or footage; a part of the items is real pairs.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from iov_restore_ros.pictures.clips import Clips
+from iov_restore_ros.pictures.degradations import shower
+from iov_restore_ros.pictures.degradations.blur import GAMMA
+from iov_restore_ros.pictures.degradations.draw import sensor_noise
+from iov_restore_ros.pictures.degradations.layers import StreakLayers
+from iov_restore_ros.pictures.files import (
+    DataError,
+    Stills,
+    cut_at_random,
+    detail,
+    flip_at_random,
+    side_to_shrink,
+    to_tensor,
+)
+from iov_restore_ros.pictures.footage import FRAMES, MARGIN, expose, flow_pace, shrink
+from iov_restore_ros.pictures.moving import PLACES, MovingScene
+
+FASTEST = {'derain': (24.0,), 'deblur': (30.0, 30.0, 30.0, 30.0, 60.0)}  # pixels a frame, drawn
+MAX_BLUR = 30.0  # pixels
+CLOSED = 0.03  # least share of the time that the shutter is open
+STANDING = 0.1  # share of the sequences before which the camera stands
+LIGHT_CHANGES = 0.3
+WITH_CUT = 0.03
+ATTEMPTS = 20  # at footage whose motion can be followed
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the frames come from; one of ``stills`` and ``footage`` at least."""
+
+    stills: Stills | None = None
+    footage: Clips | None = None
+    footage_share: float = 0.35  # of the sequences, where there are stills too
+    pairs: Clips | None = None
+    pairs_share: float = 0.15
+    pairs_shutter: float | None = None  # share of the time that it was open in them, if known
+    layers: StreakLayers | None = None  # for two fifths of the showers
+
+
+class Sequences(Dataset):
+    """
+    Sequence number i: T consecutive frames as they are received, and as they should be.
+
+    An item is a function of (seed, i) alone: (degraded, sharp, shutter), uint8
+    T x 3 x size x size, RGB, twice, and a float32 scalar: the share (0..1) of the time between two
+    frames that the shutter was open, not a number where it is unknown, 0 for rain.
+
+    ``growth`` returns, for a number, the strength (0..1) of what is degraded here.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        sources: Sources,
+        frames: int,
+        size: int,
+        count: int,
+        seed: int,
+        clean: float = 0.25,
+        light: float = 0.1,
+    ) -> None:
+        """Serve ``count`` sequences; the share ``clean`` stays so, ``light`` is degraded little."""
+        self.make = {'derain': self._rainy, 'deblur': self._blurred}[task]
+        self.task, self.sources, self.frames, self.size = task, sources, frames, size
+        self.count, self.seed, self.clean, self.light = count, seed, clean, light
+        self.growth: Callable[[int], float] = _full_strength
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng((self.seed, index))
+        sources = self.sources
+        if sources.pairs and rng.random() < sources.pairs_share:
+            degraded, sharp, shutter = self._paired(sources.pairs, rng)
+        else:
+            degraded, sharp, shutter = self.make(rng, self.growth(index))
+        return degraded, sharp, torch.tensor(shutter, dtype=torch.float32)
+
+    def _paired(self, pairs: Clips, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
+        stretch = pairs.draw(rng)
+        first = int(rng.integers(FRAMES - self.frames + 1))
+        both = self._cut(stretch[:, first : first + self.frames], self.size, rng)
+        degraded, sharp = to_tensor(flip_at_random(both, rng, upside_down=0.0))
+        shutter = self.sources.pairs_shutter
+        return degraded, sharp, math.nan if shutter is None else shutter
+
+    def _rainy(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
+        frames = self._footage(rng) if self._from_footage(rng) else self._ride(rng)
+        if rng.random() < LIGHT_CHANGES:
+            gains = 1 + np.cumsum(0.04 * rng.normal(size=len(frames)))
+            frames = frames * gains.reshape(-1, 1, 1, 1).astype(np.float32)
+        if rng.random() < WITH_CUT:
+            cut = len(frames) // 2
+            frames = np.concatenate([frames[:cut], self._ride(rng)[cut:]])
+        sharp = _to_bytes(to_tensor(frames))
+        strength = growth * self._amount(rng, (0.01, 0.3), (1.0, 1.0))
+        if not strength:
+            return sharp, sharp, 0.0
+        fall = None
+        if self.sources.layers and rng.random() < 0.4:
+            fall = self.sources.layers.draw(self.frames, self.size, rng)
+        return _to_bytes(255 * shower(sharp / 255, strength, _torch(rng), fall)), sharp, 0.0
+
+    def _blurred(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
+        share = growth * self._amount(rng, (CLOSED, 0.15), (0.15, 1.0))
+        linear_light = rng.random() < 0.5
+        if self._from_footage(rng):
+            blurred, sharp, share = self._exposed(rng, share, linear_light)
+        else:
+            scene = self._scene(rng)
+            pace = float(np.linalg.norm(scene.path.velocity))
+            share = min(share, MAX_BLUR / max(pace, 1e-6))
+            times = np.arange(self.frames) - self.frames / 2
+            sharp = np.stack([scene.frame(time) for time in times])
+            blurred = np.stack([scene.exposure(time, share, linear_light) for time in times])
+        noisy = torch.full((self.frames,), float(share > 0))
+        degraded = sensor_noise(to_tensor(blurred).float() / 255, noisy, _torch(rng))
+        return _to_bytes(255 * degraded), _to_bytes(to_tensor(sharp)), share
+
+    def _amount(
+        self, rng: np.random.Generator, little: tuple[float, float], much: tuple[float, float]
+    ) -> float:
+        """Return 0 for the share of clean sequences, else what is drawn from one of two ranges."""
+        draw = rng.random()
+        if draw < self.clean:
+            return 0.0
+        return float(rng.uniform(*(little if draw < self.clean + self.light else much)))
+
+    def _from_footage(self, rng: np.random.Generator) -> bool:
+        sources = self.sources
+        if not (sources.stills and sources.footage):
+            return sources.stills is None
+        return bool(rng.random() < sources.footage_share)
+
+    def _scene(self, rng: np.random.Generator) -> MovingScene:
+        assert self.sources.stills is not None
+        fastest = float(rng.choice(FASTEST[self.task]))
+        return MovingScene.draw(rng, self.sources.stills.draw(rng), self.size, fastest)
+
+    def _ride(self, rng: np.random.Generator) -> np.ndarray:
+        """Return frames along a path, float32 T x size x size x 3, 0..255."""
+        if self.sources.stills is None:
+            return self._footage(rng)
+        scene = self._scene(rng)
+        pace = float(rng.random() >= STANDING)
+        return np.stack([
+            scene.frame(pace * time) for time in np.arange(self.frames) - self.frames / 2
+        ])
+
+    def _footage(self, rng: np.random.Generator) -> np.ndarray:
+        """Return consecutive frames of footage, uint8 T x size x size x 3."""
+        assert self.sources.footage is not None
+        [stretch] = self.sources.footage.draw(rng)
+        first = int(rng.integers(FRAMES - self.frames + 1))
+        frames = stretch[first : first + self.frames]
+        frames = self._cut(frames, side_to_shrink(frames, self.size, rng), rng)
+        return flip_at_random(shrink(frames, self.size), rng, upside_down=0.0)
+
+    def _exposed(
+        self, rng: np.random.Generator, share: float, linear_light: bool
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """
+        Return footage exposed for ``share`` of a frame's time, or less where it moves fast.
+
+        A frame is several of the footage. (blurred, sharp), uint8 T x size x size x 3, and the
+        share. Cuts and places where the flow fails are passed over.
+        """
+        assert self.sources.footage is not None
+        # The exposures reach up to half of a frame's time before the first frame, after the last.
+        longest = max(
+            p for p in range(1, FRAMES) if (self.frames - 1) * p + 2 * -(-p // 2) < FRAMES
+        )
+        outer = self.size + 2 * MARGIN
+        for _ in range(ATTEMPTS):
+            [frames] = self.sources.footage.draw(rng)
+            period = int(rng.integers(1, longest + 1))
+            frames = self._cut(frames, side_to_shrink(frames, outer, rng), rng)
+            frames = flip_at_random(shrink(frames, outer), rng, upside_down=0.0)
+            middle = FRAMES // 2
+            pace = period * flow_pace(frames[middle], frames[middle + 1])
+            exposure = period * min(share, MAX_BLUR / max(pace, 1e-6))
+            reach = max(1, math.ceil(exposure / 2))
+            way = (self.frames - 1) * period  # from the first moment to the last
+            first = int(rng.integers(reach, FRAMES - way - reach))
+            moments = [
+                expose(
+                    frames[moment - reach : moment + reach + 1], exposure, math.inf,
+                    GAMMA if linear_light else 1.0,
+                )
+                for moment in range(first, first + way + 1, period)
+            ]
+            if all(moment is not None for moment in moments):
+                blurred, sharp = np.stack([m for m in moments if m is not None], 1)
+                return blurred, sharp, exposure / period
+        raise DataError(f'no usable moment of footage in {ATTEMPTS} attempts')
+
+    def _cut(self, frames: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+        """Cut side x side out of ``frames`` (... x H x W x 3), where the last has most edges."""
+        places = [cut_at_random(frames, side, rng) for _ in range(PLACES)]
+        return max(places, key=lambda place: detail(place.reshape(-1, side, side, 3)[-1]))
+
+
+def _full_strength(index: int) -> float:
+    return 1.0
+
+
+def _to_bytes(values: Tensor) -> Tensor:
+    """Round 0..255 to uint8."""
+    return values.clamp(0, 255).round().byte() if values.is_floating_point() else values
+
+
+def _torch(rng: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(rng.integers(2**62)))

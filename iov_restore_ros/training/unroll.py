@@ -1,0 +1,114 @@
+"""
+Sequences frame by frame, as a camera's past has them: each restored beside the one restored before.
+
+What a generator learns from is what `inference/past.py` will give it: its own last output, aligned
+by the same flow. So a sequence carries ``MARGIN`` more pixels on every side than is restored, as a
+flow needs to see where things went. Out there stands, for what was restored before, the sharp frame
+with a little of the degraded one.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather
+from iov_restore_ros.pictures.degradations.draw import normal, uniform
+from iov_restore_ros.pictures.flow import find_flow, look
+
+MARGIN = 48  # pixels, a multiple of CELL
+UNRESTORED = 0.1  # share of the frames whose frame before was received only
+LEFT_OVER = 0.4  # greatest share of the degraded frame in the margin of the one before
+UNKNOWN = 0.4  # share of the frames whose shutter is assumed
+NOT_ASKED = 0.08  # and of those whose motion isn't told either
+UNSURE = 0.06  # sigma of a known shutter, a share of it
+
+
+class Unroll:
+    """
+    A batch of sequences on its way through a generator, which this doesn't know.
+
+        for number in range(sequences.frames):
+            image, evidence, target = sequences.frame(number)
+            sequences.keep(restored)
+    """
+
+    def __init__(
+        self, batch: tuple[Tensor, Tensor, Tensor], task: str, device: torch.device, seed: int
+    ) -> None:
+        """
+        Begin. ``batch`` is items of ``Sequences``: (degraded, sharp, shutter).
+
+        uint8 N x T x 3 x H x W twice, H and W multiples of 4, and float32 N. What is drawn here
+        depends on ``seed`` alone.
+        """
+        self.received, sharp, self.shutter = batch
+        self.degraded, self.sharp = (
+            frames.to(device, non_blocking=True).float() / 255 for frames in (self.received, sharp)
+        )
+        self.frames = sharp.shape[1]
+        self.task = task
+        self.rng = torch.Generator().manual_seed(seed)
+        self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
+
+    def frame(self, number: int) -> tuple[Tensor, Evidence | None, Tensor]:
+        """
+        Return a frame, what is known beside it and what it should be, without the margin.
+
+        float32 N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN). The first one has nothing beside it; the
+        others want the one before to be kept.
+        """
+        image, target = self.degraded[:, number], self.sharp[:, number]
+        evidence = self._evidence(number) if number else None
+        return _inner(image), evidence, _inner(target)
+
+    def keep(self, restored: Tensor) -> None:
+        """Remember the last frame as it was restored; no gradient goes through time."""
+        self.restored = restored.detach().clamp(0, 1)
+
+    def _evidence(self, number: int) -> Evidence:
+        before = self._before(number - 1)
+        rain = self.task == 'derain'
+        flows = [
+            find_flow(look(now, rain), look(then, rain), *now.shape[:2])
+            for now, then in zip(
+                _pictures(self.received[:, number]),
+                _pictures(before.mul(255).round().byte().cpu()), strict=True,
+            )
+        ]
+        way, trust = (
+            torch.from_numpy(np.stack(planes)).permute(0, 3, 1, 2).to(before.device)
+            for planes in zip(*flows, strict=True)
+        )
+        shutter = None if rain else self._shutter().to(before.device)
+        outer = gather(self.degraded[:, number], before, way, trust, shutter)
+        return Evidence(
+            _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
+        )
+
+    def _before(self, number: int) -> Tensor:
+        """Return frame ``number`` as it is known from before, with margin."""
+        received, left_over = uniform(2, self.rng).tolist()
+        degraded, sharp = self.degraded[:, number], self.sharp[:, number]
+        if received < UNRESTORED:
+            return degraded
+        before = sharp + LEFT_OVER * left_over * (degraded - sharp)
+        _inner(before).copy_(self.restored)
+        return before
+
+    def _shutter(self) -> Tensor:
+        """Return the shutter as somebody gave it or as it is assumed, N x 2, see ``gather``."""
+        count = len(self.shutter)
+        told = self.shutter * (1 + UNSURE * normal(count, self.rng))
+        draw = uniform(count, self.rng)
+        known = (draw >= UNKNOWN) & ~self.shutter.isnan()
+        share = torch.where(known, told, ASSUMED_SHUTTER)
+        return torch.stack([torch.where(draw < NOT_ASKED, 0.0, share), known.float()], 1)
+
+
+def _inner(planes: Tensor, margin: int = MARGIN) -> Tensor:
+    return planes[..., margin:-margin, margin:-margin]
+
+
+def _pictures(frames: Tensor) -> np.ndarray:
+    """Turn uint8 N x 3 x H x W, on the CPU, into N x H x W x 3."""
+    return frames.permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,200 @@
+"""Training on sequences: each frame restored beside the one before, as it was restored."""
+
+import socket
+
+import pytest
+import torch
+from training_runs import ALONE, assert_equal, finish, start, take_steps
+
+from iov_restore_ros.model import Generator, WeightsInfo, load_weights, save_weights
+from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, MOTION_UNIT
+from iov_restore_ros.pictures.moving import CameraPath, MovingScene
+from iov_restore_ros.training.config import read_config
+from iov_restore_ros.training.train import run
+from iov_restore_ros.training.trainer import Trainer
+from iov_restore_ros.training.transfer import start_from
+from iov_restore_ros.training.unroll import MARGIN, Unroll
+
+SIDE = 32
+PACE = 6.0
+
+
+@pytest.fixture
+def settings(pictures, tmp_path):
+    """Return the settings of a very short run on sequences."""
+    return [
+        'task=deblur', f'data.root={pictures}', f'output={tmp_path / "run"}', 'data.crop=32',
+        'data.frames=3', 'batch=2', 'stages=[{steps: 4}]', 'losses={charbonnier: 1.0}',
+        'device=cpu', 'fusion_rate=2', 'max_gradient=1',
+    ]
+
+
+def ride(photograph, shutter=0.5):
+    """Return a batch of one: three sharp frames of a camera that moves 6 pixels a frame."""
+    path = CameraPath(torch.tensor([PACE, 0.0]).numpy(), *torch.zeros(4, 2).numpy())
+    scene = MovingScene(photograph, SIDE + 2 * MARGIN, path, (180.0, 120.0))
+    frames = torch.stack([torch.from_numpy(scene.frame(time)) for time in (-1, 0, 1)])
+    frames = frames.round().byte().permute(0, 3, 1, 2)[None]
+    return frames, frames, torch.tensor([shutter])
+
+
+def evidence_of(batch, task, seeds, restore=lambda image: image):
+    """Return (target, evidence) of second frames, for each seed."""
+    found = []
+    for seed in range(seeds):
+        unroll = Unroll(batch, task, torch.device('cpu'), seed)
+        image, nothing, _ = unroll.frame(0)
+        assert nothing is None
+        unroll.keep(restore(image))
+        _, evidence, target = unroll.frame(1)
+        found.append((target, evidence))
+    return found
+
+
+def test_the_frame_before_is_aligned_with_this_one(photograph):
+    [(target, evidence)] = evidence_of(ride(photograph), 'derain', 1)
+    assert target.shape == evidence.before.shape == (1, 3, SIDE, SIDE)
+    assert evidence.cues.shape == (1, 5, SIDE // 4, SIDE // 4)
+    off = (evidence.before - target).abs().mean()
+    not_aligned = (evidence.before.roll(6, -1) - target).abs().mean()
+    assert off < 0.03 and off < 0.3 * not_aligned
+    assert evidence.along.abs().max() == 0, 'no blur to undo in rain'
+
+
+def test_what_was_restored_comes_back_and_now_and_then_what_was_received(photograph):
+    def restore(image):
+        return torch.zeros_like(image)
+    black = [
+        evidence.before.mean() < 0.5 * target.mean()
+        for target, evidence in evidence_of(ride(photograph), 'derain', 60, restore)
+    ]
+    assert sum(black) / 60 == pytest.approx(0.9, abs=0.09)
+
+
+def test_the_shutter_is_told_roughly_or_assumed_or_not(photograph):
+    cues = torch.stack([
+        evidence.cues[0, 2:].mean((1, 2))
+        for _, evidence in evidence_of(ride(photograph), 'deblur', 80)
+    ])
+    motion, known = cues[:, 0] * MOTION_UNIT / PACE, cues[:, 2] > 0.5
+    assert known.float().mean() == pytest.approx(0.6, abs=0.12)
+    assert motion[known].abs().mean() == pytest.approx(0.5, rel=0.1)
+    assert motion[known].std() > 0.01
+    none = motion.abs() < 1e-6
+    assert 0.01 < none.float().mean() < 0.2 and not (none & known).any()
+    assumed = motion[~known & ~none].abs()
+    torch.testing.assert_close(
+        assumed, torch.full_like(assumed, ASSUMED_SHUTTER), rtol=0.1, atol=0)
+
+
+def test_an_unknown_shutter_is_never_told(photograph):
+    batch = ride(photograph, float('nan'))
+    for _, evidence in evidence_of(batch, 'deblur', 20):
+        assert evidence.cues.isfinite().all() and evidence.cues[:, 4].max() == 0
+
+
+def test_no_gradient_goes_through_time(photograph):
+    generator = Generator('fast')
+    unroll = Unroll(ride(photograph), 'deblur', torch.device('cpu'), 1)
+    restored = generator(unroll.frame(0)[0])
+    unroll.keep(restored)
+    _, evidence, _ = unroll.frame(1)
+    assert restored.requires_grad and not evidence.before.requires_grad
+
+
+@pytest.mark.parametrize('task', ['derain', 'deblur'])
+def test_it_learns_and_so_does_the_fusion(settings, task):
+    trainer = Trainer(read_config([
+        *settings, f'task={task}', 'rate={start: 1e-3, end: 1e-3}', 'data.clean=0', 'data.light=0',
+    ]), ALONE)
+    [batch] = trainer.batches.read([3])
+    before = {k: v.clone() for k, v in trainer.generator.fusion.state_dict().items()}
+    losses = []
+    for _ in range(25):
+        trainer.step = 2  # the same frames each time
+        losses.append(trainer.take_step([batch])['loss'])
+    assert losses[-1] < 0.85 * losses[0]
+    after = trainer.generator.fusion.state_dict()
+    assert all(not torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_fusion_has_a_rate_of_its_own(settings):
+    trainer = Trainer(read_config([*settings, 'rate={start: 1e-3, end: 1e-3}']), ALONE)
+    trainer.take_step(list(trainer.batches.read([0])))
+    body, fusion = trainer.optimiser.param_groups
+    assert (body['lr'], fusion['lr']) == pytest.approx((1e-3, 2e-3))
+    assert len(fusion['params']) == len(list(trainer.generator.fusion.parameters()))
+
+
+def test_degradations_of_sequences_grow_with_their_number(settings):
+    trainer = Trainer(read_config([*settings, 'stages=[{steps: 100}]', 'ramp=0.5']), ALONE)
+    growth = trainer.batches.crops.growth
+    for trainer.step in (0, 25, 50, 99):
+        assert growth(2 * trainer.step) == pytest.approx(trainer.ramp())
+
+
+def test_resumed_run_equals_an_uninterrupted_one(settings, tmp_path):
+    configs = [read_config([*settings, f'output={tmp_path / name}']) for name in ('a', 'b')]
+    take_steps(configs[0], 4)
+    take_steps(configs[1], 1, 3, 4)
+    whole, parts = (torch.load(c.output / 'checkpoint.pt', weights_only=True) for c in configs)
+    for network in ('generator', 'average'):
+        assert_equal(whole[network], parts[network])
+
+
+def test_two_processes_equal_one_with_the_same_global_batch(settings, tmp_path):
+    settings = [*settings, 'batch=1', 'stages=[{steps: 2}]']
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    finish(
+        start(
+            [*settings, f'output={tmp_path / "two"}'],
+            '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}',
+        ),
+        start([*settings, f'output={tmp_path / "one"}', 'accumulate=2']),
+    )
+    one, two = (
+        torch.load(tmp_path / name / 'checkpoint.pt', weights_only=True) for name in ('one', 'two')
+    )
+    assert_equal(one['generator'], two['generator'], 1e-5)
+
+
+def test_run_writes_weights_and_samples(settings):
+    config = read_config([*settings, 'stages=[{steps: 2}]', 'save_every=2'])
+    load_weights(run(config), 'deblur', 'fast')
+    assert (config.output / 'samples' / '0000002.jpg').exists()
+
+
+def test_weights_of_fast_without_a_past_are_taken_over(tmp_path, photograph):
+    """Its layers had numbers one higher and its first convolution saw the frame's 48 planes."""
+    old, new = Generator('fast'), Generator('fast')
+    new.initialise()
+    tensors = {
+        f'body.{int(name.split(".")[1]) + 1}.{name.split(".", 2)[2]}': tensor
+        for name, tensor in old.body.state_dict(prefix='body.').items()
+    }
+    tensors['body.1.weight'] = tensors['body.1.weight'][:, :48]
+    old.state_dict = lambda: tensors
+    save_weights(tmp_path / 'old', old, WeightsInfo('fast', 'deblur'))
+    fusion = {k: v.clone() for k, v in new.fusion.state_dict().items()}
+    start_from(new, tmp_path / 'old')
+    assert_equal(fusion, new.fusion.state_dict())
+    for name, tensor in new.body.state_dict(prefix='body.').items():
+        expected = old.body.state_dict(prefix='body.')[name]
+        if name == 'body.0.weight':
+            tensor, expected = tensor[:, :48], expected[:, :48]
+        torch.testing.assert_close(tensor, expected)
+
+
+@pytest.mark.parametrize(('change', 'complaint'), [
+    ('preset=wei2021', r'data\.frames=3: wei2021 sees one frame only, fast more'),
+    ('adversarial.weight=1', r'data\.frames=3: the discriminator judges pictures'),
+    ('data.layout=gopro', r'sequences are made from data\.layout=sharp or footage'),
+    ('data.crop=30', r'data\.crop=30 has to be a multiple of 4'),
+    ('data.frames=0', r'data\.frames=0: 1 to 10'),
+    ('data.frames=1 data.streaks=rain', r'data\.streaks is for sequences: set data\.frames'),
+])
+def test_wrong_settings_are_named(settings, change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        read_config([*settings, *change.split()])
