@@ -54,21 +54,36 @@ def look(picture: np.ndarray, rain: bool) -> np.ndarray:
 
 def find_flow(now: np.ndarray, before: np.ndarray, height: int, width: int) -> Flow:
     """Return the flow between what ``look`` gave for two pictures of ``height`` x ``width``."""
+    return judge(search(now, before), search(before, now), now, before, (height, width))
+
+
+def search(now: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return where the places of one small picture are in the other, h x w x 2, its pixels."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     dis.setFinestScale(1)  # by default 2: that would be eighths
-    there, back = dis.calc(now, before, None), dis.calc(before, now, None)
+    return dis.calc(now, before, None)
+
+
+def judge(
+    there: np.ndarray, back: np.ndarray, now: np.ndarray, before: np.ndarray,
+    size: tuple[int, int],
+) -> Flow:
+    """Return what the flows ``there`` and ``back`` are worth, for pictures of ``size``."""
     rows, columns = now.shape
     x, y = np.meshgrid(
         np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32)
     )
     x, y = x + there[..., 0], y + there[..., 1]
-    returned = there + cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside = (x > -0.5) & (y > -0.5) & (x < columns - 0.5) & (y < rows - 0.5)
-    agreement = inside / (1 + (returned**2).sum(2))
-    moved = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    apart = cv2.blur(cv2.absdiff(now, moved).astype(np.float32), (5, 5))
+
+    def moved(image: np.ndarray) -> np.ndarray:
+        return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    agreement = inside / (1 + ((there + moved(back)) ** 2).sum(2))
+    apart = cv2.blur(cv2.absdiff(now, moved(before)).astype(np.float32), (5, 5))
     likeness = inside / (1 + (apart / DIFFERENT) ** 2)
     trust = np.stack([inside, agreement, likeness], -1).astype(np.float32)
+    height, width = size
     cells = -(-width // CELL), -(-height // CELL)
     # Between two sizes, of which one divides the other by 2 or 1, linear is the mean of its part.
     scale = np.array([width / columns, height / rows], np.float32)

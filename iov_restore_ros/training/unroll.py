@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather
-from iov_restore_ros.pictures.degradations.draw import normal, uniform
-from iov_restore_ros.pictures.flow import find_flow, look
+from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
+from iov_restore_ros.pictures.flow import Flow, judge, look, search
 
 MARGIN = 48  # pixels, a multiple of CELL
 UNRESTORED = 0.1  # share of the frames whose frame before was received only
 LEFT_OVER = 0.4  # greatest share of the degraded frame in the margin of the one before
 UNKNOWN = 0.4  # share of the frames whose shutter is assumed
 NOT_ASKED = 0.08  # and of those whose motion isn't told either
+WRONG = 0.1  # share of the flows that are wrong in places, or everywhere, without contradiction
 UNSURE = 0.06  # sigma of a known shutter, a share of it
 
 
@@ -69,7 +70,7 @@ class Unroll:
         before = self._before(number - 1)
         rain = self.task == 'derain'
         flows = [
-            find_flow(look(now, rain), look(then, rain), *now.shape[:2])
+            self._flow(look(now, rain), look(then, rain), now.shape[:2])
             for now, then in zip(
                 _pictures(self.received[:, number]),
                 _pictures(before.mul(255).round().byte().cpu()), strict=True,
@@ -84,6 +85,17 @@ class Unroll:
         return Evidence(
             _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
         )
+
+    def _flow(self, now: np.ndarray, before: np.ndarray, size: tuple[int, int]) -> Flow:
+        """Return what `pictures/flow.py` finds, now and then a wrong one."""
+        there, back = search(now, before), search(before, now)
+        wrong, everywhere = uniform(2, self.rng).tolist()
+        if wrong < WRONG:
+            field = smooth_field(1, 4, now.shape[0], now.shape[1], self.rng)[0, 0].numpy()
+            where = (field > 0.6) | (everywhere < 0.3)
+            off = where[..., None] * (4 * normal(2, self.rng).numpy()).astype(np.float32)
+            there, back = there + off, back - off
+        return judge(there, back, now, before, size)
 
     def _before(self, number: int) -> Tensor:
         """Return frame ``number`` as it is known from before, with margin."""

@@ -20,7 +20,10 @@ from iov_restore_ros.pictures.degradations.draw import (
 from iov_restore_ros.pictures.degradations.lens import drops, smears
 
 LAYERS = 5
-WITH_VEIL = 0.4  # share of the showers
+WITH_VEIL = 0.25  # share of the showers
+# What stays in all frames teaches nothing about the past, and is half of the loss where it is.
+WITH_MIST = 0.5  # share of the showers that may have mist
+ON_LENS = 0.25  # and of those that may wet the lens
 OPAQUE = 0.3  # of the showers whose streaks hide, instead of adding light
 
 
@@ -51,7 +54,7 @@ def shower(
     """
     on = torch.full((1,), strength, device=sharp.device)
     stacked = sharp.reshape(1, -1, *sharp.shape[-2:])  # so all frames get the same
-    wet = mist(stacked, on, rng)
+    wet = mist(stacked, on, rng) if uniform(1, rng) < WITH_MIST else stacked
     if uniform(1, rng) < WITH_VEIL:
         veil = strength * (0.05 + 0.3 * uniform(1, rng))
         wet = wet + veil * (0.5 + 0.45 * uniform(1, rng) - wet)
@@ -66,7 +69,8 @@ def shower(
     else:
         wet = wet + fall
     wet = wet.clamp(0, 1).view_as(stacked)
-    wet = smears(drops(wet, on, rng), on, rng)
+    if uniform(1, rng) < ON_LENS:
+        wet = smears(drops(wet, on, rng), on, rng)
     return sensor_noise(wet, on, rng).view_as(sharp)
 
 
