@@ -42,7 +42,7 @@ class DataConfig:
     clean: float = 0.1  # share of the crops degraded on the fly that are left clean
     light: float = 0.1  # and of those that are degraded only a little
     detailed: bool = False  # prefer crops with detail
-    cache_gb: float = 4.0
+    cache_gb: float = 4.0  # of decoded pictures, of each kind of source
     workers: int = 0  # processes that read ahead
 
 

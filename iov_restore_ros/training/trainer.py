@@ -54,7 +54,7 @@ class Trainer:
         self.plan = make_plan(
             config.stages, config.rate, math.ceil(self.batches.pictures / per_step)
         )
-        if isinstance(self.batches.crops, Sequences):
+        if isinstance(self.batches.crops, Sequences):  # degraded as they are read, by number
             self.batches.crops.growth = partial(
                 grown, length=config.ramp * self.plan.steps * per_step
             )
@@ -133,6 +133,7 @@ class Trainer:
             )
 
     def _accumulate_frames(self, sequences: Unroll, last: bool) -> dict[str, Tensor]:
+        """Go through the frames; the ``last`` batch of a step shares its gradients at its end."""
         share = 1 / (self.config.accumulate * sequences.frames)
         sums: dict[str, Tensor] = {}
         for number in range(sequences.frames):
@@ -159,6 +160,7 @@ class Trainer:
     def _accumulate_pictures(
         self, degraded: Tensor, target: Tensor, number: int
     ) -> dict[str, Tensor]:
+        """Judge restored pictures by the losses and, where there is one, the discriminator."""
         share = 1 / self.config.accumulate
         restored, total, values = self._restore(degraded, None, target)
         if not self.discriminator:
