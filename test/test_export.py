@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 import torch
 
-from iov_restore_ros.inference import Restorer
+from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference.pixels import gather
 from iov_restore_ros.model import Generator, shipped_weights
 from iov_restore_ros.tools import export
 
@@ -31,10 +32,16 @@ def test_command_exports_what_the_restorer_does(tmp_path, photograph):
     assert metadata['weights sha256'] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert (metadata['model'], metadata['task']) == ('fast', 'derain')
     frames = [photograph, photograph[::-1]]
+    past = Past()
+    for number in range(2):
+        known = past.look_back(photograph, number / 30, 'derain')
+        past.keep(photograph, number / 30)
+    befores = [known, None]
     expected = Restorer(device='cpu', precision='float32', tasks=['derain']).restore(
-        frames, 'derain'
+        frames, 'derain', befores
     )
-    [restored] = session.run(None, {'image': np.stack(frames)})
+    gathered = [gather(*one) for one in zip(frames, befores, strict=True)]
+    [restored] = session.run(None, export.inputs_of(gathered, 'uint8', True))
     assert restored.dtype == np.uint8
     off = np.abs(restored.astype(int) - np.stack(expected))
     assert off.max() <= 1

@@ -20,15 +20,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from iov_restore_ros import __version__
+from iov_restore_ros.inference import Past
+from iov_restore_ros.inference.pixels import Gathered, gather
 from iov_restore_ros.model import (
     PRESETS,
     TASKS,
+    VIDEO,
+    Evidence,
     Generator,
     WeightsError,
     WeightsInfo,
     load_weights,
     shipped_weights,
 )
+from iov_restore_ros.model.fusion import CUES, TAPS
 from iov_restore_ros.model.generators import SIZE_MULTIPLE
 
 OPSET = 18
@@ -52,19 +57,42 @@ class Exported(nn.Module):
         """Wrap ``generator`` (evaluation mode) for images of ``dtype``, a key of ``FORMATS``."""
         super().__init__()
         self.body = generator.body
+        self.fusion = generator.fusion
         self.dtype = dtype
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map images in the format of ``dtype`` to restored ones in the same."""
-        if self.dtype == 'uint8':
-            image = image.permute(0, 3, 1, 2).to(torch.float32) / 255
+    def forward(
+        self, image: Tensor, before: Tensor | None = None, along: Tensor | None = None,
+        cues: Tensor | None = None,
+    ) -> Tensor:
+        """
+        Map images in the format of ``dtype`` to restored ones in the same.
+
+        With a fusion the others are as in ``Evidence``, ``before`` in the format of ``dtype``, and
+        ``cues`` with the value of its cell in each pixel, so that all have one height and width.
+        """
+        image = self._planes(image)
         height, width = image.shape[-2:]
-        pads = (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE)
-        padded = functional.pad(image, pads, mode='replicate')
-        restored = (image + self.body(padded - 0.5)[..., :height, :width]).clamp(0, 1)
+
+        def pad(planes: Tensor) -> Tensor:
+            pads = (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE)
+            return functional.pad(planes, pads, mode='replicate')
+
+        start = pad(image)
+        seen = start - 0.5
+        if self.fusion is not None:
+            assert before is not None and along is not None and cues is not None
+            cells = pad(cues)[..., ::SIZE_MULTIPLE, ::SIZE_MULTIPLE]
+            evidence = Evidence(pad(self._planes(before)), pad(along), cells)
+            start, seen = self.fusion(start, evidence)
+        restored = (start + self.body(seen))[..., :height, :width].clamp(0, 1)
         if self.dtype == 'uint8':
             return (restored * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
         return restored
+
+    def _planes(self, image: Tensor) -> Tensor:
+        if self.dtype == 'uint8':
+            return image.permute(0, 3, 1, 2).to(torch.float32) / 255
+        return image
 
 
 def export(path: Path, generator: Generator, dtype: str, description: dict[str, str]) -> float:
@@ -72,21 +100,26 @@ def export(path: Path, generator: Generator, dtype: str, description: dict[str, 
     Write ``generator`` (evaluation mode, CPU, float32) to ``path`` as ONNX.
 
     Input ``image`` and output ``restored`` are in the format ``FORMATS[dtype]``, of any batch,
-    height and width; ``description`` goes into the file's metadata. Returns the largest difference
-    from PyTorch. Raises ``ExportError``, leaving no file, if it is above ``TOLERANCE[dtype]``.
+    height and width; the others are those of ``Exported``. ``description`` goes into the file's
+    metadata. Returns the largest difference from PyTorch, for photographs and for a sequence.
+    Raises ``ExportError``, leaving no file, if it is above ``TOLERANCE[dtype]``.
     """
     import onnxruntime
 
     module = Exported(generator, dtype)
-    rows, columns = (2, 3) if dtype == 'float32' else (1, 2)
-    example = next(pictures(((2, 45, 63),), dtype))
+    video = generator.fusion is not None
+    example = inputs_of([still(photo) for photo in photos(2, 45, 63)], dtype, video)
+    shapes = {
+        name: {0: 'batch', **dict(zip(_sides(name, dtype), ('height', 'width'), strict=True))}
+        for name in example
+    }
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # it misses torchvision
         program = torch.onnx.export(
-            module, (torch.from_numpy(example),), dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=['image'], output_names=['restored'],
-            dynamic_shapes={'image': {0: 'batch', rows: 'height', columns: 'width'}},
+            module, tuple(map(torch.from_numpy, example.values())), dynamo=True,
+            opset_version=OPSET, verbose=False, input_names=list(example),
+            output_names=['restored'], dynamic_shapes=shapes,
         )
     assert program is not None
     for node in program.model.graph:
@@ -99,10 +132,10 @@ def export(path: Path, generator: Generator, dtype: str, description: dict[str, 
         program.save(partial, external_data=False)
         session = onnxruntime.InferenceSession(partial, providers=['CPUExecutionProvider'])
         differences = []
-        for image in pictures(CHECKED, dtype):
+        for gathered in checked(video):
             with torch.inference_mode():
-                expected = original(generator, torch.from_numpy(image), dtype).numpy()
-            [restored] = session.run(None, {'image': image})
+                expected = original(generator, gathered, dtype)
+            [restored] = session.run(None, inputs_of(gathered, dtype, video))
             differences.append(np.abs(restored.astype(np.float64) - expected).max())
         largest = float(np.max(differences))
         if not largest <= TOLERANCE[dtype]:
@@ -113,30 +146,84 @@ def export(path: Path, generator: Generator, dtype: str, description: dict[str, 
     return largest
 
 
-def original(generator: Generator, image: Tensor, dtype: str) -> Tensor:
-    """Restore ``image`` with the generator as it is, not as it is exported."""
-    if dtype == 'float32':
-        return generator(image).clamp(0, 1)
-    restored = generator(image.permute(0, 3, 1, 2) / 255).clamp(0, 1)
-    return restored.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
+def original(generator: Generator, gathered: list[Gathered], dtype: str) -> np.ndarray:
+    """Restore frames with the generator as it is, not as it is exported."""
+    def batch(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(g, name) for g in gathered])).permute(0, 3, 1, 2)
+
+    evidence = Evidence(batch('before') / 255, batch('along'), batch('cues'))
+    restored = generator(batch('frame') / 255, evidence).clamp(0, 1)
+    if dtype == 'uint8':
+        restored = restored.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return restored.numpy()
 
 
-def pictures(sizes: tuple[tuple[int, int, int], ...], dtype: str) -> Iterator[np.ndarray]:
-    """Yield photographs in batches of the (batch, height, width) given, in ``dtype``'s format."""
-    photos = [photographs.coffee(), photographs.astronaut(), photographs.chelsea()]
-    for batch, height, width in sizes:
-        images = np.stack([
-            cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
-            for photo in photos[:batch]
-        ])
-        if dtype == 'float32':
-            images = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-        yield np.ascontiguousarray(images)
+def inputs_of(gathered: list[Gathered], dtype: str, video: bool) -> dict[str, np.ndarray]:
+    """Return the inputs of the exported file for frames of one size."""
+    def pixels(name: str) -> np.ndarray:
+        frames = np.stack([getattr(one, name) for one in gathered])
+        if dtype == 'uint8':
+            return frames
+        planes = frames.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+        return np.ascontiguousarray(planes)
+
+    inputs = {'image': pixels('frame')}
+    if video:
+        height, width = gathered[0].frame.shape[:2]
+        cues = np.stack([one.cues for one in gathered]).transpose(0, 3, 1, 2)
+        cues = cues.repeat(SIZE_MULTIPLE, 2).repeat(SIZE_MULTIPLE, 3)[..., :height, :width]
+        along = np.stack([one.along for one in gathered]).transpose(0, 3, 1, 2)
+        inputs |= {
+            'before': pixels('before'), 'along': np.ascontiguousarray(along),
+            'cues': np.ascontiguousarray(cues),
+        }
+    return inputs
+
+
+def _sides(name: str, dtype: str) -> tuple[int, int]:
+    """Return which dimensions of an input are height and width."""
+    last = dtype == 'uint8' and name in ('image', 'before')
+    return (1, 2) if last else (2, 3)
+
+
+def still(frame: np.ndarray) -> Gathered:
+    """Return a frame that nothing is known of."""
+    return gather(frame, None)
+
+
+def checked(video: bool) -> Iterator[list[Gathered]]:
+    """Yield stills in all sizes that are compared; with ``video`` a sequence, frame by frame."""
+    for size in CHECKED:
+        yield [still(photo) for photo in photos(*size)]
+    if not video:
+        return
+    [photo] = photos(1, 300, 400)
+    past = Past(shutter=0.5)
+    for number in range(3):
+        frame = np.ascontiguousarray(photo[4 * number :, 6 * number :][:250, :331])
+        yield [gather(frame, past.look_back(frame, number / 30, 'deblur'))]
+        past.keep(frame, number / 30)
+
+
+def photos(batch: int, height: int, width: int) -> list[np.ndarray]:
+    """Return photographs, uint8 height x width x 3, RGB."""
+    return [
+        cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+        for photo in (
+            photographs.coffee(), photographs.astronaut(), photographs.chelsea()
+        )[:batch]
+    ]
 
 
 def describe(info: WeightsInfo, weights: Path, dtype: str) -> dict[str, str]:
     """Return the metadata of the ONNX file: what it holds and where that comes from."""
+    beside = {
+        'before': FORMATS[dtype] + ': the frame before, moved onto the image',
+        'along': f'float32, batch x {TAPS} x height x width',
+        'cues': f'float32, batch x {CUES} x height x width',
+    }
     return {
+        **(beside if info.preset in VIDEO else {}),
         'model': info.preset,
         'task': info.task,
         'weights sha256': hashlib.sha256(weights.read_bytes()).hexdigest(),
