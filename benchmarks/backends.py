@@ -25,7 +25,8 @@ from rich.table import Table
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import load_weights, shipped_weights
 from iov_restore_ros.model.cpu import compute
-from iov_restore_ros.tools.export import Exported, export, pictures
+from iov_restore_ros.model.fusion import CUES, TAPS
+from iov_restore_ros.tools.export import Exported, export, inputs_of, photos, still
 
 Run = Callable[[np.ndarray], np.ndarray]  # uint8, 1 x H x W x 3
 
@@ -47,21 +48,32 @@ def backends(height: int, width: int, threads: int, folder: Path) -> dict[str, R
 
     core = openvino.Core()
     model = core.read_model(path)
-    model.reshape([1, height, width, 3])
+    sides = height, width
+    model.reshape({
+        'image': [1, *sides, 3], 'before': [1, *sides, 3],
+        'along': [1, TAPS, *sides], 'cues': [1, CUES, *sides],
+    })
     openvino_model = core.compile_model(model, 'CPU', {
         'INFERENCE_NUM_THREADS': threads, 'PERFORMANCE_HINT': 'LATENCY',
         'INFERENCE_PRECISION_HINT': 'f32',
     })
+
+    def inputs(image: np.ndarray) -> dict[str, np.ndarray]:
+        return inputs_of([still(image[0])], 'uint8', True)
+
+    def tensors(image: np.ndarray) -> list[torch.Tensor]:
+        return [torch.from_numpy(one) for one in inputs(image).values()]
+
     return {
         'Restorer': lambda image: restorer.restore([image[0]], 'deblur')[0][None],
         'Restorer, int8': lambda image: int8.restore([image[0]], 'deblur')[0][None],
-        'PyTorch eager, channels_last': lambda image: module(torch.from_numpy(image)).numpy(),
-        'torch.compile, channels_last': lambda image: compiled(torch.from_numpy(image)).numpy(),
+        'PyTorch eager, channels_last': lambda image: module(*tensors(image)).numpy(),
+        'torch.compile, channels_last': lambda image: compiled(*tensors(image)).numpy(),
         f'onnxruntime {onnxruntime.__version__}': lambda image: session.run(
-            None, {'image': image}
+            None, inputs(image)
         )[0],
         f'OpenVINO {openvino.__version__.partition("-")[0]}': lambda image: openvino_model(
-            image
+            inputs(image)
         )[0],
     }
 
@@ -76,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     width, height = options.size
-    frames = [frame[None] for frame in next(pictures(((3, height, width),), 'uint8'))]
+    frames = [photo[None] for photo in photos(3, height, width)]
     with tempfile.TemporaryDirectory() as folder:
         runs = backends(height, width, options.threads, Path(folder))
     names = list(runs)
