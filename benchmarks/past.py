@@ -2,8 +2,8 @@
 What the frame before costs, in one run: python benchmarks/past.py [--size 640x360 ...]
 
 Milliseconds per frame of a photograph that moves, from uint8 to uint8, medians. The blocks alone
-are the network without its fusion, from before it saw the past. Aligning is what is left for the CPU
-where the rest runs on CUDA: its cameras are how many of 30 frames a second one core aligns.
+are the network without its fusion, from before it saw the past. Aligning is what is left for the
+CPU where the rest runs on CUDA: its cameras are how many of 30 frames a second one core aligns.
 """
 
 import argparse
