@@ -300,6 +300,12 @@ def worst(restorer, frames, sharp, past=None, stamps=None, task='derain', first=
     )
 
 
+def test_a_cut_is_not_worse_than_a_still(restorer, street):
+    for other in (255 - street[::-1, ::-1], street[:, ::-1]):
+        sharp = drive(street, 3) + drive(np.ascontiguousarray(other), 3)
+        assert worst(restorer, rain(sharp), sharp) < 0.2
+
+
 def test_an_object_that_moves_over_a_still_scene_is_not_worse(restorer, street):
     [scene] = drive(street, 1)
     sharp = []
