@@ -99,8 +99,8 @@ class Past:
             return None
         rain = task == 'derain'
         flow = find_flow(look(frame, rain), look(pixels, rain), *frame.shape[:2])
-        # Measured: 0.8 to 1.5 between neighbours, in heavy rain down to 0.47 (0.37 in a downpour that
-        # leaves 8 dB); at cuts 0 to 0.36, and 0.47 between two scenes alike.
+        # Measured: 0.8 to 1.5 between neighbours, in heavy rain down to 0.47 (0.37 in a downpour
+        # that leaves 8 dB); at cuts 0 to 0.36, and 0.47 between two scenes alike.
         _, agreement, likeness = flow.trust.mean((0, 1))
         if agreement + likeness / 2 < CUT:
             self.reason = 'cut'
