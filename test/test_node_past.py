@@ -85,7 +85,8 @@ def test_each_camera_has_a_past_of_its_own(rig, restorer, wet):
 
 
 def test_gaps_loops_and_late_frames(rig, restorer, wet):
-    rig.start(mode='derain', max_gap=0.2)
+    rig.start(mode='derain')
+    rig.set_parameters(max_gap=0.2)
     times = [100.0, 100.1, 100.5, 100.45, 100.6, 50.0, 50.1]
     frames = [wet[n % 6] for n in range(7)]
     sent = [at(frame, time) for frame, time in zip(frames, times, strict=True)]
@@ -112,6 +113,19 @@ def test_without_a_past_when_it_is_not_wanted(rig, restorer, wet):
     [answer] = rig.set_parameters(shutter=1.5)
     assert not answer.successful
     assert answer.reason == 'shutter is 1.5, but must be at least 0.0, at most 1.0'
+
+
+def test_a_shutter_that_becomes_known_counts_from_the_next_frame(rig, restorer, wet):
+    rig.start(mode='deblur')
+    sent = [at(frame, 100 + n / RATE) for n, frame in enumerate(wet[:4])]
+    past = Past()
+    got = [rig.round_trip(message) for message in sent[:2]]
+    expected = offline(restorer, sent[:2], wet[:2], 'deblur', past)
+    rig.set_parameters(shutter=0.5)
+    past.shutter = 0.5
+    got += [rig.round_trip(message) for message in sent[2:]]
+    expected += offline(restorer, sent[2:], wet[2:4], 'deblur', past)
+    assert all(map(same, got, expected, sent))
 
 
 def test_another_task_or_other_weights_begin_anew(rig, restorer, wet):

@@ -29,6 +29,8 @@ CHANGED_ELSEWHERE = {
     'on_error': 'test_node.py', 'lazy': 'test_manners.py', 'model': 'test_lifecycle.py',
     'deblur_weights': 'test_lifecycle.py', 'derain_weights': 'test_lifecycle.py',
     'compressed_format': 'test_transports.py', 'jpeg_quality': 'test_transports.py',
+    'use_past': 'test_node_past.py', 'max_gap': 'test_node_past.py',
+    'shutter': 'test_node_past.py',
 }
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from iov_restore_ros.inference import RestoreError, Restorer
 from iov_restore_ros.inference.tiling import halo, plan_tiles
 from iov_restore_ros.model import PRESETS, Generator
+from iov_restore_ros.model.fusion import no_evidence
 
 
 @given(st.integers(1, 250), st.integers(1, 250), st.integers(0, 20_000), st.sampled_from([8, 36]))
@@ -45,7 +46,10 @@ def test_halo_is_how_far_the_gradient_reaches(model):
             nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
     middle = 160
     row = torch.full((1, 3, 4, 2 * middle + 4), 0.501, dtype=torch.float64, requires_grad=True)
-    body(row)[..., middle : middle + 4].sum().backward()
+    # Where the frame before is another one, how much of it is taken counts too.
+    known = no_evidence(row)
+    known = known._replace(before=row + 0.1, cues=torch.ones_like(known.cues))
+    body(row, known)[..., middle : middle + 4].sum().backward()
     [columns] = row.grad.abs().sum((0, 1, 2)).nonzero(as_tuple=True)
     reach = max(middle - columns.min(), columns.max() - (middle + 3))
     assert halo(model) == -(-reach // 4) * 4

@@ -45,7 +45,7 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
     """
     height, width = frame.shape[:2]
     rows, columns = -(-height // CELL), -(-width // CELL)
-    along = np.zeros((height, width, TAPS), np.float32)
+    along = np.broadcast_to(np.float32(0), (height, width, TAPS))  # costs no memory
     cues = np.zeros((rows, columns, CUES), np.float32)
     if before is None:
         return Gathered(frame, frame, along, cues)
@@ -57,7 +57,7 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
         share, known = before.shutter
         cues[..., 3:5] = way * (share / MOTION_UNIT)
         cues[..., 5] = known
-        steer(frame, flow * np.float32(share), along)
+        along = steer(frame, flow * np.float32(share))
     return Gathered(frame, move(before.pixels, flow), along, cues)
 
 
@@ -69,8 +69,9 @@ def move(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
     )
 
 
-def steer(frame: np.ndarray, motion: np.ndarray, along: np.ndarray) -> None:
-    """Write what `model.fusion.steer` returns into ``along``, float32 H x W x TAPS."""
+def steer(frame: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """Return what `model.fusion.steer` does, as float32 H x W x TAPS."""
+    along = np.empty((*frame.shape[:2], TAPS), np.float32)
     luma = cv2.transform(frame.astype(np.float32), np.array([LUMA], np.float32) / 255)
     luma = luma.reshape(frame.shape[:2])
     length = np.maximum(cv2.magnitude(motion[..., 0], motion[..., 1]), 1e-3)
@@ -80,6 +81,7 @@ def steer(frame: np.ndarray, motion: np.ndarray, along: np.ndarray) -> None:
         along[..., plane] = move(luma, times * motion) - luma
     for plane, times in enumerate((0.5, -0.5, 1.5, -1.5), 4):
         along[..., plane] = move(slope, times * motion) * -np.sign(times)
+    return along
 
 
 @functools.lru_cache(maxsize=8)

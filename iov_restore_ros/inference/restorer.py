@@ -37,6 +37,7 @@ CUDA_IN_FLIGHT = 2  # one batch is computed while the next is sent and the one b
 Pass = Callable[[], tuple[np.ndarray, bool]]  # waits for pixels, and whether they are finite
 Finish = Callable[[], list[np.ndarray]]  # waits for restored frames
 Input = tuple[np.ndarray, Before | None]  # a frame, and the one before it
+FAILURES = RuntimeError, MemoryError  # of a device, and of the memory before it
 
 
 class RestoreError(Exception):
@@ -180,8 +181,8 @@ class Restorer:
                 begun = self._pass(inputs, generator)
             except torch.OutOfMemoryError:
                 pass  # in smaller passes then
-            except RuntimeError as error:
-                raise RestoreError(f'{self.device} failed: {error}') from error
+            except FAILURES as error:
+                raise self._failed(error) from error
         return partial(self._finish, inputs, generator, begun)
 
     def _finish(
@@ -199,8 +200,12 @@ class Restorer:
                 lambda part: _finite(self._pass(part, generator)),
                 lambda one: self._cut(one, generator),
             )
-        except RuntimeError as error:
-            raise RestoreError(f'{self.device} failed: {error}') from error
+        except FAILURES as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> RestoreError:
+        reason = 'not enough memory, ' if isinstance(error, MemoryError) else ''
+        return RestoreError(f'{self.device} failed: {reason}{error}')
 
     def _pass(self, inputs: list[Input], generator: Generator) -> Pass:
         """Begin to restore frames of one size in one pass."""
