@@ -24,11 +24,12 @@ from iov_restore_ros.model import Generator
 INPUT, ALONE, PAST = WAYS = 'input', 'alone', 'with past'
 DIGITS = {'PSNR dB': 2, 'SSIM': 4, 'features kept %': 2, 'flicker': 2}
 FULL_PAST = 2  # number of the first frame whose frame before had one before it
-PARTS = {'frames with a full past (from the third on)': FULL_PAST, 'all frames': 0}
+PARTS = {'from the third frame on': FULL_PAST, 'all frames': 0}
 NOTE = (
     'Input -> each frame alone -> with the frame before, by the same network. Flicker: how much '
     'more than the sharp frames these change from one to the next, RMS in units of 0..255. '
-    'Features kept: as on single pictures.'
+    'Features kept: as on single pictures. From the third frame on the past is full: the frame '
+    'before had one, too.'
 )
 
 
@@ -135,7 +136,8 @@ def _table(part: str, first: int, results: list[VideoResult]) -> Table:
             rows.append((f'{name}: {score.name}', str(count), task, *cells(score)))
         if len(result.scores) > 1:
             rows.append((f'{name}: mean', '', task, *cells(result)))
-    return Table(f'Video: {part}', ('clip', 'n', 'task', *DIGITS), rows, NOTE)
+    note = NOTE if first else ''  # once is enough
+    return Table(f'Video: {part}', ('clip', 'n', 'task', *DIGITS), rows, note)
 
 
 def _summary(result: VideoResult) -> dict[str, Any]:
