@@ -154,6 +154,16 @@ def test_frames_come_in_the_order_of_their_numbers_and_no_more_than_asked_for(tm
     assert np.array_equal(degraded, sharp[:11])
 
 
+def test_gopro_is_read_sequence_by_sequence(tmp_path, street):
+    for number, name in enumerate(('GOPR1', 'GOPR2')):
+        for kind in ('blur', 'sharp'):
+            write(tmp_path / 'test' / name / kind, drive(street, 5 - number))
+    root = open_clips(f'gopro={tmp_path}', None, None, 12, 0.0)
+    assert root.task == 'deblur'
+    lengths = {name: len(read()[0]) for name, read in root.pictures}
+    assert lengths == {'test/GOPR1/blur': 5, 'test/GOPR2/blur': 4}
+
+
 @pytest.mark.parametrize('task', TASKS)
 def test_sharp_footage_is_degraded_by_seed_and_name(tmp_path, street, task):
     sharp = drive(street, FRAMES, (6.0, 1.0))

@@ -2,10 +2,10 @@
 
 import math
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from iov_restore_ros.evaluation.sources import Read, Root, locate, seed_of
 from iov_restore_ros.pictures.clips import pair_sequences, read_pairs
@@ -13,9 +13,10 @@ from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.degradations.draw import sensor_noise
-from iov_restore_ros.pictures.files import DataError, to_tensor
+from iov_restore_ros.pictures.files import DataError, to_pictures, to_tensor
 from iov_restore_ros.pictures.flow import SMALLEST
 from iov_restore_ros.pictures.footage import MARGIN, Footage, expose, list_footage
+from iov_restore_ros.pictures.readings import Pair
 
 IN_ORDER = ('folders', 'gopro', 'gopro_gamma')  # layouts whose pictures follow one another
 SHORTEST = 4  # frames: two with a full past, of which the second changed since the first
@@ -40,34 +41,43 @@ def open_clips(
             raise ValueError(
                 f'{text}: {layout} are single pictures, --video takes {", ".join(IN_ORDER)}'
             )
-        sequences = [
-            sequence[:limit] for sequence in pair_sequences(find_pairs(path, name, 'test'))
-            if len(sequence) >= SHORTEST
-        ]
-        if not sequences:
-            raise DataError(f'{path}: no folder of {SHORTEST} consecutive pairs and more')
-        clips: list[tuple[str, Read]] = [
-            (sequence[0].degraded.parent.relative_to(path).as_posix(), partial(_pairs, sequence))
-            for sequence in sequences
-        ]
-        return Root(path, layout, task, clips)
+        return Root(path, layout, task, _pair_clips(path, name, limit))
     if synthetic is None:
         raise ValueError(
             f'{text}: sharp frames alone show nothing: give --synthetic SEED, '
             'or a folder with input/ and gt/'
         )
-    clips = []
-    for footage in list_footage(path):
-        title = footage.path.relative_to(path).as_posix() if footage.path != path else path.name
-        seed = seed_of(synthetic, title)
-        read = partial(_rainy, footage, limit, seed) if task == 'derain' else partial(
-            _blurred, footage, limit, seed, shutter
-        )
-        clips.append((title, read))
-    return Root(path, layout, task, clips)
+    return Root(path, layout, task, _footage_clips(path, task, synthetic, limit, shutter))
 
 
-def _pairs(sequence: list) -> tuple[np.ndarray, np.ndarray]:
+def _pair_clips(path: Path, layout: str, limit: int) -> list[tuple[str, Read]]:
+    sequences = [
+        sequence[:limit] for sequence in pair_sequences(find_pairs(path, layout, 'test'))
+        if len(sequence) >= SHORTEST
+    ]
+    if not sequences:
+        raise DataError(f'{path}: no folder of {SHORTEST} consecutive pairs and more')
+    return [
+        (sequence[0].degraded.parent.relative_to(path).as_posix(), partial(_pairs, sequence))
+        for sequence in sequences
+    ]
+
+
+def _footage_clips(
+    path: Path, task: str, synthetic: int, limit: int, shutter: float
+) -> list[tuple[str, Read]]:
+    degrade = _rainy if task == 'derain' else partial(_blurred, shutter=shutter)
+    names = {
+        footage.path.relative_to(path).as_posix() if footage.path != path else path.name: footage
+        for footage in list_footage(path)
+    }
+    return [
+        (name, partial(degrade, footage, limit, seed_of(synthetic, name)))
+        for name, footage in names.items()
+    ]
+
+
+def _pairs(sequence: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
     degraded, sharp = read_pairs(sequence)
     return degraded, sharp
 
@@ -77,7 +87,7 @@ def _rainy(footage: Footage, limit: int, seed: int) -> tuple[np.ndarray, np.ndar
     count = min(limit, footage.length)
     sharp = footage.read((footage.length - count) // 2, count)
     rng = torch.Generator().manual_seed(seed)
-    return _pictures(shower(to_tensor(sharp).float() / 255, 1.0, rng)), sharp
+    return to_pictures(shower(to_tensor(sharp).float() / 255, 1.0, rng)), sharp
 
 
 def _blurred(
@@ -104,13 +114,8 @@ def _blurred(
             blurred, sharp = np.stack(both, 1)
             noise = torch.Generator().manual_seed(seed)
             noisy = sensor_noise(to_tensor(blurred).float() / 255, torch.ones(len(both)), noise)
-            return _pictures(noisy), sharp
+            return to_pictures(noisy), sharp
     raise DataError(
         f'{footage.path}: the motion cannot be followed (cuts, no detail or too fast): '
         'take it out, or give a smaller --limit'
     )
-
-
-def _pictures(frames: Tensor) -> np.ndarray:
-    """Turn T x 3 x H x W, 0..1, into uint8 T x H x W x 3."""
-    return frames.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()

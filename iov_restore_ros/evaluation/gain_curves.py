@@ -27,7 +27,13 @@ from iov_restore_ros.model import TASKS, Generator, WeightsError, load_weights, 
 from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.degradations.draw import sensor_noise
-from iov_restore_ros.pictures.files import DataError, list_images, read_image, to_tensor
+from iov_restore_ros.pictures.files import (
+    DataError,
+    list_images,
+    read_image,
+    to_pictures,
+    to_tensor,
+)
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 
 LENGTHS = 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0  # pixels
@@ -63,7 +69,7 @@ def blur_curves(
         blurred = np.stack([scene.exposure(time, shutter, bool(number % 2)) for time in TIMES])
         rng = torch.Generator().manual_seed(seed + number)
         noisy = sensor_noise(to_tensor(blurred).float() / 255, torch.ones(len(TIMES)), rng)
-        return bytes_of(noisy), bytes_of(to_tensor(scene.frame(TIMES[-1])[None]) / 255)[0]
+        return to_pictures(noisy), to_pictures(to_tensor(scene.frame(TIMES[-1])[None]) / 255)[0]
 
     ways = {
         'frame alone': None, 'with past, shutter unknown': 0.0, 'with past, shutter known': shutter,
@@ -82,9 +88,9 @@ def rain_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
     """
     def see(picture: np.ndarray, number: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
         scene = scene_of(picture, PACE, (seed, number))
-        sharp = bytes_of(to_tensor(np.stack([scene.frame(time) for time in TIMES])) / 255)
+        sharp = to_pictures(to_tensor(np.stack([scene.frame(time) for time in TIMES])) / 255)
         rng = torch.Generator().manual_seed(seed + number)
-        return bytes_of(shower(to_tensor(sharp).float() / 255, strength, rng)), sharp[-1]
+        return to_pictures(shower(to_tensor(sharp).float() / 255, strength, rng)), sharp[-1]
 
     ways = {'frame alone': None, 'with past': 0.0}
     return measure(
@@ -159,11 +165,6 @@ def read_pictures(folder: Path, limit: int, shutter: float, seed: int) -> list[n
             'or a --shutter nearer to 1'
         )
     return pictures
-
-
-def bytes_of(frames: torch.Tensor) -> np.ndarray:
-    """Turn T x 3 x H x W, 0..1, into uint8 T x H x W x 3."""
-    return frames.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def table(curves: Curves, count: int) -> Table:

@@ -12,7 +12,7 @@ from iov_restore_ros.evaluation.protocols import PROTOCOLS
 from iov_restore_ros.model import TASKS
 from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
 from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGINS
-from iov_restore_ros.pictures.files import DataError, list_images, read_image
+from iov_restore_ros.pictures.files import DataError, list_images, read_image, to_pictures
 
 Image = np.ndarray  # uint8 H x W x 3, RGB
 Read = Callable[[], tuple[np.ndarray, np.ndarray]]
@@ -83,8 +83,5 @@ def degrade(path: Path, task: str, seed: int) -> tuple[Image, Image]:
         raise DataError(f'{path}: {sharp.shape} is too small, {task} takes {margin} off every side')
     picture = torch.from_numpy(sharp).permute(2, 0, 1)[None] / 255
     rng = torch.Generator().manual_seed(seed)
-    degraded, target = (
-        image[0].mul(255).round().byte().permute(1, 2, 0).numpy()
-        for image in DEGRADATIONS[task](picture, torch.ones(1), rng)
-    )
+    [degraded], [target] = map(to_pictures, DEGRADATIONS[task](picture, torch.ones(1), rng))
     return degraded, target
