@@ -21,6 +21,7 @@ def ros_wheels(rclpy, messages, lifecycle):
 
 # `torch.onnx` needs onnx and onnxscript; onnxruntime checks what it wrote.
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
+PLOTS = ['matplotlib']
 
 setup(
     name=NAME,
@@ -54,8 +55,9 @@ setup(
         'train': ['tensorboard'],
         'bags': ['rosbags'],
         'export': EXPORT,
+        'plots': PLOTS,
         'test': [
-            *EXPORT,
+            *EXPORT, *PLOTS,
             'cv-bridge', 'hypothesis', 'import-linter', 'jsonschema', 'mypy', 'pytest',
             'pytest-timeout', 'rosbags', 'ruff', 'setuptools',
         ],

@@ -116,7 +116,7 @@ def test_folders_of_frames_are_read_in_order_of_their_numbers(tmp_path):
 
 
 def test_broken_footage_is_named(tmp_path, caplog):
-    with pytest.raises(DataError, match=r'nowhere: not a folder .looked for videos'):
+    with pytest.raises(DataError, match=r'nowhere: neither a folder of videos or frames nor'):
         FootageCrops(tmp_path / 'nowhere', SIDE, 1, 1)
     (tmp_path / 'bad.mp4').write_bytes(b'no video')
     with pytest.raises(DataError, match=r'no footage found .looked for .*\.mp4.* of 13 frames'):

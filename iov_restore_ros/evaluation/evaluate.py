@@ -7,13 +7,21 @@ Measure restored pictures against sharp ones, as the literature does.
 A ROOT is a public data set whose layout is named before it (its test split), or a folder with
 input/ and gt/ (or target/), or a folder of sharp pictures. Of these it is measured how much they
 are changed although they need nothing; with --synthetic they are degraded first.
+
+    python -m iov_restore_ros.evaluation.evaluate --video my_clips --task derain
+    python -m iov_restore_ros.evaluation.evaluate --video drive.mp4 --task deblur --synthetic 1
+
+With --video a ROOT is one sequence for each folder of pictures, in the order of their numbers, or
+with --synthetic videos and folders of sharp frames: each frame is restored with the one before it.
 """
 
 import argparse
 import platform
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,21 +30,25 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from iov_restore_ros.evaluation.metrics import restore_image
+from iov_restore_ros.evaluation.clips import SHORTEST, open_clips
+from iov_restore_ros.evaluation.metrics import check_size, restore_image
 from iov_restore_ros.evaluation.protocols import PROTOCOLS
 from iov_restore_ros.evaluation.report import (
+    Report,
     Result,
     Score,
+    picture_report,
     print_tables,
-    tables,
     write_files,
     write_page,
 )
 from iov_restore_ros.evaluation.report_page import Slider, data_url
 from iov_restore_ros.evaluation.sources import Image, Root, open_root
+from iov_restore_ros.evaluation.video import measure_clips, video_report
 from iov_restore_ros.model import (
     PRESETS,
     TASKS,
+    VIDEO,
     Generator,
     WeightsError,
     load_weights,
@@ -44,10 +56,9 @@ from iov_restore_ros.model import (
 )
 from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.pictures.datasets import LAYOUTS
-from iov_restore_ros.pictures.files import DataError
 
-SMALLEST = 11  # pixels, SSIM's window
 SLIDERS = 12  # in a report
+CLIP = 12  # frames of each, if --limit does not say
 TABLE_WIDTH = 150  # characters, also where there is no terminal
 
 
@@ -61,8 +72,7 @@ def measure(
     result = Result(str(root.path), root.layout, root.task)
     for name, read in track(pictures, root.path.name, console=Console(stderr=True)):
         degraded, sharp = read()
-        if min(sharp.shape[:2]) < SMALLEST:
-            raise DataError(f'{root.path}: {name}: {sharp.shape}, no side may be below {SMALLEST}')
+        check_size(f'{root.path}: {name}', sharp)
         restored = restore_image(generator, degraded, device)
         score = Score(name, kind(degraded, sharp), kind(restored, sharp))
         result.scores.append(score)
@@ -84,44 +94,62 @@ def main() -> int:
     parser.add_argument('--output', type=Path, help='write results.md, .csv and .json there')
     parser.add_argument('--report', action='store_true', help='and report.html with pictures')
     parser.add_argument('--synthetic', type=int, metavar='SEED', help='degrade sharp pictures')
-    parser.add_argument('--limit', type=int, help='pictures of every root, spread evenly')
+    parser.add_argument(
+        '--limit', type=int,
+        help=f'pictures of every root, spread evenly; frames of every clip (default: {CLIP})',
+    )
+    parser.add_argument('--video', action='store_true', help='measure sequences, see above')
+    parser.add_argument(
+        '--shutter', type=float, default=0.0,
+        help='with --video: share (0..1) of the frame time that it is open (default: unknown)',
+    )
     options = parser.parse_args()
     if options.report and not options.output:
         parser.error('--report needs --output')
-    if options.limit is not None and options.limit < 1:
-        parser.error('--limit must be at least 1')
+    least = SHORTEST if options.video else 1
+    if options.limit is not None and options.limit < least:
+        parser.error(f'--limit must be at least {least}')
+    if not 0 <= options.shutter <= 1:
+        parser.error('--shutter must be a share, 0 (unknown) to 1')
+    if options.shutter and not options.video:
+        parser.error('--shutter needs --video')
     try:
         if options.output:
             options.output.mkdir(parents=True, exist_ok=True)
-        roots = [open_root(text, options.task, options.synthetic) for text in options.root]
-        results, facts = run(roots, options)
+        report, facts = run(options)
         console = Console()
         console.width = max(console.width, TABLE_WIDTH)
-        print_tables(console, tables(results))
+        print_tables(console, report.tables)
         if options.output:
-            write_files(options.output, results, facts)
+            write_files(options.output, report, facts)
         if options.report:
-            write_page(options.output / 'report.html', results, facts)
+            write_page(options.output / 'report.html', report, facts)
     except (WeightsError, ValueError, OSError) as error:
         parser.error(str(error))
     return 0
 
 
-def run(roots: list[Root], options: argparse.Namespace) -> tuple[list[Result], dict[str, Any]]:
-    """Measure ``roots``; return the results and what they hang on."""
+def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
+    """Measure what the command line says; return the report and what its numbers hang on."""
+    find: Callable[[str, str | None, int | None], Root] = open_root
+    if options.video:
+        find = partial(open_clips, limit=options.limit or CLIP, shutter=options.shutter)
+    roots = [find(text, options.task, options.synthetic) for text in options.root]
     device = pick_device(options.device)
     generators, weights = {}, {}
     for task in dict.fromkeys(root.task for root in roots):
-        path = options.weights or shipped_weights(options.model or 'fast', task)
-        generator, info = load_weights(path, task, options.model)
-        generators[task] = generator.to(device)
-        weights[task] = {'file': str(path)} | asdict(info)
+        generators[task], weights[task] = _load(task, device, options)
     sliders = max(1, SLIDERS // len(roots)) if options.report else 0
-    results = [
-        measure(root, generators[root.task], device, options.limit, sliders) for root in roots
-    ]
+    if options.video:
+        report = video_report([
+            measure_clips(root, generators[root.task], options.shutter, sliders) for root in roots
+        ])
+    else:
+        report = picture_report([
+            measure(root, generators[root.task], device, options.limit, sliders) for root in roots
+        ])
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
-    return results, {
+    return report, {
         'command': shlex.join(['evaluate', *sys.argv[1:]]),
         'device': f'{device} {name}',
         'weights': weights,
@@ -129,6 +157,17 @@ def run(roots: list[Root], options: argparse.Namespace) -> tuple[list[Result], d
             package: version(package) for package in ('torch', 'numpy', 'scikit-image')
         },
     }
+
+
+def _load(
+    task: str, device: torch.device, options: argparse.Namespace
+) -> tuple[Generator, dict[str, str]]:
+    """Return the generator for ``task``, and what its weights say of themselves."""
+    path = options.weights or shipped_weights(options.model or 'fast', task)
+    generator, info = load_weights(path, task, options.model)
+    if options.video and info.preset not in VIDEO:
+        raise WeightsError(f'{path}: {info.preset} has no past, --video is for {", ".join(VIDEO)}')
+    return generator.to(device), {'file': str(path)} | asdict(info)
 
 
 def _spread(items: list, count: int | None) -> list:

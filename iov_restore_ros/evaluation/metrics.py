@@ -1,16 +1,28 @@
 """How good a picture is: for people (PSNR, SSIM) and for machines (SIFT features kept)."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import torch
 from skimage.filters import gaussian
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from iov_restore_ros.pictures.files import DataError
+
 FEATURES = 2000
 MATCH_RATIO = 0.8
 MATCH_DISTANCE = 3.0  # pixels
+SMALLEST = 11  # pixels, SSIM's window
 SIGMA = 1.5  # of SSIM's Gaussian, 11 pixels wide
 TRUNCATE = 3.5  # half of these 11 in units of SIGMA
+
+
+def check_size(name: str, picture: np.ndarray) -> None:
+    """Raise ``DataError`` for a picture that is too small to be measured."""
+    if min(picture.shape[:2]) < SMALLEST:
+        raise DataError(f'{name}: {picture.shape}, no side may be below {SMALLEST}')
 
 
 def psnr(picture: np.ndarray, truth: np.ndarray) -> float:
@@ -119,6 +131,21 @@ def features_kept(picture: np.ndarray, truth: np.ndarray) -> float:
             there, here = points[best.queryIdx].pt, found[best.trainIdx].pt
             kept += float(np.hypot(there[0] - here[0], there[1] - here[1])) <= MATCH_DISTANCE
     return kept / len(points)
+
+
+def flicker(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> list[float]:
+    """
+    Return how much more than the truth each picture changed since the one before it.
+
+    The RMS over pixels and channels, in units of 0..255, of (picture - picture before) - (truth -
+    truth before). An error that stays as it is does not flicker, whatever its size; one that is
+    anew in each frame does, by its sigma times the root of 2. Both are T uint8 images of one shape;
+    returns T - 1 values.
+    """
+    errors = [
+        picture.astype(np.float32) - truth for picture, truth in zip(pictures, truths, strict=True)
+    ]
+    return [float(np.sqrt(np.mean((now - then) ** 2))) for then, now in pairwise(errors)]
 
 
 @torch.inference_mode()

@@ -16,6 +16,20 @@ from iov_restore_ros.evaluation.report_page import Slider, Table, page
 
 
 @dataclass(frozen=True)
+class Report:
+    """
+    What was measured: tables and pictures to look at, rows and summaries to go on with.
+
+    The first of ``rows`` is their headings; ``summaries`` is one for each root, as JSON has it.
+    """
+
+    tables: list[Table]
+    sliders: list[Slider]
+    rows: list[list]
+    summaries: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Score:
     """One picture's measures, by the names in ``DIGITS``, before and after restoring."""
 
@@ -34,29 +48,42 @@ class Result:
     scores: list[Score] = field(default_factory=list)
     sliders: list[Slider] = field(default_factory=list)
 
-    @property
-    def label(self) -> str:
-        """The end of the path, which tells the roots of one run apart."""
-        return '/'.join(Path(self.root).absolute().parts[-2:])
-
     def means(self) -> dict[str, tuple[float, float]]:
         """Return (before, after) of every measure, means over the pictures."""
         return {
             name: (
-                _mean([score.before[name] for score in self.scores]),
-                _mean([score.after[name] for score in self.scores]),
+                mean([score.before[name] for score in self.scores]),
+                mean([score.after[name] for score in self.scores]),
             )
             for name in self.scores[0].before
         }
 
 
-def tables(results: list[Result]) -> list[Table]:
-    """Return the summary, and those of the article's tables to which ``results`` belong."""
-    return [_summary(results)] + [
+def picture_report(results: list[Result]) -> Report:
+    """Report single pictures: with those of the article's tables to which ``results`` belong."""
+    tables = [_summary(results)] + [
         _comparison(published, results)
         for published in PUBLISHED
         if any(r.layout in layouts for layouts in published.columns.values() for r in results)
     ]
+    measures = [f'{name} {when}' for when in ('before', 'after') for name in DIGITS]
+    rows: list[list] = [['root', 'layout', 'task', 'picture', *measures]]
+    for result in results:
+        for score in result.scores:
+            values = [v.get(name, '') for v in (score.before, score.after) for name in DIGITS]
+            rows.append([result.root, result.layout, result.task, score.name, *values])
+    summaries = [
+        {
+            'root': r.root, 'layout': r.layout, 'task': r.task, 'pictures': len(r.scores),
+            'protocol': PROTOCOLS[r.layout].name,
+            'measures': {
+                name: {'before': finite(before), 'after': finite(after)}
+                for name, (before, after) in r.means().items()
+            },
+        }
+        for r in results
+    ]
+    return Report(tables, [slider for r in results for slider in r.sliders], rows, summaries)
 
 
 def print_tables(console: Console, all_tables: list[Table]) -> None:
@@ -75,37 +102,19 @@ def print_tables(console: Console, all_tables: list[Table]) -> None:
         console.print(shown)
 
 
-def write_files(folder: Path, results: list[Result], facts: dict[str, Any]) -> None:
-    """Write results.md, results.csv (a row per picture) and results.json into ``folder``."""
-    (folder / 'results.md').write_text(_markdown(tables(results), facts), encoding='utf-8')
+def write_files(folder: Path, report: Report, facts: dict[str, Any]) -> None:
+    """Write results.md, results.csv and results.json into ``folder``."""
+    (folder / 'results.md').write_text(_markdown(report.tables, facts), encoding='utf-8')
     with (folder / 'results.csv').open('w', newline='', encoding='utf-8') as file:
-        rows = csv.writer(file)
-        measures = [f'{name} {when}' for when in ('before', 'after') for name in DIGITS]
-        rows.writerow(['root', 'layout', 'task', 'picture', *measures])
-        for result in results:
-            for score in result.scores:
-                values = [v.get(name, '') for v in (score.before, score.after) for name in DIGITS]
-                rows.writerow([result.root, result.layout, result.task, score.name, *values])
-    summary = facts | {'results': [
-        {
-            'root': r.root, 'layout': r.layout, 'task': r.task, 'pictures': len(r.scores),
-            'protocol': PROTOCOLS[r.layout].name,
-            'measures': {
-                # JSON has no infinity.
-                name: {'before': _finite(before), 'after': _finite(after)}
-                for name, (before, after) in r.means().items()
-            },
-        }
-        for r in results
-    ]}
-    text = json.dumps(summary, indent=2, allow_nan=False)
+        csv.writer(file).writerows(report.rows)
+    text = json.dumps(facts | {'results': report.summaries}, indent=2, allow_nan=False)
     (folder / 'results.json').write_text(text + '\n', encoding='utf-8')
 
 
-def write_page(path: Path, results: list[Result], facts: dict[str, Any]) -> None:
+def write_page(path: Path, report: Report, facts: dict[str, Any]) -> None:
     """Write the tables and the pictures as one HTML file that needs no other."""
-    sliders = [slider for result in results for slider in result.sliders]
-    path.write_text(page(tables(results), sliders, fact_lines(facts)), encoding='utf-8')
+    text = page(report.tables, report.sliders, fact_lines(facts))
+    path.write_text(text, encoding='utf-8')
 
 
 def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -120,13 +129,38 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
             ('versions', versions)]
 
 
+def markdown_table(table: Table) -> str:
+    """Return ``table`` as Markdown, under a heading, with its note below."""
+    lines = [f'## {table.title}', '', _markdown_row(table.headings)]
+    lines.append('|---' + '|---:' * (len(table.headings) - 1) + '|')
+    lines += [_markdown_row(row) for row in table.rows]
+    lines += ['', table.note] if table.note else []
+    return '\n'.join(lines) + '\n'
+
+
+def label(path: Path) -> str:
+    """Return the end of a root's path, which tells the roots of one run apart."""
+    return '/'.join(path.absolute().parts[-2:])
+
+
+def mean(values: list[float]) -> float:
+    """Return the mean; one untouched picture (inf dB) shall not hide the others."""
+    numbers = [value for value in values if math.isfinite(value)]
+    return float(np.mean(numbers)) if numbers else values[0]
+
+
+def finite(value: float) -> float | str:
+    """Return ``value``, as text where it is infinite: JSON has no infinity."""
+    return value if math.isfinite(value) else str(value)
+
+
 def _summary(results: list[Result]) -> Table:
     present = [n for n in DIGITS if any(n in r.scores[0].before for r in results)]
     rows = []
     for result in results:
         means = result.means()
         rows.append((
-            result.label, str(len(result.scores)), result.task,
+            label(Path(result.root)), str(len(result.scores)), result.task,
             *(_change(name, means.get(name)) for name in present),
         ))
     protocols = {r.layout: PROTOCOLS[r.layout].name for r in results}
@@ -151,20 +185,15 @@ def _comparison(published: Published, results: list[Result]) -> Table:
             cells = [_after(result, measure) for result in ours for measure in measures]
             rows.append((f'{name} ({number + 1})' if number else name, *cells))
     counts = ', '.join(
-        f'{r.label} ({r.layout}, {len(r.scores)} pictures)' for column in columns for r in column
+        f'{label(Path(r.root))} ({r.layout}, {len(r.scores)} pictures)'
+        for column in columns for r in column
     )
     return Table(published.title, headings, rows, f'This run: {counts}. {published.note}'.strip())
 
 
-def _markdown(all_tables: list[Table], facts: dict[str, Any]) -> str:
-    lines = ['# Evaluation', '']
-    lines += [f'- {name}: `{text}`' for name, text in fact_lines(facts)]
-    for table in all_tables:
-        lines += ['', f'## {table.title}', '', _markdown_row(table.headings)]
-        lines.append('|---' + '|---:' * (len(table.headings) - 1) + '|')
-        lines += [_markdown_row(row) for row in table.rows]
-        lines += ['', table.note] if table.note else []
-    return '\n'.join(lines) + '\n'
+def _markdown(tables: list[Table], facts: dict[str, Any]) -> str:
+    lines = '\n'.join(f'- {name}: `{text}`' for name, text in fact_lines(facts))
+    return '\n'.join([f'# Evaluation\n\n{lines}\n', *map(markdown_table, tables)])
 
 
 def _markdown_row(cells: tuple[str, ...]) -> str:
@@ -179,13 +208,3 @@ def _change(name: str, values: tuple[float, float] | None) -> str:
 
 def _after(result: Result | None, name: str) -> str:
     return f'{result.means()[name][1]:.{DIGITS[name]}f}' if result else '-'
-
-
-def _mean(values: list[float]) -> float:
-    """Return the mean; one untouched picture (inf dB) shall not hide the others."""
-    finite = [value for value in values if math.isfinite(value)]
-    return float(np.mean(finite)) if finite else values[0]
-
-
-def _finite(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)

@@ -12,19 +12,24 @@ from iov_restore_ros.evaluation.protocols import PROTOCOLS
 from iov_restore_ros.model import TASKS
 from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
 from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGINS
-from iov_restore_ros.pictures.files import DataError, list_images, read_image
+from iov_restore_ros.pictures.files import DataError, list_images, read_image, to_pictures
 
 Image = np.ndarray  # uint8 H x W x 3, RGB
+Read = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Root:
-    """A folder to measure: (name, read) for each picture; read returns (degraded, sharp)."""
+    """
+    What is measured: (name, read) for each picture or clip; read returns (degraded, sharp).
+
+    These are ``Image``, and of clips uint8 T x H x W x 3.
+    """
 
     path: Path
     layout: str
     task: str
-    pictures: list[tuple[str, Callable[[], tuple[Image, Image]]]]
+    pictures: list[tuple[str, Read]]
 
 
 def open_root(text: str, task: str | None, synthetic: int | None = None) -> Root:
@@ -34,6 +39,22 @@ def open_root(text: str, task: str | None, synthetic: int | None = None) -> Root
     With ``synthetic`` sharp pictures are degraded, by that seed and their name. Raises
     ``DataError`` for a root, and ``ValueError`` for an argument, that cannot be used.
     """
+    path, name, layout, task = locate(text, task, synthetic)
+    if layout in LAYOUTS:
+        pairs = find_pairs(path, name, 'test')
+        return Root(path, layout, task, [(pair.name, pair.read) for pair in pairs])
+
+    def reader(image: Path, name: str) -> Read:
+        if synthetic is None:
+            return lambda: (read_image(image),) * 2
+        seed = seed_of(synthetic, name)
+        return lambda: degrade(image, task, seed)
+    names = {image: image.relative_to(path).as_posix() for image in list_images(path)}
+    return Root(path, layout, task, [(name, reader(image, name)) for image, name in names.items()])
+
+
+def locate(text: str, task: str | None, synthetic: int | None) -> tuple[Path, str, str, str]:
+    """Return what ``[LAYOUT=]ROOT`` means: path, layout as it is written, layout, and task."""
     name, equals, rest = text.partition('=')
     layout = name.partition(':')[0] if equals else ''  # folders:A+B names two folders
     if equals and layout not in LAYOUTS:
@@ -46,17 +67,12 @@ def open_root(text: str, task: str | None, synthetic: int | None = None) -> Root
     task = PROTOCOLS[layout].task or task
     if not task:
         raise ValueError(f'{text}: give --task, {layout} pictures may be for {" or ".join(TASKS)}')
-    if layout in LAYOUTS:
-        pairs = find_pairs(path, name, 'test')
-        return Root(path, layout, task, [(pair.name, pair.read) for pair in pairs])
+    return path, name, layout, task
 
-    def reader(image: Path, name: str) -> Callable[[], tuple[Image, Image]]:
-        if synthetic is None:
-            return lambda: (read_image(image),) * 2
-        seed = zlib.crc32(f'{synthetic} {name}'.encode())
-        return lambda: degrade(image, task, seed)
-    names = {image: image.relative_to(path).as_posix() for image in list_images(path)}
-    return Root(path, layout, task, [(name, reader(image, name)) for image, name in names.items()])
+
+def seed_of(synthetic: int, name: str) -> int:
+    """Return the seed by which one picture or clip is degraded, whatever lies beside it."""
+    return zlib.crc32(f'{synthetic} {name}'.encode())
 
 
 def degrade(path: Path, task: str, seed: int) -> tuple[Image, Image]:
@@ -67,8 +83,5 @@ def degrade(path: Path, task: str, seed: int) -> tuple[Image, Image]:
         raise DataError(f'{path}: {sharp.shape} is too small, {task} takes {margin} off every side')
     picture = torch.from_numpy(sharp).permute(2, 0, 1)[None] / 255
     rng = torch.Generator().manual_seed(seed)
-    degraded, target = (
-        image[0].mul(255).round().byte().permute(1, 2, 0).numpy()
-        for image in DEGRADATIONS[task](picture, torch.ones(1), rng)
-    )
+    [degraded], [target] = map(to_pictures, DEGRADATIONS[task](picture, torch.ones(1), rng))
     return degraded, target

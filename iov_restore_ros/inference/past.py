@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from iov_restore_ros.inference.shutter_gauge import ShutterGauge
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
-from iov_restore_ros.pictures.flow import SMALLEST, Flow, find_flow, look
+from iov_restore_ros.pictures.flow import SMALLEST, Flow, find_flow, look, same_scene
+from iov_restore_ros.pictures.shutter_gauge import ShutterGauge
 
 if TYPE_CHECKING:
     from iov_restore_ros.inference.restorer import Restorer
 
 LONGEST_GAP = 0.35  # s between two frames of which one is the frame before of the other
-CUT = 0.42  # of how well two frames fit, below which they do not show one scene
 INTERVALS = 9  # between frames, of which the middle one counts as the camera's
 
 
@@ -99,10 +98,7 @@ class Past:
             return None
         rain = task == 'derain'
         flow = find_flow(look(frame, rain), look(pixels, rain), *frame.shape[:2])
-        # Measured: 0.8 to 1.5 between neighbours, in heavy rain down to 0.47 (0.37 in a downpour
-        # that leaves 8 dB); at cuts 0 to 0.36, and 0.47 between two scenes alike.
-        _, agreement, likeness = flow.trust.mean((0, 1))
-        if agreement + likeness / 2 < CUT:
+        if not same_scene(flow):
             self.reason = 'cut'
             return None
         return Before(pixels, flow, self._shutter(frame, flow, stamp - before.stamp, task))

@@ -41,36 +41,42 @@ def footage_stretches(roots: Iterable[Path]) -> list[Stretch]:
 
 def pair_stretches(roots: Iterable[Path]) -> list[Stretch]:
     """
-    Return those of pairs in the layout `folders`, in the order of their numbers: degraded, sharp.
+    Return those of pairs in the layout `folders`, see ``pair_sequences``: degraded, sharp.
 
-    Each folder of degraded pictures is one sequence. Raises ``DataError`` for a root where all of
-    them are shorter than ``FRAMES``.
+    Raises ``DataError`` for a root where all sequences are shorter than ``FRAMES``.
     """
     stretches: list[Stretch] = []
     for root in roots:
-        pairs = sorted(
-            find_pairs(root, 'folders'),
-            key=lambda pair: (str(pair.degraded.parent), by_number(pair.degraded)),
-        )
-        found: list[Stretch] = []
-        for _, group in groupby(pairs, lambda pair: pair.degraded.parent):
-            sequence = list(group)
-            found += [
-                partial(_read_pairs, sequence[first : first + FRAMES])
-                for first in range(0, len(sequence) - FRAMES + 1, FRAMES)
-            ]
+        found: list[Stretch] = [
+            partial(read_pairs, sequence[first : first + FRAMES])
+            for sequence in pair_sequences(find_pairs(root, 'folders'))
+            for first in range(0, len(sequence) - FRAMES + 1, FRAMES)
+        ]
         if not found:
             raise DataError(f'{root}: no folder of {FRAMES} consecutive pairs and more')
         stretches += found
     return stretches
 
 
-def _read_footage(read: Callable[[int], np.ndarray], first: int) -> np.ndarray:
-    return read(first)[None]
+def pair_sequences(pairs: Iterable[Pair]) -> list[list[Pair]]:
+    """Return each folder of degraded pictures as one sequence, in the order of their numbers."""
+    ordered = sorted(
+        pairs, key=lambda pair: (str(pair.degraded.parent), by_number(pair.degraded))
+    )
+    return [list(group) for _, group in groupby(ordered, lambda pair: pair.degraded.parent)]
 
 
-def _read_pairs(pairs: Sequence[Pair]) -> np.ndarray:
+def read_pairs(pairs: Sequence[Pair]) -> np.ndarray:
+    """
+    Return T ``pairs``, uint8 2 x T x H x W x 3, RGB: degraded, sharp.
+
+    Raises ``DataError`` where one cannot be read, or they differ in size.
+    """
     both = [np.stack(pair.read()) for pair in pairs]
     if len({frame.shape for frame in both}) > 1:
         raise DataError(f'{pairs[0].degraded}: pictures differ in size from here on')
     return np.stack(both, 1)
+
+
+def _read_footage(read: Callable[[int], np.ndarray], first: int) -> np.ndarray:
+    return read(first)[None]

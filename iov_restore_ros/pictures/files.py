@@ -239,6 +239,11 @@ def to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, -3)))
 
 
+def to_pictures(images: Tensor) -> np.ndarray:
+    """Turn T x 3 x H x W, 0..1, into uint8 T x H x W x 3."""
+    return images.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
 def _list_files(folder: Path, kind: str, *suffixes: set[str]) -> list[Path]:
     """Return the files below ``folder`` by suffix, sorted, those of the first set first."""
     if not folder.is_dir():

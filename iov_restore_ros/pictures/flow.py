@@ -19,6 +19,7 @@ SMALLEST = 32  # pixels on a side, below which no flow is looked for
 STREAK = np.ones((1, 3), np.uint8)  # what is bright and thinner than this is taken off
 DIFFERENT = 12.0  # grey levels, on the mean, that make pictures half alike
 SMOOTHING = 0.8  # sigma, pixels of the small picture
+CUT = 0.42  # of how well two pictures fit, below which they do not show one scene
 
 
 class Flow(NamedTuple):
@@ -55,6 +56,14 @@ def look(picture: np.ndarray, rain: bool) -> np.ndarray:
 def find_flow(now: np.ndarray, before: np.ndarray, height: int, width: int) -> Flow:
     """Return the flow between what ``look`` gave for two pictures of ``height`` x ``width``."""
     return judge(search(now, before), search(before, now), now, before, (height, width))
+
+
+def same_scene(flow: Flow) -> bool:
+    """Tell whether the two pictures show one scene; between those of a cut no flow fits."""
+    # Measured: 0.8 to 1.5 between neighbours, in heavy rain down to 0.47 (0.37 in a downpour
+    # that leaves 8 dB); at cuts 0 to 0.36, and 0.47 between two scenes alike.
+    _, agreement, likeness = flow.trust.mean((0, 1))
+    return bool(agreement + likeness / 2 >= CUT)
 
 
 def search(now: np.ndarray, before: np.ndarray) -> np.ndarray:

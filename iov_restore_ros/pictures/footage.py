@@ -44,11 +44,11 @@ class Footage:
     length: int  # frames
     files: tuple[Path, ...] = ()  # of a folder, in order
 
-    def read(self, first: int) -> np.ndarray:
-        """Return ``FRAMES`` frames from number ``first``, uint8 FRAMES x H x W x 3, RGB."""
+    def read(self, first: int, count: int = FRAMES) -> np.ndarray:
+        """Return ``count`` frames from number ``first``, uint8 count x H x W x 3, RGB."""
         if not self.files:
-            return np.stack(read_frames(self.path, first, FRAMES))
-        frames = [read_image(path) for path in self.files[first : first + FRAMES]]
+            return np.stack(read_frames(self.path, first, count))
+        frames = [read_image(path) for path in self.files[first : first + count]]
         if len({frame.shape for frame in frames}) > 1:
             raise DataError(f'{self.path}: frames differ in size from {self.files[first].name} on')
         return np.stack(frames)
@@ -56,13 +56,13 @@ class Footage:
 
 def list_footage(root: Path) -> list[Footage]:
     """
-    Return every video and every folder of frames in and below ``root``, sorted.
+    Return every video and every folder of frames in and below ``root``, sorted; or ``root`` itself.
 
     Videos that can't be read are warned about; what has less than ``FRAMES`` frames is left out.
     Raises ``DataError`` when nothing is left.
     """
-    if not root.is_dir():
-        raise DataError(f'{root}: not a folder (looked for videos and folders of frames in it)')
+    if not root.exists():
+        raise DataError(f'{root}: neither a folder of videos or frames nor a video')
     found = []
     for path in sorted([root, *root.rglob('*')]):
         try:

@@ -1,0 +1,121 @@
+"""The clips that `evaluate --video` measures: pairs in order, and sharp footage degraded here."""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from iov_restore_ros.evaluation.sources import Read, Root, locate, seed_of
+from iov_restore_ros.pictures.clips import pair_sequences, read_pairs
+from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
+from iov_restore_ros.pictures.degradations import shower
+from iov_restore_ros.pictures.degradations.blur import GAMMA
+from iov_restore_ros.pictures.degradations.draw import sensor_noise
+from iov_restore_ros.pictures.files import DataError, to_pictures, to_tensor
+from iov_restore_ros.pictures.flow import SMALLEST
+from iov_restore_ros.pictures.footage import MARGIN, Footage, expose, list_footage
+from iov_restore_ros.pictures.readings import Pair
+
+IN_ORDER = ('folders', 'gopro', 'gopro_gamma')  # layouts whose pictures follow one another
+SHORTEST = 4  # frames: two with a full past, of which the second changed since the first
+SHUTTERS = 0.3, 1.0  # drawn for blur, where none is given
+PLACES = 1 / 2, 1 / 4, 3 / 4  # of a video, where a clip is looked for
+
+
+def open_clips(
+    text: str, task: str | None, synthetic: int | None, limit: int, shutter: float
+) -> Root:
+    """
+    Find the clips of ``[LAYOUT=]ROOT``, each of ``limit`` frames at most and ``SHORTEST`` at least.
+
+    ``task`` is for those whose layout tells none. With ``synthetic`` footage is degraded, by that
+    seed and its name: blurred for the share ``shutter`` (0..1) of the time between two frames; for
+    0 it is drawn. Raises ``DataError`` for a root, and ``ValueError`` for an argument, that cannot
+    be used.
+    """
+    path, name, layout, task = locate(text, task, synthetic)
+    if layout in LAYOUTS:
+        if layout not in IN_ORDER:
+            raise ValueError(
+                f'{text}: {layout} are single pictures, --video takes {", ".join(IN_ORDER)}'
+            )
+        return Root(path, layout, task, _pair_clips(path, name, limit))
+    if synthetic is None:
+        raise ValueError(
+            f'{text}: sharp frames alone show nothing: give --synthetic SEED, '
+            'or a folder with input/ and gt/'
+        )
+    return Root(path, layout, task, _footage_clips(path, task, synthetic, limit, shutter))
+
+
+def _pair_clips(path: Path, layout: str, limit: int) -> list[tuple[str, Read]]:
+    sequences = [
+        sequence[:limit] for sequence in pair_sequences(find_pairs(path, layout, 'test'))
+        if len(sequence) >= SHORTEST
+    ]
+    if not sequences:
+        raise DataError(f'{path}: no folder of {SHORTEST} consecutive pairs and more')
+    return [
+        (sequence[0].degraded.parent.relative_to(path).as_posix(), partial(_pairs, sequence))
+        for sequence in sequences
+    ]
+
+
+def _footage_clips(
+    path: Path, task: str, synthetic: int, limit: int, shutter: float
+) -> list[tuple[str, Read]]:
+    degrade = _rainy if task == 'derain' else partial(_blurred, shutter=shutter)
+    names = {
+        footage.path.relative_to(path).as_posix() if footage.path != path else path.name: footage
+        for footage in list_footage(path)
+    }
+    return [
+        (name, partial(degrade, footage, limit, seed_of(synthetic, name)))
+        for name, footage in names.items()
+    ]
+
+
+def _pairs(sequence: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
+    degraded, sharp = read_pairs(sequence)
+    return degraded, sharp
+
+
+def _rainy(footage: Footage, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return frames from the middle of ``footage`` in one shower, and as they are."""
+    count = min(limit, footage.length)
+    sharp = footage.read((footage.length - count) // 2, count)
+    rng = torch.Generator().manual_seed(seed)
+    return to_pictures(shower(to_tensor(sharp).float() / 255, 1.0, rng)), sharp
+
+
+def _blurred(
+    footage: Footage, limit: int, seed: int, shutter: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return frames of ``footage`` as one exposed each, without their margin, and sharp."""
+    rng = np.random.default_rng(seed)
+    share = shutter or rng.uniform(*SHUTTERS)
+    gamma = GAMMA if rng.random() < 0.5 else 1.0
+    count = min(limit + 2, footage.length)  # an exposure reaches into the frames beside
+    for place in PLACES:
+        frames = footage.read(int(place * (footage.length - count)), count)
+        if min(frames.shape[1:3]) < 2 * MARGIN + SMALLEST:
+            raise DataError(
+                f'{footage.path}: {frames.shape[2]}x{frames.shape[1]} pixels are too few, '
+                f'blurring takes {MARGIN} off every side'
+            )
+        moments = [
+            expose(frames[middle - 1 : middle + 2], share, math.inf, gamma)
+            for middle in range(1, count - 1)
+        ]
+        both = [moment for moment in moments if moment is not None]
+        if len(both) == len(moments):
+            blurred, sharp = np.stack(both, 1)
+            noise = torch.Generator().manual_seed(seed)
+            noisy = sensor_noise(to_tensor(blurred).float() / 255, torch.ones(len(both)), noise)
+            return to_pictures(noisy), sharp
+    raise DataError(
+        f'{footage.path}: the motion cannot be followed (cuts, no detail or too fast): '
+        'take it out, or give a smaller --limit'
+    )

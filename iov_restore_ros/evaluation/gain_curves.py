@@ -1,0 +1,253 @@
+"""
+Draw what restoring gains against how long the blur, and how strong the rain is.
+
+    python -m iov_restore_ros.evaluation.gain_curves SHARP_DIR --output DIR
+
+A camera moves straight, at a constant speed, over sharp pictures. The third of three frames is
+measured. Writes gain_curves.png and gain_curves.md, and prints the tables. Needs matplotlib.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from iov_restore_ros.evaluation.metrics import psnr, restore_image
+from iov_restore_ros.evaluation.recurrence import Recurrence
+from iov_restore_ros.evaluation.report import markdown_table
+from iov_restore_ros.evaluation.report_page import Table
+from iov_restore_ros.model import TASKS, Generator, WeightsError, load_weights, shipped_weights
+from iov_restore_ros.model.device import pick_device
+from iov_restore_ros.pictures.degradations import shower
+from iov_restore_ros.pictures.degradations.draw import sensor_noise
+from iov_restore_ros.pictures.files import (
+    DataError,
+    list_images,
+    read_image,
+    to_pictures,
+    to_tensor,
+)
+from iov_restore_ros.pictures.moving import CameraPath, MovingScene
+
+LENGTHS = 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0  # pixels
+STRENGTHS = 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0  # of a shower, as in training
+TIMES = -1.0, 0.0, 1.0  # of the frames; those on both sides are equally far from the middle
+PACE = 8.0  # pixels a frame, in rain
+SIDE = 256  # pixels of what the camera sees
+SHORT_SIDE = 720  # larger pictures are shrunk, as they are often soft
+TILT = 0.15  # sigma, radians: most motion in pictures of a vehicle is level
+
+
+class Curves(NamedTuple):
+    """What was measured in dB: the input's PSNR and each way's gain, means for each of ``x``."""
+
+    title: str
+    x_name: str
+    x: tuple[float, ...]
+    input: list[float]
+    gains: dict[str, list[float]]
+
+
+def blur_curves(
+    pictures: list[np.ndarray], generator: Generator, shutter: float, seed: int
+) -> Curves:
+    """
+    Measure the gain for each blur length, on ``pictures`` (uint8 H x W x 3, RGB).
+
+    ``shutter`` is the share of the frame time that it is open: a blur of L pixels is a motion of
+    L / ``shutter`` from frame to frame. Every other picture is averaged in linear light.
+    """
+    def see(picture: np.ndarray, number: int, length: float) -> tuple[np.ndarray, np.ndarray]:
+        scene = scene_of(picture, length / shutter, (seed, number))
+        blurred = np.stack([scene.exposure(time, shutter, bool(number % 2)) for time in TIMES])
+        rng = torch.Generator().manual_seed(seed + number)
+        noisy = sensor_noise(to_tensor(blurred).float() / 255, torch.ones(len(TIMES)), rng)
+        return to_pictures(noisy), to_pictures(to_tensor(scene.frame(TIMES[-1])[None]) / 255)[0]
+
+    ways = {
+        'frame alone': None, 'with past, shutter unknown': 0.0, 'with past, shutter known': shutter,
+    }
+    return measure(
+        f'Gain against blur length (shutter open for {shutter:g} of the frame time)',
+        'blur length, pixels', LENGTHS, ways, see, pictures, generator, 'deblur',
+    )
+
+
+def rain_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> Curves:
+    """
+    Measure the gain for each strength of rain, on ``pictures`` (uint8 H x W x 3, RGB).
+
+    Each picture has one shower, that becomes stronger: see ``pictures.degradations.shower``.
+    """
+    def see(picture: np.ndarray, number: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
+        scene = scene_of(picture, PACE, (seed, number))
+        sharp = to_pictures(to_tensor(np.stack([scene.frame(time) for time in TIMES])) / 255)
+        rng = torch.Generator().manual_seed(seed + number)
+        return to_pictures(shower(to_tensor(sharp).float() / 255, strength, rng)), sharp[-1]
+
+    ways = {'frame alone': None, 'with past': 0.0}
+    return measure(
+        f'Gain against rain (the picture moves {PACE:g} pixels a frame)', 'strength of the shower',
+        STRENGTHS, ways, see, pictures, generator, 'derain',
+    )
+
+
+def measure(
+    title: str, x_name: str, xs: tuple[float, ...], ways: dict[str, float | None],
+    see: Callable[[np.ndarray, int, float], tuple[np.ndarray, np.ndarray]],
+    pictures: list[np.ndarray], generator: Generator, task: str,
+) -> Curves:
+    """
+    Restore what ``see`` makes of each picture, its number and each x: frames, and the last sharp.
+
+    ``ways`` are the shutters that are told (0: unknown); None stands for the frame alone.
+    """
+    device = next(generator.parameters()).device
+    curves = Curves(title, x_name, xs, [], {way: [] for way in ways})
+    for x in track(xs, task, console=Console(stderr=True)):
+        before: list[float] = []
+        gains: dict[str, list[float]] = {way: [] for way in ways}
+        for number, picture in enumerate(pictures):
+            frames, sharp = see(picture, number, x)
+            before.append(psnr(frames[-1], sharp))
+            for way, shutter in ways.items():
+                if shutter is None:
+                    restored = restore_image(generator, frames[-1], device)
+                else:
+                    recurrence = Recurrence(generator, task, shutter)
+                    restored = [recurrence.restore(frame) for frame in frames][-1]
+                gains[way].append(psnr(restored, sharp) - before[-1])
+        curves.input.append(float(np.mean(before)))
+        for way, values in gains.items():
+            curves.gains[way].append(float(np.mean(values)))
+    return curves
+
+
+def scene_of(picture: np.ndarray, pace: float, seed: tuple[int, int]) -> MovingScene:
+    """Return the middle of ``picture``, before which a camera moves ``pace`` pixels a frame."""
+    angle = TILT * np.random.default_rng(seed).normal()
+    still = np.zeros((2, 2))
+    velocity = pace * np.array([np.cos(angle), np.sin(angle)])
+    path = CameraPath(velocity, np.zeros(2), still, still, np.zeros(2))
+    height, width = picture.shape[:2]
+    return MovingScene(picture, SIDE, path, (width / 2, height / 2))
+
+
+def read_pictures(folder: Path, limit: int, shutter: float, seed: int) -> list[np.ndarray]:
+    """
+    Return up to ``limit`` of the pictures below ``folder``, drawn at random: uint8 H x W x 3, RGB.
+
+    Those are left out whose border would come into view. Raises ``DataError`` if none is left.
+    """
+    way = int(max(LENGTHS) * (2 * TIMES[-1] / shutter + 1))
+    files = list_images(folder)
+    pictures: list[np.ndarray] = []
+    for number in np.random.default_rng(seed).permutation(len(files)):
+        picture = read_image(files[number])
+        scale = SHORT_SIDE / min(picture.shape[:2])
+        if scale < 1:
+            picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        height, width = picture.shape[:2]
+        if height >= SIDE and width >= SIDE + way:
+            pictures.append(picture)
+        if len(pictures) == limit:
+            break
+    if not pictures:
+        raise DataError(
+            f'{folder}: none of the pictures has {SIDE + way}x{SIDE} pixels: give larger ones, '
+            'or a --shutter nearer to 1'
+        )
+    return pictures
+
+
+def table(curves: Curves, count: int) -> Table:
+    """Return ``curves`` as a table, of ``count`` pictures."""
+    rows = [
+        (f'{x:g}', f'{before:.2f}', *(f'{gain:+.2f}' for gain in gains))
+        for x, before, *gains in zip(
+            curves.x, curves.input, *curves.gains.values(), strict=True
+        )
+    ]
+    return Table(
+        curves.title, (curves.x_name, 'input, dB', *curves.gains), rows,
+        f'PSNR of the third frame, RGB, in dB over the input; means of {count} pictures.',
+    )
+
+
+def draw(all_curves: list[Curves], path: Path) -> None:
+    """Draw them side by side and write a PNG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((11, 4.2), layout='constrained')
+    for axes, curves in zip(figure.subplots(1, len(all_curves)), all_curves, strict=True):
+        for way, gains in curves.gains.items():
+            axes.plot(curves.x, gains, marker='o', label=way)
+        axes.axhline(0, color='black', linewidth=0.8)
+        axes.set(xlabel=curves.x_name, ylabel='gain over the input, dB')
+        axes.set_title(curves.title, fontsize='medium')
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def load(path: Path | None, task: str, device: torch.device) -> Generator:
+    """Return the generator of ``path``, or the shipped one."""
+    path = path or shipped_weights('fast', task)
+    return load_weights(path, task, 'fast')[0].to(device)
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        'gain_curves', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('sharp', type=Path, metavar='SHARP_DIR', help='a folder of sharp pictures')
+    parser.add_argument('--output', type=Path, required=True, help='folder for what is written')
+    parser.add_argument('--limit', type=int, default=8, help='pictures (default: 8)')
+    parser.add_argument('--seed', type=int, default=0, help='of pictures, motion, noise and rain')
+    parser.add_argument(
+        '--shutter', type=float, default=0.5,
+        help='share of the frame time that it is open (default: 0.5; what is assumed is another)',
+    )
+    for task in TASKS:
+        parser.add_argument(
+            f'--{task}-weights', type=Path, metavar='FILE', help='default: the shipped'
+        )
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    options = parser.parse_args()
+    if options.limit < 1:
+        parser.error('--limit must be at least 1')
+    if not 0 < options.shutter <= 1:
+        parser.error('--shutter must be a share, above 0, up to 1')
+    try:
+        import matplotlib  # noqa: F401  before anything is measured
+    except ImportError as error:
+        parser.error(f"{error}: pip install matplotlib, or the extra: pip install '.[plots]'")
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+        pictures = read_pictures(options.sharp, options.limit, options.shutter, options.seed)
+        device = pick_device(options.device)
+        deblur = load(options.deblur_weights, 'deblur', device)
+        derain = load(options.derain_weights, 'derain', device)
+        both = [
+            blur_curves(pictures, deblur, options.shutter, options.seed),
+            rain_curves(pictures, derain, options.seed),
+        ]
+    except (WeightsError, ValueError, OSError) as error:
+        parser.error(str(error))
+    text = '\n'.join(markdown_table(table(curves, len(pictures))) for curves in both)
+    print(text)
+    (options.output / 'gain_curves.md').write_text(text, encoding='utf-8')
+    draw(both, options.output / 'gain_curves.png')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""How clips are measured: each frame, how much they flicker, and what the past is worth."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from iov_restore_ros.evaluation.metrics import (
+    check_size,
+    features_kept,
+    flicker,
+    psnr,
+    restore_image,
+    ssim,
+)
+from iov_restore_ros.evaluation.recurrence import Recurrence
+from iov_restore_ros.evaluation.report import Report, finite, label, mean
+from iov_restore_ros.evaluation.report_page import Slider, Table, data_url
+from iov_restore_ros.evaluation.sources import Root
+from iov_restore_ros.model import Generator
+
+INPUT, ALONE, PAST = WAYS = 'input', 'alone', 'with past'
+DIGITS = {'PSNR dB': 2, 'SSIM': 4, 'features kept %': 2, 'flicker': 2}
+FULL_PAST = 2  # number of the first frame whose frame before had one before it
+PARTS = {'from the third frame on': FULL_PAST, 'all frames': 0}
+NOTE = (
+    'Input -> each frame alone -> with the frame before, by the same network. Flicker: how much '
+    'more than the sharp frames these change from one to the next, RMS in units of 0..255. '
+    'Features kept: as on single pictures. From the third frame on the past is full: the frame '
+    'before had one, too.'
+)
+
+
+@dataclass(frozen=True)
+class ClipScore:
+    """
+    A clip's measures: of each way in ``WAYS`` those in ``DIGITS``, a value for each frame.
+
+    Of flicker a value for each frame but the last: the change to the next one.
+    """
+
+    name: str
+    ways: dict[str, dict[str, list[float]]]
+
+    def mean(self, way: str, measure: str, first: int) -> float:
+        """Return the mean over the frames from number ``first`` on."""
+        return mean(self.ways[way][measure][first:])
+
+
+@dataclass
+class VideoResult:
+    """All clips of one root."""
+
+    root: Root
+    scores: list[ClipScore] = field(default_factory=list)
+    sliders: list[Slider] = field(default_factory=list)
+
+    def mean(self, way: str, measure: str, first: int) -> float:
+        """Return the mean over the clips."""
+        return mean([score.mean(way, measure, first) for score in self.scores])
+
+
+def measure_clips(root: Root, generator: Generator, shutter: float, sliders: int) -> VideoResult:
+    """
+    Restore and measure the clips of ``root``; keep ``sliders``, of the last frames.
+
+    ``shutter`` is the share of the frame time that it was open; 0: unknown.
+    """
+    device = next(generator.parameters()).device
+    result = VideoResult(root)
+    for name, read in track(root.pictures, root.path.name, console=Console(stderr=True)):
+        degraded, sharp = read()
+        check_size(f'{root.path}: {name}', sharp[0])
+        recurrence = Recurrence(generator, root.task, shutter)
+        restored = {
+            INPUT: list(degraded),
+            ALONE: [restore_image(generator, frame, device) for frame in degraded],
+            PAST: [recurrence.restore(frame) for frame in degraded],
+        }
+        score = ClipScore(name, {way: measure(f, sharp) for way, f in restored.items()})
+        result.scores.append(score)
+        if len(result.sliders) < sliders:
+            before, after = (score.ways[way]['PSNR dB'][-1] for way in (INPUT, PAST))
+            result.sliders.append(Slider(
+                f'{root.path.name}: {name}, last frame', f'PSNR dB {before:.2f} -> {after:.2f}',
+                *(data_url(frames[-1]) for frames in (degraded, restored[PAST], sharp)),
+            ))
+    return result
+
+
+def measure(pictures: list[np.ndarray], truths: np.ndarray) -> dict[str, list[float]]:
+    """Measure T uint8 H x W x 3 RGB images in order; see ``ClipScore``."""
+    both = list(zip(pictures, truths, strict=True))
+    return {
+        'PSNR dB': [psnr(*pair) for pair in both],
+        'SSIM': [ssim(*pair) for pair in both],
+        'features kept %': [100 * features_kept(*pair) for pair in both],
+        'flicker': flicker(pictures, list(truths)),
+    }
+
+
+def video_report(results: list[VideoResult]) -> Report:
+    """Report clips: a row for each and for the mean of a root's, and for each frame in the CSV."""
+    rows: list[list] = [['root', 'layout', 'task', 'clip', 'restored', 'frame', *DIGITS]]
+    for result in results:
+        root = result.root
+        about = [str(root.path), root.layout, root.task]
+        for score in result.scores:
+            for way, values in score.ways.items():
+                frames = zip(
+                    values['PSNR dB'], values['SSIM'], values['features kept %'],
+                    ['', *values['flicker']], strict=True,
+                )
+                rows += [[*about, score.name, way, n, *frame] for n, frame in enumerate(frames)]
+    sliders = [slider for result in results for slider in result.sliders]
+    return Report(
+        [_table(part, first, results) for part, first in PARTS.items()], sliders, rows,
+        [_summary(result) for result in results],
+    )
+
+
+def _table(part: str, first: int, results: list[VideoResult]) -> Table:
+    def cells(scores: ClipScore | VideoResult) -> list[str]:
+        return [
+            ' -> '.join(f'{scores.mean(way, name, first):.{digits}f}' for way in WAYS)
+            for name, digits in DIGITS.items()
+        ]
+
+    rows = []
+    for result in results:
+        name, task = label(result.root.path), result.root.task
+        for score in result.scores:
+            count = len(score.ways[INPUT]['PSNR dB']) - first
+            rows.append((f'{name}: {score.name}', str(count), task, *cells(score)))
+        if len(result.scores) > 1:
+            rows.append((f'{name}: mean', '', task, *cells(result)))
+    note = NOTE if first else ''  # once is enough
+    return Table(f'Video: {part}', ('clip', 'n', 'task', *DIGITS), rows, note)
+
+
+def _summary(result: VideoResult) -> dict[str, Any]:
+    root = result.root
+    return {
+        'root': str(root.path), 'layout': root.layout, 'task': root.task,
+        'clips': len(result.scores),
+    } | {
+        part: {
+            name: {way: finite(result.mean(way, name, first)) for way in WAYS} for name in DIGITS
+        }
+        for part, first in PARTS.items()
+    }
