@@ -1,4 +1,11 @@
-"""How good a picture is: for people (PSNR, SSIM) and for machines (SIFT features kept)."""
+"""
+How good a picture is: for people (PSNR, SSIM) and for machines (SIFT features kept).
+
+And how much a sequence flickers.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -119,6 +126,21 @@ def features_kept(picture: np.ndarray, truth: np.ndarray) -> float:
             there, here = points[best.queryIdx].pt, found[best.trainIdx].pt
             kept += float(np.hypot(there[0] - here[0], there[1] - here[1])) <= MATCH_DISTANCE
     return kept / len(points)
+
+
+def flicker(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
+    """
+    Return how much more a sequence changes from frame to frame than the sharp one, grey levels.
+
+    Root mean square, over all pixels, of (picture - the one before) - (truth - the one before).
+    Both are two or more consecutive frames, uint8 H x W x 3, RGB, all of one size; 0 is best.
+    """
+    errors = [
+        np.subtract(picture, truth, dtype=np.float32)
+        for picture, truth in zip(pictures, truths, strict=True)
+    ]
+    squares = [np.square(now - before).mean() for before, now in pairwise(errors)]
+    return float(np.sqrt(np.mean(squares)))
 
 
 @torch.inference_mode()
