@@ -57,6 +57,21 @@ class Scene:
     footage: Footage | None = None  # None where no sharp frames are known
 
 
+def film(folder: Path) -> list[Scene]:
+    """Return our own scenes, with their frames below ``folder``."""
+    blur, rain = blurred(), rainy()
+    return [
+        Scene(
+            'blur', write_footage(blur, folder / 'blur'),
+            (('passthrough', True), ('deblur', False), ('deblur', True)), blur,
+        ),
+        Scene(
+            'rain', write_footage(rain, folder / 'rain'),
+            (('passthrough', True), ('derain', False), ('derain', True), ('auto', True)), rain,
+        ),
+    ]
+
+
 def write_footage(footage: Footage, folder: Path) -> str:
     """Write the frames where the camera reads them; return that place."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -212,11 +227,7 @@ def run(output: Path, source: str | None) -> int:
         scenes = [Scene(Path(source).name, source, modes)]
     else:
         console.print('filming in motion and in rain ...')
-        scenes = []
-        for name, task, footage in (('blur', 'deblur', blurred()), ('rain', 'derain', rainy())):
-            modes = ('passthrough', True), (task, False), (task, True)
-            modes += (('auto', True),) * (task == 'derain')
-            scenes.append(Scene(name, write_footage(footage, output / name), modes, footage))
+        scenes = film(output)
     rclpy.init()
     stack = Stack()
     if source:

@@ -22,8 +22,8 @@ HEADINGS = (
 )
 NOTE = (
     'past: whether with the frame before (use_past); p50, p99: latency from the stamp to the '
-    'subscriber; PSNR and flicker: input -> restored; flicker: how much more neighbouring frames '
-    'differ than the sharp ones do, RMS in grey levels'
+    'subscriber; PSNR and flicker: input -> output, of the frames that came; flicker: how much '
+    'more neighbouring frames differ than the sharp ones do, RMS in grey levels'
 )
 LOOP_SIDE = 480  # pixels of a frame's longest side in a loop
 SLIDERS = 3  # per scene and task
@@ -107,7 +107,7 @@ def measure(drives: Iterable[Sequence[Sample]]) -> Quality | None:
 
 def print_table(console: Console, rows: list[Row], device: str) -> None:
     """Print the table to the terminal."""
-    table = rich.table.Table(title=device, caption=NOTE, box=box.SIMPLE_HEAD)
+    table = rich.table.Table(title=device, caption=NOTE, box=box.SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify='left' if number < 4 else 'right', no_wrap=number > 0)
     for row in rows:
