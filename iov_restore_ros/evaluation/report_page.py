@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 LONGEST_SIDE = 960  # pixels of a picture in the page
-LOOP_QUALITY = 70  # of WebP
+LOOP_QUALITY = 55  # of WebP
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1d2330; --soft: #667085; --line: #dfe3ea;
