@@ -1,4 +1,8 @@
-"""How good a picture is: for people (PSNR, SSIM) and for machines (SIFT features kept)."""
+"""
+How good a picture is: for people (PSNR, SSIM) and for machines (SIFT features kept).
+
+And how much a sequence flickers.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise

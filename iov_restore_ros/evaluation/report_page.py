@@ -1,14 +1,17 @@
-"""The HTML page of an evaluation: tables, and pictures to compare by a slider."""
+"""The HTML page of what was measured: tables, pictures to compare by a slider, and loops."""
 
 import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 import cv2
 import numpy as np
+from PIL import Image
 
 LONGEST_SIDE = 960  # pixels of a picture in the page
+LOOP_QUALITY = 55  # of WebP
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1d2330; --soft: #667085; --line: #dfe3ea;
@@ -49,6 +52,7 @@ figure { margin: 0; background: var(--paper); border: 1px solid var(--line); bor
 .stage input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0;
   cursor: ew-resize; touch-action: pan-y }
 .stage:has(:focus-visible) { outline: 3px solid var(--mark); outline-offset: -3px }
+.loop { grid-column: 1 / -1; max-width: 960px }
 figcaption { padding: .6rem .9rem; font-size: 13px; overflow-wrap: anywhere }
 figcaption span { display: block; color: var(--soft) } label { float: right; cursor: pointer }
 """
@@ -81,27 +85,46 @@ class Slider:
     sharp: str = ''
 
 
+@dataclass(frozen=True)
+class Loop:
+    """Consecutive frames, input and restored side by side, as data URLs: moving, and one still."""
+
+    title: str
+    text: str
+    moving: str
+    still: str
+
+
 def data_url(image: np.ndarray, quality: int = 88) -> str:
     """Return uint8 H x W x 3 RGB as a JPEG data URL, no side longer than ``LONGEST_SIDE``."""
-    scale = LONGEST_SIDE / max(image.shape[:2])
-    if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    bgr = cv2.cvtColor(_fit(image), cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
 
 
+def loop_url(frames: Sequence[np.ndarray], fps: float) -> str:
+    """Return uint8 H x W x 3 RGB frames as an animated WebP data URL, sized as ``data_url``."""
+    first, *others = (Image.fromarray(_fit(frame)) for frame in frames)
+    file = io.BytesIO()
+    first.save(
+        file, 'WEBP', save_all=True, append_images=others, duration=round(1000 / fps), loop=0,
+        quality=LOOP_QUALITY,
+    )
+    return 'data:image/webp;base64,' + base64.b64encode(file.getvalue()).decode()
+
+
 def page(
-    tables: Sequence[Table], sliders: Sequence[Slider], facts: Sequence[tuple[str, str]]
+    tables: Sequence[Table], sliders: Sequence[Slider], facts: Sequence[tuple[str, str]],
+    loops: Sequence[Loop] = (), title: str = 'iov_restore evaluation',
 ) -> str:
     """Return the page as HTML that refers to no other file."""
     described = ''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in facts)
-    pictures = ''.join(map(_figure, sliders))
+    pictures = ''.join([*map(_loop, loops), *map(_figure, sliders)])
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>iov_restore evaluation</title>
+<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>{STYLE}</style></head><body>
-<h1>iov_restore evaluation</h1>
+<h1>{escape(title)}</h1>
 <dl>{described}</dl>
 {''.join(map(_table, tables))}
 <h2>Pictures</h2>
@@ -136,6 +159,24 @@ def _figure(slider: Slider) -> str:
 <b class="right"></b>
 <input type="range" value="50" step="any" aria-label="How much of the input is shown"></div>
 <figcaption>{switch}{title}<span>{_text(slider.text)}</span></figcaption></figure>"""
+
+
+def _loop(loop: Loop) -> str:
+    title = escape(loop.title)
+    return f"""
+<figure class="loop"><div class="stage"><picture>
+<source media="(prefers-reduced-motion: reduce)" srcset="{loop.still}">
+<img src="{loop.moving}" alt="{title}, consecutive frames: left the input, right restored">
+</picture><b class="left">input</b><b class="right"></b></div>
+<figcaption>{title}<span>{_text(loop.text)}</span></figcaption></figure>"""
+
+
+def _fit(image: np.ndarray) -> np.ndarray:
+    """Shrink a picture whose longest side is above ``LONGEST_SIDE``."""
+    scale = LONGEST_SIDE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def _text(text: str) -> str:

@@ -3,8 +3,9 @@ The whole path on one machine: a camera process, the node, and a perception stac
 
     make demo [SOURCE=clip.mp4]
 
-The camera shows photographs that come with scikit-image, seen by a panning camera, with motion
-blur and then with rain made by fixed seeds; or SOURCE. The mode is switched while all of it runs.
+The camera drives over photographs that come with scikit-image, fast enough for motion blur, then in
+rain; or it shows SOURCE. The mode is switched while all of it runs. So is the parameter use_past:
+what a frame alone gives is what this very node publishes without it.
 """
 
 import argparse
@@ -15,87 +16,68 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import rclpy
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.msg import ParameterType, ParameterValue
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import qos_profile_sensor_data
 from rich.console import Console
 from sensor_msgs.msg import Image
-from skimage import data as photographs
 
-from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.node.images import view
-from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGIN
+from iov_restore_ros.tools.demo_footage import FPS, FRAMES_EACH, Footage, blurred, rainy
 from iov_restore_ros.tools.demo_report import (
     Row,
     Sample,
+    Seen,
+    measure,
     print_table,
     write_before_after,
     write_report,
 )
 
-PHOTOGRAPHS = ('stereo_motorcycle', 'coffee', 'astronaut', 'rocket')
-FRAMES_EACH = 6
-HEIGHT, WIDTH = 320, 480
-PAN = 8  # pixels per frame
-FPS = 8.0
-SECONDS = 8.0  # per mode
+SECONDS = 8.0  # per mode: longer than the footage
 PATIENCE = 60.0  # seconds until something that should come has come
-SAMPLES = 3  # pictures per mode in the report
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scene:
-    """What the camera shows: its source, and the pictures (RGB) if they are known."""
+    """What the camera shows, what the node shall do: modes, and whether with the frame before."""
 
     name: str
     source: str
-    modes: tuple[str, ...]
-    degraded: list[np.ndarray] = field(default_factory=list)
-    sharp: list[np.ndarray] = field(default_factory=list)
+    modes: tuple[tuple[str, bool], ...]
+    footage: Footage | None = None  # None where no sharp frames are known
 
 
-def pan_over_photographs() -> list[np.ndarray]:
-    """Return the sharp frames, with ``MARGIN`` more on every side for the blur."""
-    frames = []
-    for name in PHOTOGRAPHS:
-        photograph = getattr(photographs, name)()
-        photograph = photograph[0] if isinstance(photograph, tuple) else photograph
-        for number in range(FRAMES_EACH):
-            left = min(PAN * number, photograph.shape[1] - WIDTH)
-            top = (photograph.shape[0] - HEIGHT) // 2
-            view_ = photograph[top : top + HEIGHT, left : left + WIDTH]
-            frames.append(cv2.copyMakeBorder(view_, *[MARGIN] * 4, cv2.BORDER_REFLECT_101))
-    return frames
+def film(folder: Path) -> list[Scene]:
+    """Return our own scenes, with their frames below ``folder``."""
+    blur, rain = blurred(), rainy()
+    return [
+        Scene(
+            'blur', write_footage(blur, folder / 'blur'),
+            (('passthrough', True), ('deblur', False), ('deblur', True)), blur,
+        ),
+        Scene(
+            'rain', write_footage(rain, folder / 'rain'),
+            (('passthrough', True), ('derain', False), ('derain', True), ('auto', True)), rain,
+        ),
+    ]
 
 
-def make_scene(name: str, task: str, modes: tuple[str, ...], folder: Path) -> Scene:
-    """Degrade the frames as ``task`` wants to undo it and write them where the camera reads."""
-    scene = Scene(name, str(folder), modes)
+def write_footage(footage: Footage, folder: Path) -> str:
+    """Write the frames where the camera reads them; return that place."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, frame in enumerate(pan_over_photographs()):
-        sharp = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
-        if task == 'derain':
-            sharp = sharp[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
-        rng = torch.Generator().manual_seed(number)
-        pair = DEGRADATIONS[task](sharp, torch.ones(1), rng)
-        degraded, target = (
-            image[0].mul(255).round().byte().permute(1, 2, 0).numpy() for image in pair
-        )
-        scene.degraded.append(degraded)
-        scene.sharp.append(target)
-        cv2.imwrite(str(folder / f'{number:03}.png'), cv2.cvtColor(degraded, cv2.COLOR_RGB2BGR))
-    return scene
+    for number, frame in enumerate(footage.degraded):
+        cv2.imwrite(str(folder / f'{number:03}.png'), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    return str(folder)
 
 
 @contextlib.contextmanager
@@ -154,19 +136,16 @@ class Stack(Node):
         """Tell whether a frame has come whose stamp is behind ``moment``, ns."""
         return any(stamp_ns(message) > moment for message, _ in self.frames)
 
-    def set_mode(self, mode: str) -> None:
-        """Switch the mode by the parameter service, as `ros2 param set` does."""
-        values = {'mode': mode, 'weather': 'rain'}
-        future = self.parameters.set_parameters([
-            ParameterMessage(name=name, value=ParameterValue(
-                type=ParameterType.PARAMETER_STRING, string_value=value
-            )) for name, value in values.items()
-        ])
-        self.wait_for(future.done, f'setting the mode to {mode}')
+    def adjust(self, **values: str | bool) -> None:
+        """Set parameters of the node by its service, as `ros2 param set` does."""
+        future = self.parameters.set_parameters(
+            [Parameter(name, value=value) for name, value in values.items()]
+        )
+        self.wait_for(future.done, f'setting {values}')
         response = future.result()
         for result in response.results if response else []:
             if not result.successful:
-                raise RuntimeError(f'the node refused mode {mode}: {result.reason}')
+                raise RuntimeError(f'the node refused {values}: {result.reason}')
 
     def next_count(self, mode: str) -> dict[str, int]:
         """Wait for the node's next diagnostics in ``mode``; return what it counted."""
@@ -192,9 +171,9 @@ def stamp_ns(message: Image) -> int:
     return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
 
 
-def run_mode(stack: Stack, scene: Scene, mode: str) -> tuple[Row, list[Sample]]:
-    """Watch ``mode`` at work for ``SECONDS``; return a row of the table, and pictures."""
-    stack.set_mode(mode)
+def run_mode(stack: Stack, scene: Scene, mode: str, use_past: bool) -> Seen:
+    """Watch ``mode`` at work for ``SECONDS``."""
+    stack.adjust(mode=mode, use_past=use_past, weather='rain')
     before = stack.next_count(mode)
     started = stack.counted_at
     stack.frames.clear()
@@ -208,25 +187,34 @@ def run_mode(stack: Stack, scene: Scene, mode: str) -> tuple[Row, list[Sample]]:
     dropped = sum(n for key, n in counts.items() if key.startswith('dropped'))
     out = sum(counts[key] for key in counts if key == 'restored' or key.startswith('passed'))
     latencies = [received - stamp_ns(message) / 1e9 for message, received in stack.frames]
-    scores, samples = [], []
-    for message, _ in stack.frames:
-        picture = view(message)
-        if scene.sharp:
-            number = stamp_ns(message) // round(1e9 / FPS) % len(scene.sharp)
-            degraded, sharp = scene.degraded[number], scene.sharp[number]
-            scores.append((psnr(degraded, sharp), psnr(picture, sharp)))
-            samples.append(Sample(degraded, picture, sharp))
-        elif (seen := stack.degraded.get(stamp_ns(message))) is not None:
-            samples.append(Sample(seen, picture, None))
+    p50, p99 = 1000 * np.percentile(latencies, (50, 99)) if latencies else (np.nan, np.nan)
+    drives = drives_of(stack, scene.footage)
     stack.degraded.clear()
     row = Row(
-        scene.name, mode, stack.status['task'], counts['received'], counts['restored'], dropped,
-        out / took,
-        *(1000 * np.percentile(latencies, (50, 99)) if latencies else (np.nan, np.nan)),
-        *(np.mean(scores, axis=0) if scores else (None, None)),
+        scene.name, mode, use_past, stack.status['task'], counts['received'], counts['restored'],
+        dropped, out / took, p50, p99, measure(drives),
     )
-    step = max(1, len(samples) // SAMPLES)
-    return row, samples[step // 2 :: step][:SAMPLES]
+    return Seen(row, drives if row.shown() else [])
+
+
+def drives_of(stack: Stack, footage: Footage | None) -> list[list[Sample]]:
+    """Return the frames that came of each drive, as they came last; of a source the last ones."""
+    messages = {stamp_ns(message): message for message, _ in stack.frames}
+    period = round(1e9 / FPS)
+    if footage is None:
+        return [[
+            Sample(stamp // period, stack.degraded[stamp], view(message), None)
+            for stamp, message in messages.items() if stamp in stack.degraded
+        ][-FRAMES_EACH:]]
+    count = len(footage.sharp)
+    pictures = {stamp // period % count: view(message) for stamp, message in messages.items()}
+    return [
+        [
+            Sample(n, footage.degraded[n], pictures[n], footage.sharp[n])
+            for n in range(first, first + FRAMES_EACH) if n in pictures
+        ]
+        for first in range(0, count, FRAMES_EACH)
+    ]
 
 
 def run(output: Path, source: str | None) -> int:
@@ -235,19 +223,16 @@ def run(output: Path, source: str | None) -> int:
     console.width = max(console.width, 120)  # the table's, also where there is no terminal
     output.mkdir(parents=True, exist_ok=True)
     if source:
-        scenes = [Scene(Path(source).name, source, ('passthrough', 'deblur', 'derain'))]
+        modes = ('passthrough', True), ('deblur', True), ('derain', True)
+        scenes = [Scene(Path(source).name, source, modes)]
     else:
-        console.print('making blurred and rainy pictures ...')
-        scenes = [
-            make_scene('motion blur', 'deblur', ('passthrough', 'deblur'), output / 'blur'),
-            make_scene('rain', 'derain', ('passthrough', 'derain', 'auto'), output / 'rain'),
-        ]
+        console.print('filming in motion and in rain ...')
+        scenes = film(output)
     rclpy.init()
     stack = Stack()
     if source:
         stack.watch_input()
-    rows: list[Row] = []
-    pictures: list[tuple[Row, list[Sample]]] = []
+    seen: list[Seen] = []
     node_log = output / 'node.log'
     try:
         with process('node.restore_node', log=node_log):
@@ -256,12 +241,12 @@ def run(output: Path, source: str | None) -> int:
                 with process('tools.image_source', *arguments, log=output / 'camera.log'):
                     console.print(f'{scene.name}: waiting for the first frame ...')
                     # Frames of the camera before may still come.
-                    seen = partial(stack.saw_since, time.time_ns())
-                    stack.wait_for(seen, 'a frame from the node')
-                    for mode in scene.modes:
-                        console.print(f'{scene.name}: mode {mode} for {SECONDS:.0f} s ...')
-                        pictures.append(run_mode(stack, scene, mode))
-                        rows.append(pictures[-1][0])
+                    new = partial(stack.saw_since, time.time_ns())
+                    stack.wait_for(new, 'a frame from the node')
+                    for mode, use_past in scene.modes:
+                        alone = '' if use_past else ', each frame alone,'
+                        console.print(f'{scene.name}: mode {mode}{alone} for {SECONDS:.0f} s ...')
+                        seen.append(run_mode(stack, scene, mode, use_past))
     except (TimeoutError, RuntimeError) as error:
         for log in (node_log, output / 'camera.log'):
             console.print(f'--- {log}\n{log.read_text() if log.exists() else ""}')
@@ -272,9 +257,9 @@ def run(output: Path, source: str | None) -> int:
         rclpy.try_shutdown()
     device = f'{stack.status.get("model")} on {stack.status.get("device")}'
     device += f' in {stack.status.get("precision")}, {os.cpu_count()} cores'
-    print_table(console, rows, device)
-    write_report(output / 'report.html', pictures, device)
-    write_before_after(output / 'before_after.jpg', pictures)
+    print_table(console, [row for row, _ in seen], device)
+    write_report(output / 'report.html', seen, device)
+    write_before_after(output / 'before_after.jpg', seen)
     console.print(f'pictures: {output / "report.html"}')
     return 0
 

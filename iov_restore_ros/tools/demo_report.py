@@ -1,34 +1,57 @@
 """The demo's table and its page of pictures."""
 
-import html
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import rich.table
+from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from iov_restore_ros.evaluation.report_page import data_url
+from iov_restore_ros.evaluation.metrics import flicker, psnr
+from iov_restore_ros.evaluation.report_page import Loop, Slider, Table, data_url, loop_url, page
+from iov_restore_ros.tools.demo_footage import FPS
 
 HEADINGS = (
-    'scene', 'mode', 'task', 'frames in', 'restored', 'dropped', 'fps', 'p50 ms', 'p99 ms',
-    'PSNR dB',
+    'scene', 'mode', 'past', 'task', 'in', 'restored', 'dropped', 'fps', 'p50 ms', 'p99 ms',
+    'PSNR dB', 'flicker',
 )
-STYLE = """
-body { font: 16px system-ui, sans-serif; margin: 2rem auto; max-width: 1500px; color: #222 }
-table { border-collapse: collapse } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ccc }
-td:nth-child(n+4) { text-align: right } figure { display: inline-block; margin: .4rem; width: 31% }
-img { width: 100% } figcaption { color: #666 }
-"""
+NOTE = (
+    'past: whether with the frame before (use_past); p50, p99: latency from the stamp to the '
+    'subscriber; PSNR and flicker: input -> output, of the frames that came; flicker: how much '
+    'more neighbouring frames differ than the sharp ones do, RMS in grey levels'
+)
+LOOP_SIDE = 480  # pixels of a frame's longest side in a loop
+SLIDERS = 3  # per scene and task
+
+
+class Sample(NamedTuple):
+    """Frame ``number`` before and after, and the truth if known; uint8 H x W x 3, RGB."""
+
+    number: int
+    degraded: np.ndarray
+    restored: np.ndarray
+    sharp: np.ndarray | None
+
+
+class Quality(NamedTuple):
+    """(before, after): the PSNR in dB, a mean over frames, and the flicker, over neighbours."""
+
+    psnr: tuple[float, float]
+    flicker: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was counted and measured in one mode; PSNR in dB where the truth is known."""
+    """What was counted and measured in one mode; ``quality`` where the truth is known."""
 
     scene: str
     mode: str
+    use_past: bool
     task: str
     received: int
     restored: int
@@ -36,72 +59,122 @@ class Row:
     fps: float
     latency_p50: float  # ms, from the stamp to the subscriber; p99 too
     latency_p99: float
-    psnr_before: float | None
-    psnr_after: float | None
+    quality: Quality | None
+
+    def shown(self) -> bool:
+        """Return whether there are pictures to look at: restored ones, at their best."""
+        return self.task != 'none' and self.use_past
 
     def cells(self) -> tuple[str, ...]:
         """Return the row as text, in the order of ``HEADINGS``."""
-        quality = '-'
-        if self.psnr_before is not None and self.psnr_after is not None:
-            quality = f'{self.psnr_before:.2f} -> {self.psnr_after:.2f}'
+        past = '-' if self.task == 'none' else 'yes' if self.use_past else 'no'
+        quality = ('-', '-')
+        if self.quality:
+            quality = _change(self.quality.psnr, 2), _change(self.quality.flicker, 1)
         return (
-            self.scene, self.mode, self.task, str(self.received), str(self.restored),
+            self.scene, self.mode, past, self.task, str(self.received), str(self.restored),
             str(self.dropped), f'{self.fps:.1f}', f'{self.latency_p50:.0f}',
-            f'{self.latency_p99:.0f}', quality,
+            f'{self.latency_p99:.0f}', *quality,
         )
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A frame before and after, and the truth if it is known; uint8 H x W x 3, RGB."""
+class Seen(NamedTuple):
+    """What was seen in one mode: a row of the table, and of each drive the frames to show."""
 
-    degraded: np.ndarray
-    restored: np.ndarray
-    sharp: np.ndarray | None
+    row: Row
+    drives: list[list[Sample]]
+
+
+def measure(drives: Iterable[Sequence[Sample]]) -> Quality | None:
+    """Return how good the frames are; None if no truth is known or no frames are neighbours."""
+    scores, changes = [], []
+    for drive in drives:
+        for s in drive:
+            if s.sharp is not None:
+                scores.append([psnr(picture, s.sharp) for picture in (s.degraded, s.restored)])
+        for one, two in pairwise(drive):
+            if two.number == one.number + 1 and one.sharp is not None and two.sharp is not None:
+                truths = one.sharp, two.sharp
+                changes.append([
+                    *flicker((one.degraded, two.degraded), truths),
+                    *flicker((one.restored, two.restored), truths),
+                ])
+    if not changes:
+        return None
+    (psnr_before, psnr_after), (before, after) = np.mean(scores, 0), np.mean(changes, 0)
+    return Quality((psnr_before, psnr_after), (before, after))
 
 
 def print_table(console: Console, rows: list[Row], device: str) -> None:
     """Print the table to the terminal."""
-    table = Table(title=device, caption='p50, p99: latency from the stamp to the subscriber')
+    table = rich.table.Table(title=device, caption=NOTE, box=box.SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify='left' if number < 3 else 'right', no_wrap=True)
+        table.add_column(heading, justify='left' if number < 4 else 'right', no_wrap=number > 0)
     for row in rows:
         table.add_row(*row.cells())
     console.print(table)
 
 
-def write_report(path: Path, pictures: list[tuple[Row, list[Sample]]], device: str) -> None:
-    """Write one page that holds the table and the pictures."""
-    parts = [
-        '<!doctype html><meta charset="utf-8"><title>iov_restore demo</title>',
-        f'<style>{STYLE}</style><h1>iov_restore demo</h1><p>{html.escape(device)}</p><table><tr>',
-        *(f'<th>{heading}</th>' for heading in HEADINGS), '</tr>',
-    ]
-    for row, _ in pictures:
-        cells = ''.join(f'<td>{html.escape(cell)}</td>' for cell in row.cells())
-        parts.append(f'<tr>{cells}</tr>')
-    parts.append('</table>')
-    for row, samples in pictures:
-        if row.mode == 'passthrough':
-            continue
-        parts.append(f'<h2>{html.escape(row.scene)}: {row.mode} ({row.task})</h2>')
-        for sample in samples:
-            parts.append('<div>')
-            for caption in ('degraded', 'restored', 'sharp'):
-                image = getattr(sample, caption)
-                if image is not None:
-                    parts.append(f'<figure><img src="{data_url(image)}">'
-                                 f'<figcaption>{caption}</figcaption></figure>')
-            parts.append('</div>')
-    path.write_text('\n'.join(parts), encoding='utf-8')
+def write_report(path: Path, seen: list[Seen], device: str) -> None:
+    """Write one page that holds the table, loops to compare input and restored, and sliders."""
+    table = Table('The node at work', HEADINGS, [row.cells() for row, _ in seen], NOTE)
+    loops, sliders = [], []
+    for row, drives in _once(seen):
+        title = f'{row.scene}, {row.mode}'
+        loops += [_loop(title, drive) for drive in drives]
+        sliders += [_slider(title, sample) for sample in _spread(drives)]
+    facts = [('model', device)]
+    text = page([table], sliders, facts, loops, 'iov_restore demo')
+    path.write_text(text, encoding='utf-8')
 
 
-def write_before_after(path: Path, pictures: list[tuple[Row, list[Sample]]]) -> None:
+def write_before_after(path: Path, seen: list[Seen]) -> None:
     """Write one picture: of every task the frame that changed most, before and after."""
     rows = {}
-    for row, samples in pictures:
-        if row.task != 'none' and samples:
-            changed = max(samples, key=lambda s: cv2.absdiff(s.degraded, s.restored).mean())
-            rows[row.task] = np.hstack([changed.degraded, changed.restored])
+    for row, drives in _once(seen):
+        changed = max(_spread(drives), key=lambda s: cv2.absdiff(s.degraded, s.restored).mean())
+        rows[row.task] = np.hstack([changed.degraded, changed.restored])
     if rows:
         cv2.imwrite(str(path), cv2.cvtColor(np.vstack(list(rows.values())), cv2.COLOR_RGB2BGR))
+
+
+def _once(seen: list[Seen]) -> list[Seen]:
+    """Return the first mode with pictures of every scene and task; mode auto shows the same."""
+    shown: dict[tuple[str, str], Seen] = {}
+    for row, drives in seen:
+        if any(drives):
+            shown.setdefault((row.scene, row.task), Seen(row, list(filter(None, drives))))
+    return list(shown.values())
+
+
+def _spread(drives: list[list[Sample]]) -> list[Sample]:
+    """Return ``SLIDERS`` samples from all over the drives."""
+    samples = [sample for drive in drives for sample in drive]
+    step = max(1, len(samples) // SLIDERS)
+    return samples[step // 2 :: step][:SLIDERS]
+
+
+def _loop(title: str, drive: list[Sample]) -> Loop:
+    pairs = [np.hstack([_small(s.degraded), _small(s.restored)]) for s in drive]
+    quality = measure([drive])
+    text = ''
+    if quality:
+        text = f'PSNR dB {_change(quality.psnr, 2)}, flicker {_change(quality.flicker, 1)}'
+    return Loop(title, text, loop_url(pairs, FPS), data_url(pairs[len(pairs) // 2]))
+
+
+def _slider(title: str, sample: Sample) -> Slider:
+    text = sharp = ''
+    if sample.sharp is not None:
+        scores = (psnr(p, sample.sharp) for p in (sample.degraded, sample.restored))
+        text, sharp = f'PSNR dB {_change(scores, 2)}', data_url(sample.sharp)
+    return Slider(title, text, data_url(sample.degraded), data_url(sample.restored), sharp)
+
+
+def _small(frame: np.ndarray) -> np.ndarray:
+    scale = min(1, LOOP_SIDE / max(frame.shape[:2]))
+    return cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def _change(values: Iterable[float], digits: int) -> str:
+    return ' -> '.join(f'{value:.{digits}f}' for value in values)

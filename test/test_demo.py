@@ -1,0 +1,107 @@
+"""What the demo films, measures and shows; that it runs is seen by running it."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iov_restore_ros.evaluation.metrics import flicker, psnr
+from iov_restore_ros.pictures.flow import find_flow, look
+from iov_restore_ros.tools.demo_footage import FRAMES_EACH, HEIGHT, WIDTH, blurred, rainy
+from iov_restore_ros.tools.demo_report import Row, Sample, Seen, measure, write_report
+
+DATA = re.compile('data:image/webp;base64,([^"]+)')
+
+
+@pytest.fixture(scope='module')
+def rain():
+    """Return the footage in rain, made once."""
+    return rainy()
+
+
+def fit(now, before):
+    """Return how well the flow between two pictures agrees there and back, 0..1."""
+    flow = find_flow(look(now, False), look(before, False), HEIGHT, WIDTH)
+    return flow.trust[..., 1].mean()
+
+
+def drive(footage, restored, first=0, count=FRAMES_EACH):
+    """Return consecutive frames of ``footage`` with what became of them."""
+    return [
+        Sample(n, footage.degraded[n], restored[n], footage.sharp[n])
+        for n in range(first, first + count)
+    ]
+
+
+def row(mode, use_past, task, quality=None):
+    return Row('<rain>', mode, use_past, task, 9, 8, 1, 7.5, 12.0, 34.0, quality)
+
+
+def test_frames_are_consecutive_and_drives_are_apart(rain):
+    assert len(rain.sharp) == len(rain.degraded) == 3 * FRAMES_EACH
+    assert {f.shape for f in rain.sharp + rain.degraded} == {(HEIGHT, WIDTH, 3)}
+    for n in range(1, len(rain.sharp)):
+        agreement = fit(rain.sharp[n], rain.sharp[n - 1])
+        assert agreement < 0.5 if n % FRAMES_EACH == 0 else agreement > 0.85, (n, agreement)
+        assert not np.array_equal(rain.sharp[n], rain.sharp[n - 1])
+    assert all(psnr(d, s) < 25 for d, s in zip(rain.degraded, rain.sharp, strict=True))
+
+
+def test_the_truth_is_the_middle_of_the_exposure():
+    footage = blurred()
+    for first in range(0, len(footage.sharp), FRAMES_EACH):
+        middle = first + FRAMES_EACH // 2
+        there = psnr(footage.degraded[middle], footage.sharp[middle])
+        beside = [psnr(footage.degraded[middle], footage.sharp[middle + d]) for d in (-1, 1)]
+        assert 15 < there < 30
+        assert there > max(beside) + 2
+
+
+def test_measures_leave_out_cuts_and_dropped_frames(rain):
+    quality = measure([drive(rain, rain.sharp, 0, 2), drive(rain, rain.sharp, FRAMES_EACH, 2)])
+    assert quality.flicker[1] == 0
+    within = [
+        flicker(rain.degraded[n : n + 2], rain.sharp[n : n + 2]) for n in (0, FRAMES_EACH)
+    ]
+    assert quality.flicker[0] == pytest.approx(np.mean(within))
+    assert measure([drive(rain, rain.sharp)[::2]]) is None  # no neighbours
+
+
+def test_the_report_plays_loops_of_what_was_restored(rain, tmp_path):
+    frames = drive(rain, rain.sharp, count=3)
+    quality = measure([drive(rain, rain.degraded, count=3)])
+    seen = [
+        Seen(row('passthrough', True, 'none', quality), []),
+        Seen(row('derain', False, 'derain', quality), []),
+        Seen(row('derain', True, 'derain', quality), [frames, []]),
+        Seen(row('auto', True, 'derain', quality), [frames]),
+    ]
+    write_report(tmp_path / 'report.html', seen, 'fast on cpu')
+    page = (tmp_path / 'report.html').read_text(encoding='utf-8')
+    [loop] = DATA.findall(page)
+    with Image.open(io.BytesIO(base64.b64decode(loop))) as picture:
+        assert picture.n_frames == 3
+        assert picture.size == (2 * WIDTH, HEIGHT)
+        picture.seek(2)
+        halves = np.split(np.asarray(picture.convert('RGB')), 2, axis=1)
+    assert psnr(halves[0], frames[2].degraded) > 24
+    assert psnr(halves[1], frames[2].sharp) > 24
+    assert 'prefers-reduced-motion: reduce' in page
+    assert page.count('<td>') == 4 * 12
+    assert f'{quality.flicker[0]:.1f} → {quality.flicker[1]:.1f}' in page
+    assert '&lt;rain&gt;, derain' in page
+    assert '<rain>' not in page
+    assert 'http' not in page
+    assert page.count('<img') == page.count(' alt="')
+
+
+def test_a_source_without_truth_is_shown_without_figures(rain, tmp_path):
+    frames = [s._replace(sharp=None) for s in drive(rain, rain.sharp, count=2)]
+    assert measure([frames]) is None
+    write_report(tmp_path / 'r.html', [Seen(row('derain', True, 'derain'), [frames])], 'cpu')
+    page = (tmp_path / 'r.html').read_text(encoding='utf-8')
+    assert len(DATA.findall(page)) == 1
+    assert page.count('<td>-</td>') == 2
