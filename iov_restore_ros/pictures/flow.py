@@ -55,7 +55,7 @@ def look(picture: np.ndarray, rain: bool) -> np.ndarray:
 
 def find_flow(now: np.ndarray, before: np.ndarray, height: int, width: int) -> Flow:
     """Return the flow between what ``look`` gave for two pictures of ``height`` x ``width``."""
-    return judge(search(now, before), search(before, now), now, before, (height, width))
+    return judge(*search(now, before), now, before, (height, width))
 
 
 def same_scene(flow: Flow) -> bool:
@@ -66,9 +66,17 @@ def same_scene(flow: Flow) -> bool:
     return bool(agreement + likeness / 2 >= CUT)
 
 
-def search(now: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Return where the places of one small picture are in the other, h x w x 2, its pixels."""
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+def search(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each place of a small picture is in the other, there and back: h x w x 2."""
+    # The way back only has to tell whether it contradicts: a quick look will do.
+    return (
+        _search(now, before, cv2.DISOPTICAL_FLOW_PRESET_FAST),
+        _search(before, now, cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST),
+    )
+
+
+def _search(now: np.ndarray, before: np.ndarray, preset: int) -> np.ndarray:
+    dis = cv2.DISOpticalFlow_create(preset)
     dis.setFinestScale(1)  # by default 2: that would be eighths
     return dis.calc(now, before, None)
 
@@ -88,7 +96,8 @@ def judge(
     def moved(image: np.ndarray) -> np.ndarray:
         return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
-    agreement = inside / (1 + ((there + moved(back)) ** 2).sum(2))
+    apart_x, apart_y = cv2.split(there + moved(back))
+    agreement = inside / (1 + apart_x**2 + apart_y**2)
     apart = cv2.blur(cv2.absdiff(now, moved(before)).astype(np.float32), (5, 5))
     likeness = inside / (1 + (apart / DIFFERENT) ** 2)
     trust = np.stack([inside, agreement, likeness], -1).astype(np.float32)

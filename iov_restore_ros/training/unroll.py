@@ -88,7 +88,7 @@ class Unroll:
 
     def _flow(self, now: np.ndarray, before: np.ndarray, size: tuple[int, int]) -> Flow:
         """Return what `pictures/flow.py` finds, now and then a wrong one."""
-        there, back = search(now, before), search(before, now)
+        there, back = search(now, before)
         wrong, everywhere = uniform(2, self.rng).tolist()
         if wrong < WRONG:
             field = smooth_field(1, 4, now.shape[0], now.shape[1], self.rng)[0, 0].numpy()
