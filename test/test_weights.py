@@ -87,13 +87,13 @@ def test_wrong_shape(weight_file):
     def shrink(tensors):
         tensors['body.0.bias'] = tensors['body.0.bias'][:3].clone()
     change(weight_file, shrink)
-    with pytest.raises(WeightsError, match=r'body\.1\.bias has shape \(3,\).* needs \(64,\)'):
+    with pytest.raises(WeightsError, match=r'body\.0\.bias has shape \(3,\).* needs \(64,\)'):
         load_weights(weight_file, 'deblur')
 
 
 def test_not_finite(weight_file):
     change(weight_file, lambda tensors: tensors['body.0.bias'].fill_(float('nan')))
-    with pytest.raises(WeightsError, match=r'body\.1\.bias holds values that are not finite'):
+    with pytest.raises(WeightsError, match=r'body\.0\.bias holds values that are not finite'):
         load_weights(weight_file, 'deblur')
 
 
@@ -102,5 +102,5 @@ def test_shipped_weights_say_where_they_come_from(task):
     path = shipped_weights('fast', task)
     _, info = load_weights(path, task, 'fast')
     assert info.trained_on and info.command and info.commit and info.metrics
-    assert path.stat().st_size < 5e6
+    assert path.stat().st_size < 6e6
     assert path.with_suffix('.md').is_file(), 'a model card goes with every weight file'
