@@ -48,8 +48,9 @@ class Recurrence:
         if before is None or before.shape != frame.shape or min(frame.shape[:2]) < SMALLEST:
             return None
         rain = self.task == 'derain'
-        flow = find_flow(look(frame, rain), look(before, rain), *frame.shape[:2])
-        if not same_scene(flow):
+        small, small_before = look(frame, rain), look(before, rain)
+        flow = find_flow(small, small_before, *frame.shape[:2])
+        if not same_scene(flow, small, small_before):
             return None
         shutter = None
         if not rain:

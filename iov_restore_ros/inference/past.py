@@ -97,8 +97,9 @@ class Past:
             self.reason = 'another size'
             return None
         rain = task == 'derain'
-        flow = find_flow(look(frame, rain), look(pixels, rain), *frame.shape[:2])
-        if not same_scene(flow):
+        small, small_before = look(frame, rain), look(pixels, rain)
+        flow = find_flow(small, small_before, *frame.shape[:2])
+        if not same_scene(flow, small, small_before):
             self.reason = 'cut'
             return None
         return Before(pixels, flow, self._shutter(frame, flow, stamp - before.stamp, task))
