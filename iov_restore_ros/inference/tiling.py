@@ -18,7 +18,7 @@ from iov_restore_ros.inference.pixels import Window
 from iov_restore_ros.model.generators import SIZE_MULTIPLE, Generator
 
 # Bytes that a pass holds at most for each pixel, float32; python benchmarks/memory.py prints them.
-BYTES_PER_PIXEL = {'fast': 260, 'wei2021': 800, 'wei2021_preprint': 550}
+BYTES_PER_PIXEL = {'fast': 290, 'wei2021': 800, 'wei2021_preprint': 550}
 CPU_MEMORY = 2 << 30  # bytes of one pass; 1920x1080 in one with every model, 8 GB never in danger
 
 Input = TypeVar('Input')  # a frame, and what is known beside it
