@@ -5,15 +5,17 @@ import time
 import pytest
 import torch
 
+from iov_restore_ros.model import Generator
 from iov_restore_ros.model.device import fastest_precision
 
 
-class Generator(torch.nn.Module):
+class Slow(torch.nn.Module):
     """Takes its time: by precision, and longer while the machine is busy at the start."""
 
     def __init__(self, seconds, busy_runs):
         super().__init__()
         self.seconds, self.busy_runs = seconds, busy_runs
+        self.body = torch.nn.Sequential()
 
     def forward(self, image):
         self.busy_runs -= 1
@@ -26,4 +28,22 @@ class Generator(torch.nn.Module):
     ((0.001, 0.04), 'float32'), ((0.04, 0.001), 'bfloat16'),
 ])
 def test_the_faster_precision_also_on_a_machine_that_is_busy_at_first(seconds, expected):
-    assert fastest_precision(Generator(seconds, busy_runs=5), torch.device('cpu')) == expected
+    assert fastest_precision(Slow(seconds, busy_runs=5), torch.device('cpu')) == expected
+
+
+def test_int8_is_tried_as_a_part_of_the_generator(monkeypatch):
+    """With what comes before the body: on a processor with VNNI every node begins with this."""
+    tried = []
+
+    class Int8Body(torch.nn.Sequential):
+        def forward(self, features):
+            tried.append(features.shape)
+            return super().forward(features)
+
+    monkeypatch.setattr('iov_restore_ros.model.device.int8_is_exact', lambda: True)
+    monkeypatch.setattr('iov_restore_ros.model.device.to_int8', lambda body: Int8Body(*body))
+    generator = Generator('fast')
+    own = generator.body
+    assert fastest_precision(generator, torch.device('cpu'), int8=True)
+    assert tried
+    assert generator.body is own

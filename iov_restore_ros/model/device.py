@@ -3,7 +3,6 @@
 import time
 
 import torch
-from torch import nn
 
 from iov_restore_ros.model.generators import Generator
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
@@ -47,9 +46,10 @@ def fastest_precision(generator: Generator, device: torch.device, int8: bool = F
     generator.to(device)
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = 'float16' if device.type == 'cuda' else 'bfloat16'
-    tried: dict[str, nn.Module] = {'float32': generator, half: generator}
+    own = generator.body
+    tried = {'float32': own, half: own}
     if int8 and device.type == 'cpu' and int8_is_exact():
-        tried['int8'] = to_int8(generator.body)
+        tried['int8'] = to_int8(own)
     image = torch.rand(1, 3, *TRIED_SIZES[device.type], device=device)
     image = image.to(memory_format=torch.channels_last)
     seconds: dict[str, list[float]] = {name: [] for name in tried}
@@ -58,14 +58,15 @@ def fastest_precision(generator: Generator, device: torch.device, int8: bool = F
     try:
         with torch.inference_mode():
             for _ in range(ROUNDS):
-                for name, candidate in tried.items():
+                for name, generator.body in tried.items():
                     # Autocast leaves the weights as they are: nothing is rounded by measuring.
                     with torch.autocast(device.type, getattr(torch, half), enabled=name == half):
                         start = time.perf_counter()
-                        candidate(image)
+                        generator(image)
                         if device.type == 'cuda':
                             torch.cuda.current_stream(device).synchronize()
                         seconds[name].append(time.perf_counter() - start)
     finally:
+        generator.body = own
         torch.set_num_threads(threads)
     return min(seconds, key=lambda name: min(seconds[name]))  # the best: a machine may be busy
