@@ -21,8 +21,11 @@ CONTRAST = 8.0  # grey levels; flat windows say nothing
 DISTANCES = 3.0, 30.0  # pixels from the middle at which a dip can be told
 SHARES = np.linspace(0.1, 1.3, 49, dtype=np.float32)
 BIAS = 0.06  # by which dips of known blurs were found too far out
-ENOUGH = 60  # windows before anything is said
+ENOUGH = 16  # windows before anything is said
 CLEAR = 0.006  # depth of the dip
+CERTAIN = 4.0  # times its standard error that it is deep
+SPREAD = 1e-6  # least variance of the depths, where few windows happen to agree
+NEAR = 0.12  # between the deepest dip and the most certain one, if both are one
 FORGETTING = 0.98  # of what was seen, with every frame: exposure times change
 WEIGHTS = np.outer(np.hanning(WINDOW), np.hanning(WINDOW)).astype(np.float32)
 
@@ -32,6 +35,7 @@ class ShutterGauge:
 
     def __init__(self) -> None:
         self._dips = np.zeros(len(SHARES))
+        self._squares = np.zeros(len(SHARES))
         self._windows = np.zeros(len(SHARES))
         self._turn = 0
 
@@ -41,8 +45,8 @@ class ShutterGauge:
 
         ``steps`` is how many frame times lie between the two.
         """
-        self._dips *= FORGETTING
-        self._windows *= FORGETTING
+        for sums in (self._dips, self._squares, self._windows):
+            sums *= FORGETTING
         height, width = frame.shape[:2]
         if min(height, width) < WINDOW:
             return
@@ -72,11 +76,14 @@ class ShutterGauge:
         known = self._windows > ENOUGH
         if not known.any():
             return 0.0
-        depths = np.where(known, self._dips / np.maximum(self._windows, 1e-9), np.inf)
-        lowest = int(depths.argmin())
-        if depths[lowest] > -CLEAR:
+        windows = np.maximum(self._windows, 1e-9)
+        depths = self._dips / windows
+        errors = np.sqrt(np.maximum(self._squares / windows - depths**2, SPREAD) / windows)
+        certain = np.where(known & (depths < -CLEAR), depths / errors, 0.0)
+        surest, deepest = int(certain.argmin()), int(np.where(known, depths, np.inf).argmin())
+        if certain[surest] > -CERTAIN or abs(SHARES[surest] - SHARES[deepest]) > NEAR:
             return 0.0
-        return float(np.clip(SHARES[lowest] - BIAS, 0.05, 1))
+        return float(np.clip(SHARES[surest] - BIAS, 0.05, 1))
 
     def _add(self, window: np.ndarray, along: np.ndarray, length: float) -> None:
         spectrum = np.abs(np.fft.rfft2((window - window.mean()) * WEIGHTS)) ** 2
@@ -88,5 +95,7 @@ class ShutterGauge:
         directions = np.stack([along, -along, across, -across]).astype(np.float32)
         x, y = (WINDOW // 2 + directions[:, i, None] * distances for i in range(2))
         ahead, behind, left, right = cv2.remap(cepstrum, x, y, cv2.INTER_LINEAR)
-        self._dips[seen] += ((ahead + behind - left - right) / 2)[seen]
+        dip = (ahead + behind - left - right) / 2
+        self._dips[seen] += dip[seen]
+        self._squares[seen] += dip[seen] ** 2
         self._windows[seen] += 1
