@@ -15,7 +15,7 @@ import numpy as np
 from iov_restore_ros.pictures.flow import CELL, Flow
 
 WINDOW = 64  # pixels on a side
-WINDOWS = 24  # looked at in a frame
+WINDOWS = 24, 6  # looked at in a frame while the share is unknown, and when it is known
 MOVED = 6.0, 40.0  # pixels between two frames: less hides the dip in the middle, more leaves none
 CONTRAST = 8.0  # grey levels; flat windows say nothing
 DISTANCES = 3.0, 30.0  # pixels from the middle at which a dip can be told
@@ -27,6 +27,7 @@ CERTAIN = 4.0  # times its standard error that it is deep
 SPREAD = 1e-6  # least variance of the depths, where few windows happen to agree
 NEAR = 0.12  # between the deepest dip and the most certain one, if both are one
 FORGETTING = 0.98  # of what was seen, with every frame: exposure times change
+FLOOR = 50.0  # added to the power, of which the logarithm is taken
 WEIGHTS = np.outer(np.hanning(WINDOW), np.hanning(WINDOW)).astype(np.float32)
 
 
@@ -53,9 +54,10 @@ class ShutterGauge:
         # Other places in each frame.
         rng = np.random.default_rng(self._turn)
         self._turn += 1
+        count = WINDOWS[self.share() > 0]
         for top, left in zip(
-            rng.integers(0, height - WINDOW + 1, WINDOWS),
-            rng.integers(0, width - WINDOW + 1, WINDOWS), strict=True,
+            rng.integers(0, height - WINDOW + 1, count),
+            rng.integers(0, width - WINDOW + 1, count), strict=True,
         ):
             rows, columns = (slice(side // CELL, (side + WINDOW) // CELL) for side in (top, left))
             ways = flow.way[rows, columns].reshape(-1, 2) / steps
@@ -67,9 +69,9 @@ class ShutterGauge:
             window = cv2.cvtColor(
                 frame[top : top + WINDOW, left : left + WINDOW], cv2.COLOR_RGB2GRAY
             ).astype(np.float32)
-            if window.std() < CONTRAST:
-                continue
-            self._add(window, way / length, length)
+            mean, deviation = (value.item() for value in cv2.meanStdDev(window))
+            if deviation >= CONTRAST:
+                self._add(window - mean, way / length, length)
 
     def share(self) -> float:
         """Return the share, 0..1; 0 while it is not known."""
@@ -86,8 +88,11 @@ class ShutterGauge:
         return float(np.clip(SHARES[surest] - BIAS, 0.05, 1))
 
     def _add(self, window: np.ndarray, along: np.ndarray, length: float) -> None:
-        spectrum = np.abs(np.fft.rfft2((window - window.mean()) * WEIGHTS)) ** 2
-        cepstrum = np.fft.fftshift(np.fft.irfft2(np.log(spectrum + 50))).astype(np.float32)
+        spectrum = cv2.dft(window * WEIGHTS, flags=cv2.DFT_COMPLEX_OUTPUT)
+        power = spectrum[..., 0] ** 2 + spectrum[..., 1] ** 2
+        # Of what is real and even, there and back are the same.
+        flags = cv2.DFT_COMPLEX_OUTPUT | cv2.DFT_SCALE
+        cepstrum = np.fft.fftshift(cv2.dft(cv2.log(power + FLOOR), flags=flags)[..., 0])
         distances = SHARES * length
         seen = (distances > DISTANCES[0]) & (distances < DISTANCES[1])
         # The cepstrum of the scene itself falls in all directions: across the motion it is alone.
