@@ -51,7 +51,8 @@ def folder(tmp_path, photograph):
 def test_restore_files(folder, tmp_path, photograph):
     out = tmp_path / 'out'
     result = command(
-        'restore_files', folder, tmp_path / 'gone.png', '--output', out, '--task', 'deblur'
+        'restore_files', folder, tmp_path / 'gone.png', '--output', out, '--task', 'deblur',
+        '--precision', 'float32',
     )
     assert result.returncode == 1
     for line in (
@@ -63,7 +64,8 @@ def test_restore_files(folder, tmp_path, photograph):
     written = sorted(str(p.relative_to(out)) for p in out.rglob('*') if p.is_file())
     assert written == ['a.png', 'alpha.png', 'clip.mp4', 'grey.png', 'sub/b.png']
 
-    [expected] = Restorer(tasks=['deblur']).restore([photograph[:90, :121]], 'deblur')
+    restorer = Restorer(precision='float32', tasks=['deblur'])
+    [expected] = restorer.restore([photograph[:90, :121]], 'deblur')
     assert np.array_equal(cv2.imread(str(out / 'a.png')), bgr(expected))
     alpha = cv2.imread(str(out / 'alpha.png'), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(alpha[..., 3], bgr(photograph[:90, :121])[..., 0])
@@ -73,7 +75,7 @@ def test_restore_files(folder, tmp_path, photograph):
 
 def in_order(frames, rate=RATE):
     """Restore ``frames`` as a sequence."""
-    restorer, past = Restorer(device='cpu', tasks=['derain']), Past()
+    restorer, past = Restorer(device='cpu', precision='float32', tasks=['derain']), Past()
     return [past.restore(restorer, f, n / rate, 'derain') for n, f in enumerate(frames)]
 
 
@@ -84,11 +86,12 @@ def test_pictures_of_a_folder_are_frames_with_video_only(tmp_path, street):
     for name, options in (('stills', ()), ('video', ('--video',))):
         result = command(
             'restore_files', tmp_path, '--output', tmp_path / name, '--task', 'derain',
-            '--device', 'cpu', *options,
+            '--device', 'cpu', '--precision', 'float32', *options,
         )
         assert result.returncode == 0, result.stderr
         if name == 'stills':
-            expected = Restorer(device='cpu', tasks=['derain']).restore(frames, 'derain')
+            restorer = Restorer(device='cpu', precision='float32', tasks=['derain'])
+            expected = restorer.restore(frames, 'derain')
         else:
             expected = in_order(frames)
         for number, picture in zip((2, 9, 10, 11), expected, strict=True):
@@ -108,7 +111,7 @@ def test_the_frames_of_a_video_are_one_sequence(tmp_path, street, monkeypatch):
     frames = [cv2.cvtColor(reader.read()[1], cv2.COLOR_BGR2RGB) for _ in range(3)]
     writer = MagicMock()  # a real one loses some of each picture
     monkeypatch.setattr(cv2, 'VideoWriter', lambda *_: writer)
-    restorer = Restorer(device='cpu', tasks=['derain'])
+    restorer = Restorer(device='cpu', precision='float32', tasks=['derain'])
     assert restore_all(restorer, 'derain', [source], tmp_path / 'out', '.png') == []
     written = [call.args[0] for call in writer.write.call_args_list]
     assert all(map(np.array_equal, written, map(bgr, in_order(frames))))

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from iov_restore_ros.inference import Past, RestoreError, Restorer
+from iov_restore_ros.inference import PRECISIONS, Past, RestoreError, Restorer
 from iov_restore_ros.model import PRESETS, TASKS, WeightsError
 from iov_restore_ros.pictures.files import by_number
 
@@ -149,6 +149,10 @@ def add_restorer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
+        '--precision', default='auto', choices=('auto', *PRECISIONS),
+        help='auto: the fastest here, by measuring; name one where every run has to give the same',
+    )
+    parser.add_argument(
         '--shutter', type=share, default=0.0, metavar='SHARE',
         help='of the time between two frames that the shutter is open, 0..1 (default: found out)',
     )
@@ -165,7 +169,7 @@ def restorer_of(options: argparse.Namespace, parser: argparse.ArgumentParser) ->
     """Return the restorer that the options ask for; the parser reports what is wrong with them."""
     try:
         weights = {options.task: options.weights} if options.weights else None
-        return Restorer(options.model, weights, options.device, tasks=[options.task])
+        return Restorer(options.model, weights, options.device, options.precision, [options.task])
     except (WeightsError, ValueError) as error:
         parser.error(str(error))
 
