@@ -1,6 +1,5 @@
 """What a camera saw lately: when there is a frame before, and what the generator makes of it."""
 
-import itertools
 
 import cv2
 import numpy as np
@@ -13,7 +12,7 @@ from iov_restore_ros.inference import Past, Restorer
 from iov_restore_ros.inference.pixels import gather, restore_gathered
 from iov_restore_ros.model import TASKS, Generator
 from iov_restore_ros.model import fusion as on_device
-from iov_restore_ros.pictures.flow import find_flow, look
+from iov_restore_ros.pictures.flow import find_flow, look, search
 
 
 @pytest.fixture(scope='module')
@@ -319,17 +318,11 @@ def test_an_object_that_moves_over_a_still_scene_is_not_worse(restorer, street):
 
 def test_a_wrong_flow_is_not_worse_than_a_still(restorer, street, monkeypatch):
     """Both flows are eight pixels off, and agree."""
-    find = cv2.DISOpticalFlow_create
+    def wrong(*pictures):
+        there, back = search(*pictures)
+        return there + np.float32(4), back - np.float32(4)
 
-    class Wrong:
-        def __init__(self, preset):
-            self.dis, self.off = find(preset), itertools.cycle((4, -4))
-            self.setFinestScale = self.dis.setFinestScale
-
-        def calc(self, *pictures):
-            return self.dis.calc(*pictures) + np.float32(next(self.off))
-
-    monkeypatch.setattr(cv2, 'DISOpticalFlow_create', Wrong)
+    monkeypatch.setattr('iov_restore_ros.pictures.flow.search', wrong)
     sharp = drive(street, 4)
     past = Past()
     assert worst(restorer, rain(sharp), sharp, past) < 0.2

@@ -1,6 +1,5 @@
 """What happens to pixels on the device, whichever it is, and what is made of them before."""
 
-import functools
 from dataclasses import dataclass
 
 import cv2
@@ -11,6 +10,7 @@ from torch import Tensor
 from iov_restore_ros.inference.past import Before
 from iov_restore_ros.model import Evidence, Generator
 from iov_restore_ros.model.fusion import CELL, CUES, LUMA, MOTION_UNIT, TAPS
+from iov_restore_ros.pictures.flow import places
 
 Window = tuple[slice, slice]  # rows and columns
 
@@ -61,34 +61,24 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
     return Gathered(frame, move(before.pixels, flow), along, cues)
 
 
-def move(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Return ``image``, each pixel taken from ``flow`` (float32 H x W x 2, pixels) away."""
-    x, y = places(*flow.shape[:2])
-    return cv2.remap(
-        image, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+def move(image: np.ndarray, flow: np.ndarray, times: float = 1.0) -> np.ndarray:
+    """Return ``image``, each pixel taken from ``times`` ``flow`` (H x W x 2, pixels) away."""
+    there = cv2.scaleAdd(flow, times, places(*flow.shape[:2]))
+    return cv2.remap(image, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def steer(frame: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """Return what `model.fusion.steer` does, as float32 H x W x TAPS."""
-    along = np.empty((*frame.shape[:2], TAPS), np.float32)
     luma = cv2.transform(frame.astype(np.float32), np.array([LUMA], np.float32) / 255)
-    luma = luma.reshape(frame.shape[:2])
-    length = np.maximum(cv2.magnitude(motion[..., 0], motion[..., 1]), 1e-3)
-    one_pixel = motion / length[..., None]
-    slope = (move(luma, one_pixel) - move(luma, -one_pixel)) * (length / 2)
-    for plane, times in enumerate((1.0, -1.0, 2.0, -2.0)):
-        along[..., plane] = move(luma, times * motion) - luma
-    for plane, times in enumerate((0.5, -0.5, 1.5, -1.5), 4):
-        along[..., plane] = move(slope, times * motion) * -np.sign(times)
-    return along
-
-
-@functools.lru_cache(maxsize=8)
-def places(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns and the rows of all pixels, float32 height x width each."""
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return x, y
+    across, down = (
+        cv2.Sobel(luma, cv2.CV_32F, dx, dy, ksize=1, scale=0.5, borderType=cv2.BORDER_REPLICATE)
+        for dx, dy in ((1, 0), (0, 1))
+    )
+    slope = across * motion[..., 0] + down * motion[..., 1]
+    return cv2.merge([
+        move(luma, motion) - luma, move(luma, motion, -1) - luma,
+        -move(slope, motion, 0.5), move(slope, motion, -0.5),
+    ])
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CELL = 4  # pixels on a side of what the blocks see as one place
-TAPS = 8  # planes of Evidence.along
+TAPS = 4  # planes of Evidence.along
 CUES = 6  # planes of Evidence.cues
 MOTION_UNIT = 16.0  # pixels of motion that are 1 in Evidence.cues
 ASSUMED_SHUTTER = 0.7  # share of the time that it is open, where nobody knows; so in training
@@ -27,7 +27,7 @@ CHANNELS = 32
 BRIGHTER = 20.0  # logits for a pixel that is brighter by 1 than before
 LITTLE = -1.0  # logit of the share of the frame before, at first
 LUMA = 0.299, 0.587, 0.114  # of R, G, B (ITU-R BT.601)
-TAPS_AT_FIRST = (0.3, 0.3, 0.05, 0.05) * 2  # of what the formula above says, which knows no noise
+TAPS_AT_FIRST = 0.3  # of each, less than the half that the formula above says, which knows no noise
 
 
 class Evidence(NamedTuple):
@@ -93,17 +93,18 @@ def steer(image: Tensor, motion: Tensor) -> Tensor:
     Return ``Evidence.along``, N x TAPS x H x W: the luma of ``image`` along its ``motion``.
 
     ``image`` is N x 3 x H x W, ``motion`` N x 2 x H x W, the pixels that the picture moved while
-    the shutter was open. With L their length and y the luma: y one and two L ahead and behind, less
-    y here, and L times its slope half an L and one and a half ahead (negative) and behind.
+    the shutter was open. With L their length and y the luma: y one L ahead and behind, less y here,
+    and L times its slope half an L ahead (negative) and behind.
     """
     grey = luma(image)
-    length = motion.norm(dim=1, keepdim=True)
-    one_pixel = motion / length.clamp(min=1e-3)
-    slope = (move(grey, one_pixel) - move(grey, -one_pixel)) / 2 * length
-    planes = [move(grey, times * motion) - grey for times in (1, -1, 2, -2)]
-    for times in (0.5, 1.5):
-        planes += [-move(slope, times * motion), move(slope, -times * motion)]
-    return torch.cat(planes, 1)
+    edged = functional.pad(grey, (1, 1, 1, 1), mode='replicate')
+    across = (edged[..., 1:-1, 2:] - edged[..., 1:-1, :-2]) / 2
+    down = (edged[..., 2:, 1:-1] - edged[..., :-2, 1:-1]) / 2
+    slope = across * motion[:, :1] + down * motion[:, 1:]  # times L, which is motion's length
+    return torch.cat([
+        move(grey, motion) - grey, move(grey, -motion) - grey,
+        -move(slope, motion / 2), move(slope, -motion / 2),
+    ], 1)
 
 
 def gather(
@@ -185,4 +186,4 @@ class Fusion(nn.Module):
             assert self.weigh.bias is not None
             self.weigh.bias.fill_(LITTLE)
             self.brighter.fill_(1)
-            self.weigh.bias[CELL**2 :] = torch.tensor(TAPS_AT_FIRST)
+            self.weigh.bias[CELL**2 :] = TAPS_AT_FIRST
