@@ -18,13 +18,13 @@ LARGE = 960  # if a side is longer than this
 CELL = 4  # the flow is kept for cells of 4x4 pixels
 SMALLEST = 32  # pixels on a side, below which no flow is looked for
 STREAK = np.ones((1, 3), np.uint8)  # what is bright and thinner than this is taken off
-REFINED = 2  # variational iterations on each scale; by default 5, for half a tenth of a dB in the end
+REFINED = 2  # variational iterations on each scale; the default of 5 gained 0.05 dB in the end
 STRIDE_BACK = 6  # pixels between patches; by default 4
 DIFFERENT = 12.0  # grey levels, on the mean, that make pictures half alike
 SMOOTHING = 0.8  # sigma, pixels of the small picture
 CUT = 0.42  # of how well two pictures fit, below which they may not show one scene
 ALIKE = 0.8  # correlation; neighbours in a downpour have 0.89 and more, at cuts it is 0.64 at most
-WORSE = 0.01  # correlation, that a flow which fits may cost
+WORSE = 0.01  # correlation that a flow may cost; right ones cost 0.002 at most, most of them gain
 TINY = 40, 23  # width and height, pixels
 
 
@@ -69,15 +69,15 @@ def same_scene(flow: Flow, now: np.ndarray, before: np.ndarray) -> bool:
     """
     Tell whether two pictures, as ``look`` gave them, show one scene.
 
-    Between those of a cut no flow fits. None fits in a downpour either, but there the large shapes
-    are alike, and not less so along the flow.
+    A flow that makes their large shapes less alike is a wrong one. Between those of a cut no flow
+    fits. None fits in a downpour either, but there the large shapes are alike.
     """
+    alike = _correlation(now, before)
+    if _correlation(now, _moved(before, flow.way)) < alike - WORSE:
+        return False
     # Measured: 0.5 to 1.5 between neighbours, in a downpour down to 0.29; at cuts 0 to 0.37.
     _, agreement, likeness, _ = cv2.mean(flow.trust)
-    if agreement + likeness / 2 >= CUT:
-        return True
-    alike = _correlation(now, before)
-    return alike >= ALIKE and _correlation(now, _moved(before, flow.way)) > alike - WORSE
+    return agreement + likeness / 2 >= CUT or alike >= ALIKE
 
 
 def _moved(before: np.ndarray, way: np.ndarray) -> np.ndarray:
