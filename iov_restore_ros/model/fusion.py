@@ -83,7 +83,7 @@ def move(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def luma(image: Tensor) -> Tensor:
-    """Return the luma of ``image`` (N x 3 x H x W) as N x 1 x H x W."""
+    """Return the luma of ``image`` (N x 3 x ...) as N x 1 x ...."""
     red, green, blue = LUMA
     return red * image[:, :1] + green * image[:, 1:2] + blue * image[:, 2:]
 
@@ -130,6 +130,11 @@ def gather(
     return Evidence(move(before, flow), along, torch.cat([trust, motion], 1))
 
 
+def _by_pixel(cells: Tensor, planes: int) -> Tensor:
+    """Return what ``pixel_unshuffle`` gave for so many planes as N x planes x 16 x H x W."""
+    return cells.unflatten(1, (planes, CELL**2))
+
+
 class Fusion(nn.Module):
     """
     Puts a frame and its ``Evidence`` together: a better frame to start from, and features of both.
@@ -158,26 +163,27 @@ class Fusion(nn.Module):
         data type of their weights, which the features have too.
         """
         dtype = self.weigh.weight.dtype
-        before, along, cues = evidence
-        unshuffle = functional.pixel_unshuffle
+        # All of it happens in cells of 4x4 pixels: there the channels are colour by pixel.
+        here, before, along = (
+            functional.pixel_unshuffle(planes, CELL)
+            for planes in (image, evidence.before, evidence.along)
+        )
+        change = before - here
         # Differences from the frame, and that about mid-grey: so all of it is small.
-        features = self.look(torch.cat([
-            unshuffle(image - 0.5, CELL), unshuffle(before - image, CELL), unshuffle(along, CELL),
-            cues,
-        ], 1).to(dtype))
+        features = self.look(torch.cat([here - 0.5, change, along, evidence.cues], 1).to(dtype))
         weights = self.weigh(features).float()
+        share, taps = weights.split([CELL**2, TAPS], 1)
         # Rain is brighter than what it hides, and thin: a change of the light is wide.
-        brighter = unshuffle(luma(image - before), CELL)
+        brighter = -luma(_by_pixel(change, 3)).flatten(1, 2)
         wide = functional.avg_pool2d(
             brighter.mean(1, keepdim=True), 5, 1, 2, count_include_pad=False
         )
-        brighter = BRIGHTER * self.brighter.float() * (brighter - wide)
-        share = torch.sigmoid(weights[:, : CELL**2] + brighter) * cues[:, :1]
-        taps = functional.interpolate(weights[:, CELL**2 :], scale_factor=CELL, mode='nearest')
-        better = image + functional.pixel_shuffle(share, CELL) * (before - image)
-        better = better + (taps * along).sum(1, keepdim=True)
-        pair = torch.cat([unshuffle(better - 0.5, CELL), unshuffle(image - better, CELL)], 1)
-        return better, torch.cat([pair.to(dtype), features], 1)
+        share = torch.sigmoid(share + BRIGHTER * self.brighter.float() * (brighter - wide))
+        taken = share * evidence.cues[:, :1]
+        undone = (taps.unsqueeze(2) * _by_pixel(along, TAPS)).sum(1, keepdim=True)
+        better = here + (taken.unsqueeze(1) * _by_pixel(change, 3) + undone).flatten(1, 2)
+        pair = torch.cat([better - 0.5, here - better], 1)
+        return functional.pixel_shuffle(better, CELL), torch.cat([pair.to(dtype), features], 1)
 
     def initialise(self) -> None:
         """After random weights: begin with some of all, the same everywhere."""
