@@ -1,5 +1,7 @@
 """Bags of a drive: played through the node over DDS and recorded again, and restored offline."""
 
+import signal
+import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -118,6 +120,7 @@ def test_a_bag_through_the_node_into_a_bag(rig, drive, tmp_path, storage):
 
 def run(monkeypatch, *arguments):
     """Run the command with ``arguments``; return its exit status."""
+    monkeypatch.setattr(signal, 'signal', lambda *_: None)  # pytest's own stay
     monkeypatch.setattr(sys, 'argv', ['restore_bag', *map(str, arguments)])
     return restore_bag.main()
 
@@ -132,10 +135,11 @@ def test_restore_bag(drive, tmp_path, monkeypatch, capsys, storage):
             write('/rear/image_raw/compressed', encode(image, 'png', 95), when)
             write('/talk', String(data=str(when)), when)
     status = run(
-        monkeypatch, bag, '--output', output, '--task', 'derain', '--storage', storage,
+        monkeypatch, bag, '--output', output, '--task', 'derain',
         '--device', 'cpu', '--precision', 'float32',
     )
     assert status == 0
+    assert any(output.glob('*.db3')) == (storage == 'sqlite3')
     assert f'{FRAMES} images on /front/restored/image_raw' in capsys.readouterr().out
     before, after = read(bag), read(output)
     added = {
@@ -181,7 +185,7 @@ def test_restore_bag_goes_on_behind_a_bad_image(drive, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(('options', 'reason'), [
     (['--topic', '/left/image_raw'], 'no image topic /left/image_raw, only /front/image_raw'),
     (['--weights', '/nowhere.safetensors'], '/nowhere.safetensors'),
-    (['--output', '.'], 'exists already'),
+    (['--output', '.'], 'is there already'),
 ])
 def test_restore_bag_says_what_is_wrong(drive, tmp_path, monkeypatch, capsys, options, reason):
     with writing(tmp_path / 'drive', 'mcap') as write:
@@ -191,3 +195,51 @@ def test_restore_bag_says_what_is_wrong(drive, tmp_path, monkeypatch, capsys, op
         run(monkeypatch, *arguments)
     assert reason in capsys.readouterr().err
     assert not (tmp_path / 'new').exists()
+
+
+def test_a_raw_and_a_compressed_topic_of_one_camera_are_restored_once(
+    drive, tmp_path, monkeypatch, capsys
+):
+    with writing(tmp_path / 'drive', 'mcap') as write:
+        write('/front/image_raw', drive[0][1], START)
+        write('/front/image_raw/compressed', encode(drive[0][1], 'png', 95), START)
+    run(monkeypatch, tmp_path / 'drive', '--output', tmp_path / 'new', '--task', 'deblur')
+    assert '--topic /front/image_raw/compressed restores it' in capsys.readouterr().out
+    assert set(read(tmp_path / 'new')) == {
+        '/front/image_raw', '/front/image_raw/compressed', '/front/restored/image_raw'
+    }
+
+
+@pytest.mark.parametrize('made', ['nothing', 'empty folder', 'no metadata', 'text'])
+def test_what_is_no_bag_is_told_in_a_line(tmp_path, monkeypatch, capsys, made):
+    bag = tmp_path / 'bag'
+    if made in ('empty folder', 'no metadata'):
+        bag.mkdir()
+    if made == 'no metadata':
+        (bag / 'metadata.yaml').write_text('a: [')
+    if made == 'text':
+        bag.write_text('text')
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, bag, '--output', tmp_path / 'new', '--task', 'deblur')
+    assert ended.value.code == 2
+    assert f'error: {bag}: ' in capsys.readouterr().err
+
+
+def test_a_bag_that_is_stopped_leaves_nothing(drive, tmp_path):
+    with writing(tmp_path / 'drive', 'mcap') as write:
+        for number in range(200):
+            write('/front/image_raw', drive[0][1], START + number)
+    arguments = [
+        sys.executable, '-m', 'iov_restore_ros.tools.restore_bag', str(tmp_path / 'drive'),
+        '--output', str(tmp_path / 'new'), '--task', 'derain',
+    ]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob('.new.part/new/*.mcap')):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert 'stopped, nothing is left of it' in said
+    assert 'Traceback' not in said
+    assert [path.name for path in tmp_path.iterdir()] == ['drive']

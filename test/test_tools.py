@@ -1,17 +1,22 @@
 """The offline commands, as processes."""
 
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
 import pytest
 from pictures import RATE, drive, rain
+from PIL import Image
 
 from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.pictures.files import read_as_stored
 from iov_restore_ros.tools.image_source import open_source
-from iov_restore_ros.tools.restore_files import restore_all
+from iov_restore_ros.tools.restore_files import Report, restore_all
 
 
 def command(name, *arguments):
@@ -57,12 +62,14 @@ def test_restore_files(folder, tmp_path, photograph):
     assert result.returncode == 1
     for line in (
         'broken.png: not a readable picture', 'broken.mp4: not a readable video',
-        'deep.png: uint16 pixels', 'gone.png: there is no such file',
+        'gone.png: there is no such file',
     ):
         assert line in result.stderr
     assert 'Traceback' not in result.stderr
     written = sorted(str(p.relative_to(out)) for p in out.rglob('*') if p.is_file())
-    assert written == ['a.png', 'alpha.png', 'clip.mp4', 'grey.png', 'sub/b.png']
+    assert written == [
+        'a.png', 'alpha.png', 'clip.mp4', 'deep.png', 'grey.png', 'sub/b.png'
+    ]
 
     restorer = Restorer(precision='float32', tasks=['deblur'])
     [expected] = restorer.restore([photograph[:90, :121]], 'deblur')
@@ -70,7 +77,59 @@ def test_restore_files(folder, tmp_path, photograph):
     alpha = cv2.imread(str(out / 'alpha.png'), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(alpha[..., 3], bgr(photograph[:90, :121])[..., 0])
     assert cv2.imread(str(out / 'grey.png'), cv2.IMREAD_UNCHANGED).shape == (90, 121)
+    deep = cv2.imread(str(out / 'deep.png'), cv2.IMREAD_UNCHANGED)
+    assert deep.dtype == np.uint16
+    assert np.abs(deep / 257 - bgr(expected)).max() < 2  # it was 256 times the picture
     assert cv2.VideoCapture(str(out / 'clip.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_what_is_done_is_left_and_two_of_one_name_are_told(folder, tmp_path):
+    (folder / 'a.jpg').write_bytes((folder / 'sub' / 'b.jpg').read_bytes())
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'alpha.png').write_bytes(b'mine')
+    arguments = 'restore_files', folder, '--output', tmp_path / 'out', '--task', 'deblur'
+    result = command(*arguments)
+    assert f'{folder}/a.png: {tmp_path}/out/a.png is made of {folder}/a.jpg' in result.stderr
+    assert '1 were there already; --overwrite' in result.stderr
+    assert (tmp_path / 'out' / 'alpha.png').read_bytes() == b'mine'
+    assert '6 were there already' in command(*arguments).stderr
+    assert 'already' not in command(*arguments, '--overwrite').stderr
+    assert (tmp_path / 'out' / 'alpha.png').read_bytes() != b'mine'
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_pictures_are_read_as_they_are_looked_at(tmp_path, photograph, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(photograph[:40, :60]).save(tmp_path / 'a.jpg', exif=exif)
+    stored = read_as_stored(tmp_path / 'a.jpg')
+    assert np.array_equal(stored, cv2.imread(str(tmp_path / 'a.jpg')))
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_what_is_stopped_leaves_nothing_half_done_and_goes_on(tmp_path, photograph, number):
+    out = tmp_path / 'out'
+    cv2.imwrite(str(tmp_path / 'a.png'), photograph[:64, :64])
+    writer = cv2.VideoWriter(
+        str(tmp_path / 'clip.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 10, (320, 240)
+    )
+    for _ in range(300):
+        writer.write(photograph[:240, :320])
+    writer.release()
+    arguments = [
+        sys.executable, '-m', 'iov_restore_ros.tools.restore_files', str(tmp_path / 'a.png'),
+        str(tmp_path / 'clip.mp4'), '--output', str(out), '--task', 'derain',
+    ]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    while not (out / '.clip.part.mp4').exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert 'stopped, 1 restored; the same command goes on' in said
+    assert 'Traceback' not in said
+    assert [path.name for path in out.iterdir()] == ['a.png']
 
 
 def in_order(frames, rate=RATE):
@@ -110,9 +169,11 @@ def test_the_frames_of_a_video_are_one_sequence(tmp_path, street, monkeypatch):
     reader = cv2.VideoCapture(str(source))
     frames = [cv2.cvtColor(reader.read()[1], cv2.COLOR_BGR2RGB) for _ in range(3)]
     writer = MagicMock()  # a real one loses some of each picture
-    monkeypatch.setattr(cv2, 'VideoWriter', lambda *_: writer)
+    monkeypatch.setattr(cv2, 'VideoWriter', lambda path, *_: Path(path).touch() or writer)
     restorer = Restorer(device='cpu', precision='float32', tasks=['derain'])
-    assert restore_all(restorer, 'derain', [source], tmp_path / 'out', '.png') == []
+    report = Report()
+    restore_all(restorer, 'derain', [source], tmp_path / 'out', '.png', MagicMock(), report)
+    assert (report.restored, report.failures) == (1, [])
     written = [call.args[0] for call in writer.write.call_args_list]
     assert all(map(np.array_equal, written, map(bgr, in_order(frames))))
 

@@ -20,10 +20,10 @@ from iov_restore_ros.node.images import (
     MalformedImageError,
     UnsupportedEncodingError,
     new_message,
-    to_eight_bits,
     to_rgb,
     view,
 )
+from iov_restore_ros.pictures.sixteen_bits import to_eight_bits
 
 CODECS = ('jpeg', 'png')
 PNG_LEVEL = 3  # as compressed_image_transport has it

@@ -11,8 +11,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from iov_restore_ros.node.encodings import ENCODINGS, Encoding
-
-SIXTEEN_TO_EIGHT = 257  # 65535 / 255
+from iov_restore_ros.pictures.sixteen_bits import corrected, to_eight_bits
 
 
 class UnsupportedEncodingError(Exception):
@@ -115,7 +114,7 @@ def from_rgb(restored: np.ndarray, message: Image) -> Image:
         pixels[..., 3] = view(message)[..., 3]
     pixels = pixels.reshape(*restored.shape[:2], encoding.channels)
     if encoding.bits == 16:
-        pixels = _corrected(view(message), pixels)
+        pixels = corrected(view(message), pixels)
     return new_message(message.header, pixels, name, bool(message.is_bigendian))
 
 
@@ -133,19 +132,3 @@ def new_message(header: Header, pixels: np.ndarray, encoding: str, bigendian: bo
     # Filled in place, because the constructor copies what it is given.
     message.data.frombytes(pixels.data.cast('B') if pixels.dtype == np.uint8 else pixels.tobytes())
     return message
-
-
-def to_eight_bits(samples: np.ndarray) -> np.ndarray:
-    """Round uint16 samples of either byte order to uint8; uint8 ones stay as they are."""
-    if samples.dtype == np.uint8:
-        return samples
-    native = np.ascontiguousarray(samples, np.uint16)
-    rounded = cv2.convertScaleAbs(native, alpha=1 / SIXTEEN_TO_EIGHT)
-    return rounded.reshape(samples.shape)
-
-
-def _corrected(original: np.ndarray, restored: np.ndarray) -> np.ndarray:
-    """Add to uint16 ``original`` what ``restored``, uint8, differs from its 8-bit picture."""
-    change = restored.astype(np.int32) - to_eight_bits(original)
-    corrected = original + SIXTEEN_TO_EIGHT * change
-    return corrected.clip(0, 65535).astype(original.dtype)

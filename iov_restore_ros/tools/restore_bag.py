@@ -5,13 +5,18 @@ Restore the images in a ROS 2 bag, every frame of it, however long that takes.
 
 The new bag holds all that BAG holds, byte for byte, and beside each image topic the restored one
 under the name that the node would give it, with the same time, header and encoding. The images of a
-topic are one sequence, as they are for the node.
+topic are one sequence, as they are for the node. It has its name when it is whole, not before.
 """
 
+from __future__ import annotations  # without rosbags --help works, too
+
 import argparse
+import shutil
+import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -30,18 +35,21 @@ from iov_restore_ros.node.images import (
     to_rgb,
     view,
 )
+from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped
 from iov_restore_ros.tools.restore_files import add_restorer_options, restorer_of
 
+MISSING = ''
 try:
     from rosbags.interfaces import Connection, ConnectionExtRosbag2
     from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer, WriterError
     from rosbags.typesys import Stores, get_typestore
 except ImportError as error:
-    raise SystemExit(f'{error}: pip install rosbags') from error
+    MISSING = f"{error}: pip install rosbags, or the extra: pip install '.[bags]'"
 
 IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
 INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 JPEG_QUALITY = 95
+STORAGES = 'sqlite3', 'mcap'
 BAG_VERSION: Literal[9] = 9  # Jazzy and Kilted write this one
 
 
@@ -82,14 +90,18 @@ def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> di
     """
     Map the image topics to restore, and their camera_info, to the topics of the new bag.
 
-    All image topics if none is ``wanted``. Raises ``BagError`` for one that is not there, or when
-    the bag has been restored already.
+    All image topics if none is ``wanted``, but a compressed one only where the raw one is not there
+    as well. Raises ``BagError`` for one that is not there, or when the bag was restored already.
     """
     kinds = {connection.topic: connection.msgtype for connection in connections}
     images = [topic for topic, kind in kinds.items() if kind in IMAGE_TYPES]
     if missing := set(wanted) - set(images):
         raise BagError(f'no image topic {", ".join(missing)}, only {", ".join(images) or "none"}')
-    names = {topic: restored_topic(topic) for topic in wanted or images}
+    once = [
+        topic for topic in images
+        if not (topic.endswith('/compressed') and topic.removesuffix('/compressed') in images)
+    ]
+    names = {topic: restored_topic(topic) for topic in wanted or once}
     if not names:
         raise BagError('no image topic in there')
     for topic in list(names):
@@ -103,13 +115,13 @@ def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> di
 
 def restore_bag(
     reader: Reader, writer: Writer, names: Mapping[str, str], restorer: Restorer, task: str,
-    shutter: float = 0.0,
+    stop: Stop, shutter: float = 0.0,
 ) -> tuple[Counter[str], list[str]]:
     """
     Copy an open bag and add, to each topic in ``names``, the one that it is mapped to.
 
     ``shutter``: see ``Past``. Returns how many images were written on each new topic, and a line
-    for each that failed.
+    for each that failed. Raises ``Stopped`` when ``stop`` is asked.
     """
     typestore = get_typestore(Stores.LATEST)
     targets: dict[int, list[Connection]] = {}
@@ -132,6 +144,7 @@ def restore_bag(
         for connection, time, data in progress.track(
             reader.messages(), total=reader.message_count, description='restoring'
         ):
+            stop.check()
             copy, *beside = targets[connection.id]
             writer.write(copy, time, data)
             kind = IMAGE_TYPES.get(connection.msgtype)
@@ -149,6 +162,28 @@ def restore_bag(
     return +written, failures
 
 
+@contextmanager
+def whole(bag: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write to, which becomes ``bag`` if all goes well, and else is removed."""
+    if bag.exists() and not overwrite:
+        raise BagError(f'{bag} is there already; give --overwrite, or another --output')
+    beside = bag.absolute().parent / f'.{bag.name}.part'
+    shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
+    beside.mkdir(parents=True)
+    try:
+        yield beside / bag.name  # the files in it have its name
+        if bag.exists():
+            shutil.rmtree(bag)
+        (beside / bag.name).rename(bag)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def storage_of(bag: Path) -> str:
+    """Return how ``bag`` is stored, one of ``STORAGES``."""
+    return STORAGES[not (bag.suffix == '.db3' or any(bag.glob('*.db3*')))]
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description='Restore the images in a ROS 2 bag.')
@@ -156,27 +191,37 @@ def main() -> int:
     parser.add_argument('--output', type=Path, required=True, help='folder of the new bag')
     add_restorer_options(parser)
     parser.add_argument(
-        '--topic', action='append', default=[], help='an image topic; again for more (default: all)'
+        '--topic', action='append', default=[],
+        help='an image topic; again for more (default: all, of raw and compressed ones the raw)',
     )
-    parser.add_argument(
-        '--storage', choices=[plugin.name.lower() for plugin in StoragePlugin], default='mcap'
-    )
+    parser.add_argument('--storage', choices=STORAGES, help='default: as the bag has it')
+    parser.add_argument('--overwrite', action='store_true', help='a bag that is there already')
     options = parser.parse_args()
-    storage = StoragePlugin[options.storage.upper()]
+    if MISSING:
+        parser.error(MISSING)
+    if options.output.resolve() == options.bag.resolve():
+        parser.error(f'{options.bag} would be overwritten; give another --output')
+    storage = StoragePlugin[(options.storage or storage_of(options.bag)).upper()]
     try:
-        with Reader(options.bag) as reader:
+        with Reader(options.bag) as reader, whole(options.output, options.overwrite) as output:
             names = new_topics(reader.connections, options.topic)
+            images = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES}
             restorer = restorer_of(options, parser)
-            with Writer(options.output, version=BAG_VERSION, storage_plugin=storage) as writer:
+            with Writer(output, version=BAG_VERSION, storage_plugin=storage) as writer:
                 written, failures = restore_bag(
-                    reader, writer, names, restorer, options.task, options.shutter
+                    reader, writer, names, restorer, options.task, Stop(), options.shutter
                 )
-    except (BagError, ReaderError, WriterError) as error:
+    except Stopped:
+        print('stopped, nothing is left of it; the same command begins anew', file=sys.stderr)
+        return INTERRUPTED
+    except (BagError, ReaderError, WriterError, OSError, sqlite3.Error) as error:
         parser.error(f'{options.bag}: {error}')
     for line in failures:
         print(f'failed: {line}', file=sys.stderr)
     for topic, count in written.items():
         print(f'{count} images on {topic}')
+    for topic in sorted(images - set(names)):
+        print(f'{topic} is left as it is; --topic {topic} restores it')
     return 1 if failures else 0
 
 

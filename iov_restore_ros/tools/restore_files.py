@@ -11,6 +11,8 @@ with --video, the pictures of each folder, in the order of their names (2 before
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -20,7 +22,9 @@ from rich.progress import Progress
 
 from iov_restore_ros.inference import PRECISIONS, Past, RestoreError, Restorer
 from iov_restore_ros.model import PRESETS, TASKS, WeightsError
-from iov_restore_ros.pictures.files import by_number
+from iov_restore_ros.pictures.files import by_number, read_as_stored
+from iov_restore_ros.pictures.sixteen_bits import corrected, to_eight_bits
+from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped
 
 PICTURES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v'}
@@ -51,31 +55,38 @@ def find_files(inputs: list[Path]) -> Iterator[tuple[Path, Path]]:
 def restore_picture(
     restorer: Restorer, task: str, source: Path, target: Path, past: Past, stamp: float
 ) -> None:
-    """Restore the picture that comes at ``stamp`` s; an alpha channel is kept; or ``FileError``."""
-    image = cv2.imread(str(source), cv2.IMREAD_UNCHANGED)
+    """
+    Restore the picture that comes at ``stamp`` s; or ``FileError``.
+
+    An alpha channel is kept. As in the node, samples of 16 bits are changed by as much as their
+    8-bit picture was.
+    """
+    image = read_as_stored(source)
     if image is None:
         raise FileError('not a readable picture' if source.exists() else 'there is no such file')
-    if image.dtype != np.uint8:
-        raise FileError(f'{image.dtype} pixels; only pictures of 8 bits per channel are restored')
-    alpha = image[..., 3] if image.ndim == 3 and image.shape[2] == 4 else None
-    if image.ndim == 2:
-        frame = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    else:
-        frame = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise FileError(f'{image.dtype} pixels; only 8 and 16 bits per channel are restored')
+    colours = image[..., :3] if image.ndim == 3 else image
+    pixels = to_eight_bits(np.ascontiguousarray(colours))
+    grey = image.ndim == 2
+    frame = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
     restored = past.restore(restorer, frame, stamp, task)
-    if image.ndim == 2:
-        pixels = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY)
-    else:
-        pixels = cv2.cvtColor(restored, cv2.COLOR_RGB2BGR)
-    if alpha is not None:
-        pixels = np.dstack([pixels, alpha])
+    pixels = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY if grey else cv2.COLOR_RGB2BGR)
+    if image.dtype == np.uint16:
+        pixels = corrected(colours, pixels)
+    if image.ndim == 3 and image.shape[2] == 4:
+        pixels = np.dstack([pixels, image[..., 3]])
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(target), pixels):
+    done, data = cv2.imencode(target.suffix, pixels)
+    if not done:
         raise FileError(f'cannot write {target}')
+    with whole(target) as part:
+        part.write_bytes(data.tobytes())
 
 
 def restore_video(
-    restorer: Restorer, task: str, source: Path, target: Path, past: Past, progress: Progress
+    restorer: Restorer, task: str, source: Path, target: Path, past: Past, progress: Progress,
+    stop: Stop,
 ) -> None:
     """Restore one video frame by frame into an MP4 of the same size and rate, without sound."""
     reader = cv2.VideoCapture(str(source))
@@ -84,62 +95,100 @@ def restore_video(
         raise FileError('not a readable video')
     target.parent.mkdir(parents=True, exist_ok=True)
     rate = reader.get(cv2.CAP_PROP_FPS) or RATE
-    writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*'mp4v'), rate, size)
-    if not writer.isOpened():
-        raise FileError(f'cannot write {target}')
     bar = progress.add_task(source.name, total=reader.get(cv2.CAP_PROP_FRAME_COUNT) or None)
     count = 0
+    with whole(target) as part:
+        writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*'mp4v'), rate, size)
+        try:
+            if not writer.isOpened():
+                raise FileError(f'cannot write {target}')
+            while (read := reader.read())[0]:
+                stop.check()
+                frame = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+                restored = past.restore(restorer, frame, count / rate, task)
+                writer.write(cv2.cvtColor(restored, cv2.COLOR_RGB2BGR))
+                progress.advance(bar)
+                count += 1
+            if not count:
+                raise FileError('no frame could be read')
+        finally:
+            writer.release()
+            reader.release()
+            progress.remove_task(bar)
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Give a path to write to, which becomes ``target`` if all goes well, and else is removed."""
+    part = target.with_name(f'.{target.stem}.part{target.suffix}')
     try:
-        while (read := reader.read())[0]:
-            frame = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
-            restored = past.restore(restorer, frame, count / rate, task)
-            writer.write(cv2.cvtColor(restored, cv2.COLOR_RGB2BGR))
-            progress.advance(bar)
-            count += 1
+        yield part
+        part.replace(target)
     finally:
-        writer.release()
-        reader.release()
-        progress.remove_task(bar)
-    if not count:
-        target.unlink()
-        raise FileError('no frame could be read')
+        part.unlink(missing_ok=True)
+
+
+@dataclass
+class Report:
+    """What became of the files: how many are restored, were there before, and why others failed."""
+
+    restored: int = 0
+    kept: int = 0
+    failures: list[str] = field(default_factory=list)
 
 
 def restore_all(
-    restorer: Restorer, task: str, inputs: list[Path], output: Path, suffix: str,
-    video: bool = False, shutter: float = 0.0,
-) -> list[str]:
+    restorer: Restorer, task: str, inputs: list[Path], output: Path, suffix: str, stop: Stop,
+    report: Report, video: bool = False, shutter: float = 0.0, overwrite: bool = False,
+) -> None:
     """
-    Restore ``inputs`` into ``output``; return a line for every file that failed.
+    Restore ``inputs`` into ``output`` and note in ``report`` what becomes of them.
 
-    With ``video`` the pictures of a folder are consecutive frames. ``shutter``: see ``Past``.
+    With ``video`` the pictures of a folder are consecutive frames. ``shutter``: see ``Past``. What
+    is in ``output`` already is left as it is, unless ``overwrite``; of consecutive frames if all of
+    them are there, as each wants the one before. Raises ``Stopped`` when ``stop`` is asked.
     """
-    files = list(find_files(inputs))
-    failures = [] if files else [f'{", ".join(map(str, inputs))}: no picture or video in there']
-    written: set[Path] = set()
+    files = [(source, _target(output, source, stem, suffix)) for source, stem in find_files(inputs)]
+    if not files:
+        report.failures.append(f'{", ".join(map(str, inputs))}: no picture or video in there')
+    there = {target for _, target in files if not overwrite and target.exists()}
+    if video:
+        halves = {s.parent for s, target in files if not _is_video(s) and target not in there}
+        there -= {target for source, target in files if source.parent in halves}
+    written: dict[Path, Path] = {}
     past, folder, frames = Past(shutter=shutter), None, 0
     with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task(task, total=len(files))
-        for source, stem in files:
-            is_video = source.suffix.lower() in VIDEOS
-            target = output / stem.with_name(stem.name + ('.mp4' if is_video else suffix))
+        for source, target in progress.track(files, description=task):
+            stop.check()
             try:
-                if target in written or target.resolve() == source.resolve():
+                if target.resolve() == source.resolve():
                     raise FileError(f'{target} would be overwritten; give another --output')
-                written.add(target)
-                if is_video:
-                    restore_video(restorer, task, source, target, Past(shutter=shutter), progress)
+                if target in written:
+                    raise FileError(f'{target} is made of {written[target]}; rename one of them')
+                written[target] = source
+                if target in there:
+                    report.kept += 1
                     continue
-                if not video or source.parent != folder:
-                    past, folder, frames = Past(shutter=shutter), source.parent, 0
-                # A frame that fails is a frame that is missing.
-                frames += 1
-                restore_picture(restorer, task, source, target, past, frames / RATE)
+                if _is_video(source):
+                    past_of_video = Past(shutter=shutter)
+                    restore_video(restorer, task, source, target, past_of_video, progress, stop)
+                else:
+                    if not video or source.parent != folder:
+                        past, folder, frames = Past(shutter=shutter), source.parent, 0
+                    # A frame that fails is a frame that is missing.
+                    frames += 1
+                    restore_picture(restorer, task, source, target, past, frames / RATE)
+                report.restored += 1
             except (FileError, RestoreError, OSError, cv2.error) as error:
-                failures.append(f'{source}: {error}')
-            finally:
-                progress.advance(bar)
-    return failures
+                report.failures.append(f'{source}: {error}')
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEOS
+
+
+def _target(output: Path, source: Path, stem: Path, suffix: str) -> Path:
+    return output / stem.with_name(stem.name + ('.mp4' if _is_video(source) else suffix))
 
 
 def add_restorer_options(parser: argparse.ArgumentParser) -> None:
@@ -183,19 +232,29 @@ def main() -> int:
     parser.add_argument(
         '--video', action='store_true', help='pictures of a folder are consecutive frames'
     )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='restore what is in the output folder already, too'
+    )
     parser.add_argument('--format', default='png', help='of pictures: png, jpg, ...')
     options = parser.parse_args()
     suffix = '.' + options.format.lower().lstrip('.')
     if suffix not in PICTURES:
         parser.error(f'--format {options.format}: choose one of {", ".join(sorted(PICTURES))}')
     restorer = restorer_of(options, parser)
-    failures = restore_all(
-        restorer, options.task, options.input, options.output, suffix, options.video,
-        options.shutter,
-    )
-    for line in failures:
+    stop, report, status = Stop(), Report(), 0
+    try:
+        restore_all(
+            restorer, options.task, options.input, options.output, suffix, stop, report,
+            options.video, options.shutter, options.overwrite,
+        )
+    except Stopped:
+        print(f'stopped, {report.restored} restored; the same command goes on', file=sys.stderr)
+        status = INTERRUPTED
+    for line in report.failures:
         print(f'failed: {line}', file=sys.stderr)
-    return 1 if failures else 0
+    if report.kept:
+        print(f'{report.kept} were there already; --overwrite makes them anew', file=sys.stderr)
+    return status or int(bool(report.failures))
 
 
 if __name__ == '__main__':

@@ -13,7 +13,6 @@ same output, it goes on where it was. Ctrl-C saves and stops. More in docs/train
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from torch import distributed
 from iov_restore_ros.evaluation.metrics import psnr, restore_image
 from iov_restore_ros.model import Generator, WeightsError, WeightsInfo, save_weights
 from iov_restore_ros.pictures.datasets import find_pairs
+from iov_restore_ros.stop import Stop
 from iov_restore_ros.training.config import TrainConfig, read_config
 from iov_restore_ros.training.logs import Logs
 from iov_restore_ros.training.processes import join
@@ -34,19 +34,6 @@ from iov_restore_ros.training.trainer import Trainer, TrainingError
 
 LOG_EVERY = 50  # steps
 VALIDATION_PICTURES = 20
-
-
-class Stop:
-    """Whether SIGINT or SIGTERM (which job queues send) came; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, _: object) -> None:
-        self.asked = True
-        signal.signal(number, signal.SIG_DFL)
 
 
 def run(config: TrainConfig) -> Path:

@@ -1,0 +1,27 @@
+"""To end a long command between two pieces of its work, when somebody asks for it."""
+
+import signal
+
+INTERRUPTED = 130  # exit status, as shells give it after Ctrl-C
+
+
+class Stopped(Exception):  # noqa: N818  it is no error
+    """Somebody asked to stop."""
+
+
+class Stop:
+    """Whether SIGINT or SIGTERM (which job queues send) came; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def check(self) -> None:
+        """Raise ``Stopped`` if it came."""
+        if self.asked:
+            raise Stopped
+
+    def _ask(self, number: int, _: object) -> None:
+        self.asked = True
+        signal.signal(number, signal.SIG_DFL)
