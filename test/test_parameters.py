@@ -3,7 +3,10 @@
 import ast
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 
 import jsonschema
 import numpy as np
@@ -205,3 +208,22 @@ def test_every_dynamic_parameter_takes_effect_on_the_next_frame(rig, photograph)
     rig.set_parameters(weather='rain')
     change('input_timeout', 0.01, 'none', 'derain')
     assert changed | CHANGED_ELSEWHERE.keys() == {n for n, p in PARAMETERS.items() if p.dynamic}
+
+
+def test_a_name_that_is_wrong_is_told_with_the_right_one(rig):
+    rig.start(modee='deblur', use_sim_time=False)
+    assert 'there is no parameter modee, it does nothing; is mode meant?' in rig.said()
+    assert rig.said().count('there is no parameter') == 1
+
+
+@pytest.mark.parametrize(('arguments', 'status', 'text'), [
+    (['--help'], 0, 'max_gap (default'),
+    (['--mode', 'deblur'], 2, 'unrecognized arguments: --mode'),
+])
+def test_the_command_line_is_read(arguments, status, text):
+    command = [sys.executable, '-m', 'iov_restore_ros.node.restore_node', *arguments]
+    result = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+        env={k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'},
+    )
+    assert (result.returncode, text in result.stdout) == (status, True), result.stdout

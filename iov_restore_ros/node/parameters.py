@@ -1,6 +1,9 @@
 """The node's parameters in one table: what they are, may be, and when they may change."""
 
+import argparse
+import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple
@@ -206,3 +209,29 @@ PARAMETERS = {
         NodeParameter('autostart', True, 'configure and activate at the start'),
     )
 }
+# Those of rclpy and of every node.
+OTHERS = 'use_sim_time', 'start_type_description_service', 'qos_overrides.'
+
+
+def warnings(names: Iterable[str]) -> list[str]:
+    """Return a line for each name that is no parameter, with the one that may have been meant."""
+    lines = []
+    for name in sorted(set(names) - set(PARAMETERS)):
+        if not name.startswith(OTHERS):
+            near = difflib.get_close_matches(name, PARAMETERS, 1)
+            meant = f'; is {near[0]} meant?' if near else ''
+            lines.append(f'there is no parameter {name}, it does nothing{meant}')
+    return lines
+
+
+def read_arguments(arguments: list[str]) -> None:
+    """Take what is left of a command line without ``--ros-args``: --help, or nothing."""
+    parser = argparse.ArgumentParser(
+        prog='restore_node', formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage='%(prog)s [--ros-args -p NAME:=VALUE ... --params-file FILE -r __node:=NAME ...]',
+        description='Restore the frames of cameras and publish them; a lifecycle node.',
+        epilog='parameters:\n' + '\n'.join(
+            f'  {p.name} (default {p.default}): {p.text()}' for p in PARAMETERS.values()
+        ),
+    )
+    parser.parse_args(arguments)

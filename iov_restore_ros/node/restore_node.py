@@ -18,6 +18,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
 
 from iov_restore_ros.node.camera import Camera
 from iov_restore_ros.node.diagnostics import camera_status, restorer_values, status
@@ -30,7 +31,7 @@ from iov_restore_ros.node.loading import (
     weights_problem,
 )
 from iov_restore_ros.node.mode_chooser import ModeChooser
-from iov_restore_ros.node.parameters import PARAMETERS
+from iov_restore_ros.node.parameters import PARAMETERS, read_arguments, warnings
 from iov_restore_ros.node.pipeline import FramePipeline
 
 DIAGNOSTICS_PERIOD = 1.0  # s
@@ -55,6 +56,8 @@ class RestoreNode(LifecycleNode):
         except ParameterException:
             self.destroy_node()
             raise
+        for line in warnings(self._parameter_overrides):  # which rclpy passes over in silence
+            self.get_logger().warning(line)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._chooser = ModeChooser(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -239,6 +242,7 @@ class RestoreNode(LifecycleNode):
 
 def main() -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status."""
+    read_arguments(remove_ros_args(sys.argv)[1:])
     # rclpy's own handlers shut ROS down under the executor and the frame at hand. Ours let both
     # come to an end first, and a second signal changes nothing.
     signalled, reports = socket.socketpair()
