@@ -6,12 +6,13 @@ frame that only passes it hands on itself, as waking the other thread would cost
 scheduler's thread restores and publishes.
 """
 
+import re
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from math import nan
+from math import inf, nan
 from operator import not_
 
 import numpy as np
@@ -35,6 +36,7 @@ from iov_restore_ros.node.scheduler import FrameScheduler
 from iov_restore_ros.node.statistics import Outcome, Timing
 
 LOG_PERIOD = 10.0  # s between two log lines about the same trouble
+MOST_REASONS = 100  # that are remembered; they come from outside
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class FramePipeline:
         self._restorer_in_use = threading.Lock()
         self._cameras = cameras
         self._scheduler: FrameScheduler[Frame, Batch] | None = None
+        self._told: dict[str, float] = {}  # when a reason for skipping a frame was last logged
         self._restored_by: Restorer | None = None  # what the cameras' pasts hold
 
     @property
@@ -171,9 +174,16 @@ class FramePipeline:
         camera.statistics.end(
             Outcome.DROPPED_ENCODING if unsupported else Outcome.DROPPED_MALFORMED
         )
-        self._node.get_logger().error(
-            f'{camera.name}: frame skipped, {error}', throttle_duration_sec=LOG_PERIOD
-        )
+        line = f'{camera.name}: frame skipped, {error}'
+        # rclpy's throttle goes by the place in the code, where one reason would hide another.
+        reason = re.sub(r'\d+', '', line)
+        now = time.monotonic()
+        if now - self._told.get(reason, -inf) < LOG_PERIOD:
+            return
+        if len(self._told) > MOST_REASONS:
+            self._told.clear()
+        self._told[reason] = now
+        self._node.get_logger().error(line)
 
     def _start(self, frames: list[Frame]) -> Batch:
         """Open frames and begin to restore them (scheduler's thread)."""
