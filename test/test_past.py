@@ -246,7 +246,7 @@ def test_no_frame_before_is_what_no_evidence_is(photograph):
     image = torch.from_numpy(photograph).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
         alone = generator(image).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0)
-    assert np.array_equal(still[0], alone.numpy())
+    assert np.abs(still[0].astype(int) - alone.numpy()).max() <= 1  # another order of the sums
 
 
 def test_frames_with_and_without_a_past_come_in_one_batch(street):

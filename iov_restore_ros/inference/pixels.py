@@ -9,7 +9,9 @@ from torch import Tensor
 
 from iov_restore_ros.inference.past import Before
 from iov_restore_ros.model import Evidence, Generator
+from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.fusion import CELL, CUES, LUMA, MOTION_UNIT, TAPS
+from iov_restore_ros.model.wiener import deconvolve
 from iov_restore_ros.pictures.flow import places
 
 Window = tuple[slice, slice]  # rows and columns
@@ -50,14 +52,13 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
     if before is None:
         return Gathered(frame, frame, along, cues)
     way, trust = before.flow
-    flow = cv2.resize(way, (columns * CELL, rows * CELL), interpolation=cv2.INTER_LINEAR)
-    flow = flow[:height, :width]
+    flow = enlarge(way, height, width)
     cues[..., :3] = trust
     if before.shutter is not None:
         share, known = before.shutter
         cues[..., 3:5] = way * (share / MOTION_UNIT)
         cues[..., 5] = known
-        along = steer(frame, flow * np.float32(share))
+        along = steer(frame, way * np.float32(share))
     return Gathered(frame, move(before.pixels, flow), along, cues)
 
 
@@ -74,11 +75,22 @@ def steer(frame: np.ndarray, motion: np.ndarray) -> np.ndarray:
         cv2.Sobel(luma, cv2.CV_32F, dx, dy, ksize=1, scale=0.5, borderType=cv2.BORDER_REPLICATE)
         for dx, dy in ((1, 0), (0, 1))
     )
-    slope = across * motion[..., 0] + down * motion[..., 1]
+    way = enlarge(motion, *luma.shape)
+    slope = across * way[..., 0] + down * way[..., 1]
+    undone = compute(
+        deconvolve, torch.from_numpy(luma)[None, None],
+        torch.from_numpy(motion).permute(2, 0, 1)[None],
+    )
     return cv2.merge([
-        move(luma, motion) - luma, move(luma, motion, -1) - luma,
-        -move(slope, motion, 0.5), move(slope, motion, -0.5),
+        move(luma, way) - luma, move(luma, way, -1) - luma,
+        -move(slope, way, 0.5), move(slope, way, -0.5), undone.numpy()[0, 0] - luma,
     ])
+
+
+def enlarge(cells: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return values of cells for each pixel, as `model.fusion.enlarge` does."""
+    size = cells.shape[1] * CELL, cells.shape[0] * CELL
+    return cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)[:height, :width]
 
 
 @torch.inference_mode()

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-CELL = 4  # pixels on a side of what the blocks see as one place
-TAPS = 4  # planes of Evidence.along
+from iov_restore_ros.model.wiener import CELL, deconvolve
+
+TAPS = 5  # planes of Evidence.along
 CUES = 6  # planes of Evidence.cues
 MOTION_UNIT = 16.0  # pixels of motion that are 1 in Evidence.cues
 ASSUMED_SHUTTER = 0.7  # share of the time that it is open, where nobody knows; so in training
@@ -92,18 +93,21 @@ def steer(image: Tensor, motion: Tensor) -> Tensor:
     """
     Return ``Evidence.along``, N x TAPS x H x W: the luma of ``image`` along its ``motion``.
 
-    ``image`` is N x 3 x H x W, ``motion`` N x 2 x H x W, the pixels that the picture moved while
-    the shutter was open. With L their length and y the luma: y one L ahead and behind, less y here,
-    and L times its slope half an L ahead (negative) and behind.
+    ``image`` is N x 3 x H x W, ``motion`` N x 2 x ceil(H / 4) x ceil(W / 4), the pixels that the
+    picture moved while the shutter was open. With L their length and y the luma: y one L ahead and
+    behind, less y here; L times its slope half an L ahead (negative) and behind; and what Wiener's
+    filter makes of y, less y.
     """
     grey = luma(image)
     edged = functional.pad(grey, (1, 1, 1, 1), mode='replicate')
     across = (edged[..., 1:-1, 2:] - edged[..., 1:-1, :-2]) / 2
     down = (edged[..., 2:, 1:-1] - edged[..., :-2, 1:-1]) / 2
-    slope = across * motion[:, :1] + down * motion[:, 1:]  # times L, which is motion's length
+    way = enlarge(motion, *image.shape[-2:])
+    slope = across * way[:, :1] + down * way[:, 1:]  # times L, which is the way's length
     return torch.cat([
-        move(grey, motion) - grey, move(grey, -motion) - grey,
-        -move(slope, motion / 2), move(slope, -motion / 2),
+        move(grey, way) - grey, move(grey, -way) - grey,
+        -move(slope, way / 2), move(slope, -way / 2),
+        deconvolve(grey, motion) - grey,
     ], 1)
 
 
@@ -125,7 +129,7 @@ def gather(
         motion = way.new_zeros(len(way), 3, *way.shape[-2:])
     else:
         share, known = (values.view(-1, 1, 1, 1) for values in shutter.unbind(1))
-        along = steer(image, flow * share)
+        along = steer(image, way * share)
         motion = torch.cat([way * share / MOTION_UNIT, known.expand_as(way[:, :1])], 1)
     return Evidence(move(before, flow), along, torch.cat([trust, motion], 1))
 
