@@ -56,3 +56,15 @@ def test_what_did_not_move_stays_as_it_is(grey, size):
     still = undo(picture, 0, 0)
     assert still.shape == picture.shape
     np.testing.assert_allclose(still, picture, atol=2e-6)
+
+
+def test_the_number_of_threads_changes_no_bit(grey):
+    picture = np.ascontiguousarray(grey[:144, :192])
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = undo(picture, 9, 3)
+        torch.set_num_threads(2)
+        assert np.array_equal(undo(picture, 9, 3), alone)
+    finally:
+        torch.set_num_threads(threads)

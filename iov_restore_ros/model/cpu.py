@@ -46,6 +46,16 @@ def use_threads(count: int) -> None:
     compute(torch.set_num_threads, count or OWN_CHOICE_OF_THREADS)
 
 
+def on_one_thread(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Return ``function(*arguments)``, computed by the calling thread alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(*arguments)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @functools.cache
 def _computing() -> tuple[queue.SimpleQueue, threading.Thread]:
     """Start the thread that computes; return its queue and it."""

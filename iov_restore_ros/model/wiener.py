@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from iov_restore_ros.model.cpu import on_one_thread
+
 CELL = 4  # pixels on a side of what has one motion, and the blocks see as one place
 SIDE = 64  # pixels of a window, twice the longest blur
 STEP = SIDE // 2  # between windows
@@ -41,7 +43,9 @@ def deconvolve(grey: Tensor, motion: Tensor) -> Tensor:
     blur = torch.sinc(x * across + y * down)
     spectrum = torch.fft.rfft2((windows - means) * taper)
     spectrum *= blur * (1 + NOISE) / (blur**2 + NOISE)
-    undone = torch.fft.irfft2(spectrum, (SIDE, SIDE)) * taper + means * taper**2
+    # Its last bits would depend on the number of threads.
+    undone = on_one_thread(torch.fft.irfft2, spectrum, (SIDE, SIDE))
+    undone = undone * taper + means * taper**2
     # Each window is four tiles of the sum.
     tiles = undone.new_zeros(count, rows + 1, STEP, columns + 1, STEP)
     for top in (0, 1):
