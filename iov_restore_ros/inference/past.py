@@ -171,4 +171,5 @@ class Past:
         if not share:
             self._gauge.watch(frame, flow, steps)
             share = self._gauge.share()
-        return (share or ASSUMED_SHUTTER) / steps, bool(share)
+        # What was found counts as unknown: taken for certain, errors grew from frame to frame.
+        return (share or ASSUMED_SHUTTER) / steps, bool(self.shutter)
