@@ -57,7 +57,8 @@ class Recurrence:
             if not self.shutter:
                 self._gauge.watch(frame, flow, 1.0)
             share = self.shutter or self._gauge.share()
-            shutter = torch.tensor([[share or ASSUMED_SHUTTER, float(self.shutter > 0)]]).to(image.device)
+            told = float(self.shutter > 0)
+            shutter = torch.tensor([[share or ASSUMED_SHUTTER, told]]).to(image.device)
         way, trust = (self._tensor(plane) for plane in flow)
         return gather(image, self._tensor(before).div(255), way, trust, shutter)
 
