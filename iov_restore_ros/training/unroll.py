@@ -18,10 +18,10 @@ from iov_restore_ros.pictures.flow import Flow, judge, look, search
 MARGIN = 48  # pixels, a multiple of CELL
 UNRESTORED = 0.1  # share of the frames whose frame before was received only
 LEFT_OVER = 0.4  # greatest share of the degraded frame in the margin of the one before
-UNKNOWN = 0.4  # share of the frames whose shutter is assumed
+UNKNOWN = 0.4  # share of the sequences whose shutter is assumed
 NOT_ASKED = 0.08  # and of those whose motion isn't told either
 WRONG = 0.1  # share of the flows that are wrong in places, or everywhere, without contradiction
-UNSURE = 0.06  # sigma of a known shutter, a share of it
+UNSURE = 0.08  # sigma of a known shutter, a share of it
 
 
 class Unroll:
@@ -42,13 +42,15 @@ class Unroll:
         uint8 N x T x 3 x H x W twice, H and W multiples of 4, and float32 N. What is drawn here
         depends on ``seed`` alone.
         """
-        self.received, sharp, self.shutter = batch
+        self.received, sharp, shutter = batch
         self.degraded, self.sharp = (
             frames.to(device, non_blocking=True).float() / 255 for frames in (self.received, sharp)
         )
         self.frames = sharp.shape[1]
         self.task = task
         self.rng = torch.Generator().manual_seed(seed)
+        # For the whole sequence, as it is wrong about all frames of a camera: such errors add up.
+        self.told = self._told(shutter).to(device)
         self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
 
     def frame(self, number: int) -> tuple[Tensor, Evidence | None, Tensor]:
@@ -80,7 +82,7 @@ class Unroll:
             torch.from_numpy(np.stack(planes)).permute(0, 3, 1, 2).to(before.device)
             for planes in zip(*flows, strict=True)
         )
-        shutter = None if rain else self._shutter().to(before.device)
+        shutter = None if rain else self.told
         outer = gather(self.degraded[:, number], before, way, trust, shutter)
         return Evidence(
             _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
@@ -107,12 +109,12 @@ class Unroll:
         _inner(before).copy_(self.restored)
         return before
 
-    def _shutter(self) -> Tensor:
+    def _told(self, shutter: Tensor) -> Tensor:
         """Return the shutter as somebody gave it or as it is assumed, N x 2, see ``gather``."""
-        count = len(self.shutter)
-        told = self.shutter * (1 + UNSURE * normal(count, self.rng))
+        count = len(shutter)
+        told = shutter * (1 + UNSURE * normal(count, self.rng))
         draw = uniform(count, self.rng)
-        known = (draw >= UNKNOWN) & ~self.shutter.isnan()
+        known = (draw >= UNKNOWN) & ~shutter.isnan()
         share = torch.where(known, told, ASSUMED_SHUTTER)
         return torch.stack([torch.where(draw < NOT_ASKED, 0.0, share), known.float()], 1)
 

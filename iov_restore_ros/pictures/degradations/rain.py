@@ -20,9 +20,9 @@ from iov_restore_ros.pictures.degradations.draw import (
 from iov_restore_ros.pictures.degradations.lens import drops, smears
 
 LAYERS = 5
-WITH_VEIL = 0.25  # share of the showers
+WITH_VEIL = 0.1  # share of the showers; with more, the scene's own light was taken for a veil
 # What stays in all frames teaches nothing about the past, and is half of the loss where it is.
-WITH_MIST = 0.5  # share of the showers that may have mist
+WITH_MIST = 0.3  # share of the showers that may have mist
 ON_LENS = 0.25  # and of those that may wet the lens
 OPAQUE = 0.3  # of the showers whose streaks hide, instead of adding light
 
@@ -56,7 +56,7 @@ def shower(
     stacked = sharp.reshape(1, -1, *sharp.shape[-2:])  # so all frames get the same
     wet = mist(stacked, on, rng) if uniform(1, rng) < WITH_MIST else stacked
     if uniform(1, rng) < WITH_VEIL:
-        veil = strength * (0.05 + 0.3 * uniform(1, rng))
+        veil = strength * (0.05 + 0.2 * uniform(1, rng))
         wet = wet + veil * (0.5 + 0.45 * uniform(1, rng) - wet)
     if fall is None:
         fall = streaks(stacked, on, rng, len(sharp)).view(-1, 1, *sharp.shape[-2:])
