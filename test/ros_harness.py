@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,19 @@ from iov_restore_ros.node.images import from_rgb
 PATIENCE = 30.0  # s
 SIMULATED = 10**6  # s; the simulated clocks of tests are below
 _domains = itertools.count(os.getpid() % 90)
+
+
+def free_domain():
+    """Return a ROS domain (1..90) in which nobody on this machine is, as a string."""
+    for number in itertools.islice(_domains, 90):
+        domain = number % 90 + 1
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
+            try:  # the first participant of a domain has this one (RTPS 2.5, Sec. 9.6.2.3)
+                port.bind(('', 7410 + 250 * domain))
+            except OSError:
+                continue
+        return str(domain)
+    raise OSError('somebody is in each of the ROS domains 1 to 90')
 
 
 def make_message(pixels, number, encoding='rgb8', frame_id='lens'):
@@ -53,7 +67,7 @@ class Rig:
     """A ROS domain of its own with one node under test and one participant, this object."""
 
     def __init__(self, log: Path, domain=None):
-        self.domain = domain or str(next(_domains) % 90 + 1)
+        self.domain = domain or free_domain()
         self.log = log
         self.process = None
         self.context = rclpy.Context()
