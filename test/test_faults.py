@@ -113,6 +113,21 @@ def test_frames_that_do_not_reach_the_node_are_counted(rig, crop):
     lost = 12 - int(values['received'])
     assert lost > 0
     assert values['lost before the node'] == f'{lost} of 12'
+    assert values['lost on the way'] == '0', 'newer ones took their place'
+
+
+def test_frames_lost_on_the_way_name_the_remedy(rig, photograph, tmp_path, monkeypatch):
+    """Fast DDS as it comes cuts a large image into fragments, more than a socket holds."""
+    monkeypatch.delenv(PROFILES)
+    cv2.imwrite(str(tmp_path / '0.png'), cv2.resize(photograph, (1920, 1080)))
+    rig.launch(cameras='[front]', mode='passthrough', precision='float32', lazy='false')
+    camera = ['-m', 'iov_restore_ros.tools.image_source', str(tmp_path), '--camera', 'front']
+    with process(rig, tmp_path / 'camera.log', *camera):
+        rig.wait(lambda: 'lost on the way: give the camera driver' in
+                 rig.next_status('camera front')[1])
+        level, _, values = rig.next_status('camera front')
+    assert level == DiagnosticStatus.WARN
+    assert int(values['lost on the way']) > 0
 
 
 def test_camera_process_that_dies_and_returns(rig, pictures, tmp_path):

@@ -84,7 +84,7 @@ class Camera:
             self._subscriptions = [
                 subscribe(
                     self._node, f'{self.name}/image_raw', receive,
-                    depth=1,  # older is of no use
+                    self.statistics.lose_on_the_way, depth=1,  # older is of no use
                 ),
                 FollowingSubscription(
                     self._node, CameraInfo, f'{self.name}/camera_info', self._on_info, depth=5

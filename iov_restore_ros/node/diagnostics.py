@@ -8,7 +8,11 @@ from iov_restore_ros.inference import Restorer
 from iov_restore_ros.node.camera import Camera
 from iov_restore_ros.node.statistics import Outcome
 
-MANY_DROPPED = 0.1  # share of a camera's frames from which dropping is worth a warning
+MANY = 0.1  # share of a camera's frames from which losing or dropping them is worth a warning
+REMEDY = (
+    'give the camera driver and this node the Fast DDS profile config/fastdds_large_images.xml of '
+    'iov_restore (FASTDDS_DEFAULT_PROFILES_FILE; on Jazzy FASTRTPS_DEFAULT_PROFILES_FILE)'
+)
 NO_INPUT = 2.0  # s without a frame that are worth one
 
 
@@ -47,6 +51,7 @@ def camera_status(node: str, camera: Camera, period: float) -> DiagnosticStatus:
     failed = late.get(Outcome.PASSED_AFTER_ERROR, 0) + late.get(Outcome.DROPPED_AFTER_ERROR, 0)
     unusable = late.get(Outcome.DROPPED_MALFORMED, 0) + late.get(Outcome.DROPPED_ENCODING, 0)
     older = late.get(Outcome.DROPPED_FOR_NEWER, 0)
+    lost = report.late_lost_on_the_way
     listening = camera.listening_for()
     if failed:
         level, message = DiagnosticStatus.ERROR, f'{failed} frames could not be restored'
@@ -54,10 +59,13 @@ def camera_status(node: str, camera: Camera, period: float) -> DiagnosticStatus:
         level, message = DiagnosticStatus.ERROR, f'{unusable} frames could not be used'
     elif listening is None:
         level, message = DiagnosticStatus.OK, 'idle: nobody subscribes to its frames'
+    elif lost > MANY * (lost + report.late_received):
+        level = DiagnosticStatus.WARN
+        message = f'{lost} of {lost + report.late_received} frames lost on the way: {REMEDY}'
     elif (silence := min(listening, report.age)) > NO_INPUT:
         level = DiagnosticStatus.WARN
         message = f'no frames for {silence:.0f} s: {camera.publishers()}'
-    elif older > MANY_DROPPED * report.late_received:
+    elif older > MANY * report.late_received:
         level = DiagnosticStatus.WARN
         message = f'{older} of {report.late_received} frames dropped for newer ones'
     else:
@@ -75,6 +83,7 @@ def camera_status(node: str, camera: Camera, period: float) -> DiagnosticStatus:
             for percent in (50, 99)
         },
         'lost before the node': f'{report.lost} of {report.lost + report.received}',
+        'lost on the way': report.lost_on_the_way,
         'received': report.received,
         **{outcome.value: report.outcomes.get(outcome, 0) for outcome in Outcome},
         'frame before': _pasts(report.pasts),

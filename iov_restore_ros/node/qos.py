@@ -56,10 +56,16 @@ class FollowingSubscription:
     """A subscription that asks for what its publishers offer, unless `qos_overrides` say what."""
 
     def __init__(
-        self, node: LifecycleNode, kind: type, topic: str, callback: Callable, depth: int
+        self, node: LifecycleNode, kind: type, topic: str, callback: Callable, depth: int,
+        on_lost: Callable[[int], None] | None = None,
     ) -> None:
-        """Subscribe; ``callback`` is called with each message in the executor's thread."""
+        """
+        Subscribe; ``callback`` is called with each message in the executor's thread.
+
+        ``on_lost`` is called there with the number of messages that were lost on the way.
+        """
         self._node = node
+        self._on_lost = on_lost
         self._arguments = kind, topic, callback
         self._depth = depth
         self._subscribe()
@@ -104,6 +110,7 @@ class FollowingSubscription:
             reliability=QoSReliabilityPolicy.BEST_AVAILABLE,
             durability=QoSDurabilityPolicy.BEST_AVAILABLE,
         )
+        on_lost = self._on_lost
         self._subscription = self._node.create_subscription(
             *self._arguments, qos,
             # rclpy calls it after it has written the overrides into ``qos``. The middleware knows
@@ -111,6 +118,7 @@ class FollowingSubscription:
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE, callback=self._settle),
             event_callbacks=SubscriptionEventCallbacks(
                 matched=lambda _: self.follow(), incompatible_qos=self._on_incompatible,
+                message_lost=on_lost and (lambda event: on_lost(event.total_count_change)),
                 use_default_callbacks=False,  # that of another type: Fast DDS never calls it
             ),
         )

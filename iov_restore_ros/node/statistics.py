@@ -49,7 +49,9 @@ class Report:
     outcomes: dict[Outcome, int]
     late_received: int
     late_outcomes: dict[Outcome, int]
-    lost: int = 0  # before they were received
+    lost: int = 0  # before they were received, by the numbers that the publisher gave its frames
+    lost_on_the_way: int = 0  # as the middleware tells
+    late_lost_on_the_way: int = 0
     timings: list[Timing] = field(default_factory=list)
     age: float = inf  # s since the last frame came; infinite before the first
     pasts: dict[str, int] = field(default_factory=dict)  # restored frames, by why without past
@@ -76,12 +78,12 @@ class Statistics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._received = 0
-        self._lost = 0
+        self._lost = self._lost_on_the_way = 0
         self._last_received = -inf
         self._outcomes: Counter[Outcome] = Counter()
         self._timings: deque[Timing] = deque(maxlen=TIMINGS_KEPT)
         self._pasts: Counter[str] = Counter()
-        self._reported = 0, Counter[Outcome]()
+        self._reported = 0, 0, Counter[Outcome]()
 
     def receive(self) -> None:
         """Count a frame that came in."""
@@ -93,6 +95,11 @@ class Statistics:
         """Count frames that were published, but did not come."""
         with self._lock:
             self._lost += count
+
+    def lose_on_the_way(self, count: int) -> None:
+        """Count frames that the middleware lost."""
+        with self._lock:
+            self._lost_on_the_way += count
 
     def look_back(self, reason: str) -> None:
         """Count a frame that is restored, by why it has no frame before; empty: it has one."""
@@ -109,11 +116,14 @@ class Statistics:
     def report(self) -> Report:
         """Return the counts and begin the next period."""
         with self._lock:
-            received, outcomes = self._reported
+            received, lost, outcomes = self._reported
             report = Report(
                 self._received, dict(self._outcomes),
-                self._received - received, dict(self._outcomes - outcomes), self._lost,
+                self._received - received, dict(self._outcomes - outcomes),
+                self._lost, self._lost_on_the_way, self._lost_on_the_way - lost,
                 list(self._timings), time.monotonic() - self._last_received, dict(self._pasts),
             )
-            self._reported = self._received, self._outcomes.copy()
+            self._reported = (
+                self._received, self._lost_on_the_way, self._outcomes.copy()
+            )
             return report

@@ -27,19 +27,21 @@ def subscribe(
     node: LifecycleNode,
     base: str,
     on_image: Callable[[Image | CompressedImage, dict[str, int]], None],
+    on_lost: Callable[[int], None],
     depth: int,
 ) -> FollowingSubscription:
     """
     Subscribe to ``base`` by the transport that the parameter `image_transport` names.
 
-    ``on_image`` is given what the middleware says of the message, too.
+    ``on_image`` is given what the middleware says of the message, too; ``on_lost`` the number of
+    messages that it lost on the way.
     """
     raw = node.get_parameter('image_transport').value == 'raw'
     return FollowingSubscription(
         node,
         Image if raw else CompressedImage,
         base if raw else compressed_topic(node, base),
-        on_image, depth,
+        on_image, depth, on_lost,
     )
 
 
