@@ -62,17 +62,6 @@ setup(
             'pytest-timeout', 'rosbags', 'ruff', 'setuptools',
         ],
     },
-    entry_points={
-        'console_scripts': [
-            'restore_node = iov_restore_ros.node.restore_node:main',
-            'restore_bag = iov_restore_ros.tools.restore_bag:main',
-            'restore_files = iov_restore_ros.tools.restore_files:main',
-            'evaluate = iov_restore_ros.evaluation.evaluate:main',
-            'export = iov_restore_ros.tools.export:main',
-            'layer_table = iov_restore_ros.tools.layer_table:main',
-            'image_source = iov_restore_ros.tools.image_source:main',
-            'train = iov_restore_ros.training.train:main',
-        ],
-    },
+    entry_points={'console_scripts': ['iov_restore = iov_restore_ros.__main__:main']},
     zip_safe=False,
 )
