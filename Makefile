@@ -24,6 +24,7 @@ test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	$(CLEAN) $(BIN)/python -m pytest
 
 $(VENV)/installed: setup.py constraints.txt

