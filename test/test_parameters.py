@@ -1,4 +1,4 @@
-"""The table of parameters, and what must agree with it: files, schema, README, launch file."""
+"""The table of parameters, and what must agree with it: files, schema, docs, launch file."""
 
 import ast
 import itertools
@@ -83,8 +83,8 @@ def test_parameter_file_holds_every_default_and_names_every_choice(root):
             assert re.search(rf'\b{choice}\b', comments[name]), f'{name}: {choice}'
 
 
-def test_readme_says_the_same(root):
-    assert table(root / 'README.md', '| parameter | default | may change | |') == [
+def test_docs_say_the_same(root):
+    assert table(root / 'docs' / 'parameters.md', '| parameter | default | may change | |') == [
         [
             name,
             yaml.safe_dump(p.default, default_flow_style=True).split('\n')[0],
@@ -105,7 +105,7 @@ def test_launch_arguments_say_the_same(root, launch_arguments):
             assert choices == ('', 'true', 'false')
         else:
             assert choices == (('', *parameter.choices) if parameter.choices else ())
-    assert table(root / 'README.md', '| launch argument | default | |') == [
+    assert table(root / 'docs' / 'parameters.md', '| launch argument | default | |') == [
         [name, default or "''", text.replace('`', '')]
         for name, (default, text, _) in launch_arguments.items()
     ]
