@@ -50,6 +50,11 @@ def layer_table(name: str) -> Table:
     # On the meta device shapes are computed, but no numbers.
     with torch.inference_mode():
         network.to('meta')(torch.empty(1, 3, *size, device='meta'))
+    for path, layer in network.named_modules():
+        if list(layer.children()):  # what belongs to none of its layers
+            for name, parameter in layer.named_parameters(path, recurse=False):
+                totals[0] += parameter.numel()
+                table.add_row(name, 'Parameter', '', f'{parameter.numel():,}', '')
     table.add_section()
     table.add_row('total', '', '', f'{totals[0]:,.0f}', f'{totals[1]:.1f}')
     return table
