@@ -20,6 +20,7 @@ from iov_restore_ros.pictures.degradations.draw import (
 from iov_restore_ros.pictures.degradations.lens import drops, smears
 
 LAYERS = 5
+CROSSING = 0.2  # share of the showers whose layers cross, as in gusts and behind vehicles
 WITH_VEIL = 0.1  # share of the showers; with more, the scene's own light was taken for a veil
 # What stays in all frames teaches nothing about the past, and is half of the loss where it is.
 WITH_MIST = 0.3  # share of the showers that may have mist
@@ -90,6 +91,8 @@ def streaks(
     light, downpour = kind < 1 / 3, kind > 2 / 3
     wind = 0.3 * normal(count, rng)  # radians from vertical
     gusts = 0.03 + 0.15 * uniform(count, rng).pow(2)
+    crossing = uniform(count, rng) < CROSSING
+    gusts = torch.where(crossing, 0.2 + 0.4 * uniform(count, rng), gusts)
     length = 8 + 60 * uniform(count, rng)
     brightness = torch.where(downpour, 0.15 + 0.5 * uniform(count, rng),
                              0.1 + 0.6 * uniform(count, rng))
