@@ -13,6 +13,7 @@ from iov_restore_ros.inference.pixels import gather, restore_gathered
 from iov_restore_ros.model import TASKS, Generator
 from iov_restore_ros.model import fusion as on_device
 from iov_restore_ros.pictures.flow import find_flow, look, search
+from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 
 
 @pytest.fixture(scope='module')
@@ -326,6 +327,21 @@ def test_a_wrong_flow_is_not_worse_than_a_still(restorer, street, monkeypatch):
     sharp = drive(street, 4)
     past = Past()
     assert worst(restorer, rain(sharp), sharp, past) < 0.2
+
+
+def test_errors_do_not_add_up_though_a_vibration_belies_the_shutter(restorer, photograph):
+    """Twice in a frame's time, so no flow between frames knows of it: the blur is another one."""
+    path = CameraPath(
+        velocity=np.array([9.0, 2.0]), acceleration=np.zeros(2), focus=np.zeros(2),
+        shake=np.array([[0.6, 0.9], [0.3, 0.4]]), phase=np.array([[0.5, 2.0], [1.0, 4.0]]),
+    )
+    scene = MovingScene(photograph, 160, path, (183, 125))
+    times = np.arange(16) - 7.5
+    sharp = [scene.frame(time).clip(0, 255).round().astype(np.uint8) for time in times]
+    blurred = [scene.exposure(time, 0.7, True).clip(0, 255).astype(np.uint8) for time in times]
+    told = restore(restorer, blurred, 'deblur', Past(shutter=0.7))
+    alone = restore(restorer, blurred, 'deblur', False)
+    assert mean_psnr(told[8:], sharp[8:]) > mean_psnr(alone[8:], sharp[8:]) - 0.2
 
 
 @pytest.mark.parametrize('task', TASKS)
