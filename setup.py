@@ -22,6 +22,8 @@ def ros_wheels(rclpy, messages, lifecycle):
 # `torch.onnx` needs onnx and onnxscript; onnxruntime checks what it wrote.
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 PLOTS = ['matplotlib']
+# With ray[data] come pyarrow and its file systems; 2.64 will drop Dataset.map(max_task_retries=).
+FLEET = ['ray[data]<2.64', 'rosbags']
 
 setup(
     name=NAME,
@@ -56,16 +58,18 @@ setup(
         'bags': ['rosbags'],
         'export': EXPORT,
         'plots': PLOTS,
+        'fleet': FLEET,
         'test': [
-            *EXPORT, *PLOTS,
+            *EXPORT, *FLEET, *PLOTS,
             'cv-bridge', 'hypothesis', 'import-linter', 'jsonschema', 'mypy', 'pytest',
-            'pytest-timeout', 'rosbags', 'ruff', 'setuptools',
+            'pytest-timeout', 'ruff', 'setuptools',
         ],
     },
     entry_points={
         'console_scripts': [
             'restore_node = iov_restore_ros.node.restore_node:main',
             'restore_bag = iov_restore_ros.tools.restore_bag:main',
+            'restore_fleet = iov_restore_ros.tools.restore_fleet:main',
             'restore_files = iov_restore_ros.tools.restore_files:main',
             'evaluate = iov_restore_ros.evaluation.evaluate:main',
             'export = iov_restore_ros.tools.export:main',
