@@ -284,9 +284,9 @@ def start_ray(options: argparse.Namespace) -> None:
 
     gpus = 0 if options.device == 'cpu' else torch.cuda.device_count()
     ray.init(
-        num_cpus=max(1, options.workers) * options.cpus, num_gpus=gpus, include_dashboard=False,
-        object_store_memory=STORE, log_to_driver=False, logging_level=logging.ERROR,
-        _node_ip_address='127.0.0.1',
+        'local', num_cpus=max(1, options.workers) * options.cpus, num_gpus=gpus,
+        include_dashboard=False, object_store_memory=STORE, log_to_driver=False,
+        logging_level=logging.ERROR, _node_ip_address='127.0.0.1',
     )
 
 
