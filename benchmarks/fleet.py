@@ -34,25 +34,26 @@ from iov_restore_ros.model import TASKS
 TYPES = get_typestore(Stores.LATEST)
 RATE = 30.0  # Hz
 OPTIONS = ('--task', 'derain', '--device', 'cpu', '--precision', 'float32')
-WARM_UPS = 2, 10, 30, 60, 90
+WARM_UPS = 0, 2, 10, 30, 60, 90
 WATCHED = 10  # frames behind a cut that are compared
 
 
 def drive(frames: int, width: int, height: int, wet: bool = True, seed: int = 0):
-    """Yield frames of a camera that pans over a photograph, in rain or with motion blur."""
+    """Yield (frame, sharp one) of a camera that pans over a photograph, in rain or blurred."""
     rng = np.random.default_rng(seed)
     scene = np.ascontiguousarray(photographs.astronaut())
     room = 512 - width - 16
     for number in range(frames):
         x = 8 + abs((3 * number + 40 * seed) % (2 * room) - room)
-        frame = np.ascontiguousarray(scene[60 : 60 + height, x : x + width])
+        sharp = np.ascontiguousarray(scene[60 : 60 + height, x : x + width])
+        frame = sharp.copy()
         if wet:
             for left, top in rng.integers((0, -20), (width, height), (width * height // 400, 2)):
                 cv2.line(frame, (int(left), int(top)), (int(left) + 2, int(top) + 18), (190,) * 3)
         else:
             wide = scene[60 : 60 + height, x - 4 : x + width + 4]
             frame = cv2.blur(wide, (5, 1))[:, 4 : 4 + width]
-        yield np.ascontiguousarray(frame)
+        yield np.ascontiguousarray(frame), sharp
 
 
 def write_bag(path: Path, frames: int, width: int = 64, height: int = 48, seed: int = 0) -> None:
@@ -65,7 +66,7 @@ def write_bag(path: Path, frames: int, width: int = 64, height: int = 48, seed: 
         topic = writer.add_connection(
             '/front/image_raw', 'sensor_msgs/msg/Image', typestore=TYPES
         )
-        for number, frame in enumerate(drive(frames, width, height, seed=seed)):
+        for number, (frame, _) in enumerate(drive(frames, width, height, seed=seed)):
             when = round((1 + number / RATE) * 1e9)
             message = image(
                 header(stamp(when // 10**9, when % 10**9), 'front'), height, width, 'rgb8', 0,
@@ -130,7 +131,7 @@ def memory(root: Path) -> None:
             over, peak = threading.Event(), [0]
 
             def watch(over: threading.Event = over, peak: list[int] = peak) -> None:
-                while not over.wait(0.05):
+                while not over.wait(0.5):
                     peak[0] = max(peak[0], worker_memory())
 
             watcher = threading.Thread(target=watch)
@@ -194,32 +195,34 @@ def worker_memory() -> int:
 def warm_up(_: Path) -> None:
     """Compare the frames behind a cut with those of the drive that is not cut."""
     table = new_table(
-        f'The {WATCHED} frames behind a cut: grey levels, on the mean and at most (samples that '
-        'differ by more than 2, %)', 'warm-up, frames', *TASKS,
+        f'The {WATCHED} frames behind a cut, beside those without: grey levels, mean and greatest; '
+        'and PSNR', 'warm-up, frames', *(f'{t} {what}' for t in TASKS for what in ('', 'dB')),
     )
-    columns = []
+    cells: dict[str, list[str]] = {}
     cuts = 100, 130, 160
     for task in TASKS:
         restorer = Restorer(device='cpu', precision='float32', tasks=[task])
         frames = list(drive(cuts[-1] + WATCHED, 160, 128, task == 'derain'))
 
-        def restore(first: int, end: int, frames=frames, restorer=restorer, task=task):
+        def behind(cut: int, first: int, frames=frames, restorer=restorer, task=task):
             past = Past()
-            return [past.restore(restorer, frames[n], n / RATE, task) for n in range(first, end)]
+            seen = [
+                past.restore(restorer, frames[n][0], n / RATE, task)
+                for n in range(first, cut + WATCHED)
+            ]
+            return np.stack(seen[-WATCHED:]).astype(float)
 
-        whole = restore(0, len(frames))
-        column = []
-        for count in WARM_UPS:
-            apart = np.stack([
-                np.abs(
-                    np.stack(restore(cut - count, cut + WATCHED)[count:]).astype(int)
-                    - whole[cut : cut + WATCHED]
-                ) for cut in cuts
-            ])
-            column.append(f'{apart.mean():.3f}, {apart.max()} ({100 * (apart > 2).mean():.2f})')
-        columns.append(column)
-    for count, *cells in zip(WARM_UPS, *columns, strict=True):
-        table.add_row(str(count), *cells)
+        sharp = np.stack([[s for _, s in frames[cut : cut + WATCHED]] for cut in cuts])
+        whole = np.stack([behind(cut, 0) for cut in cuts])
+        for count in (*WARM_UPS, None):
+            cut_off = whole if count is None else np.stack([behind(c, c - count) for c in cuts])
+            apart = np.abs(cut_off - whole)
+            decibels = 10 * np.log10(255**2 / np.mean((cut_off - sharp) ** 2))
+            cells.setdefault('no cut' if count is None else str(count), []).extend(
+                [f'{apart.mean():.3f}, {apart.max():.0f}', f'{decibels:.2f}']
+            )
+    for name, row in cells.items():
+        table.add_row(name, *row)
     show(torch.device('cpu'), table)
 
 

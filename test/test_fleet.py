@@ -97,17 +97,29 @@ def workers():
     return found
 
 
-def test_a_fleet_is_restored_as_by_restore_bag_whatever_is_broken_or_killed(
-    cluster, drives, tmp_path
-):
+def until(process, pattern):
+    """Wait while ``process`` runs until there are paths that match ``pattern``; returns them."""
+    folder, _, pattern = str(pattern).partition('.fleet')
+    while not (found := list(Path(folder).glob(f'.fleet{pattern}'))):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    return found
+
+
+def test_a_fleet_is_restored_as_by_restore_bag_whoever_is_killed(cluster, drives, tmp_path):
     # In pieces: each warm-up reaches back to the begin, so nothing may differ.
     arguments = (
         drives / 'in', '--output', tmp_path, '--address', cluster.address, '--split', 12
     )
     process = start('restore_fleet', *arguments)
-    while not list(tmp_path.glob('.fleet/work/*')):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
+    [part, *_] = until(process, tmp_path / '.fleet/*/*/*/outcome.json')
+    process.kill()
+    process.communicate()
+    told = json.loads(part.read_text())
+    part.write_text(json.dumps({**told, 'seconds': 1000}))  # to be known again
+
+    process = start('restore_fleet', *arguments)
+    until(process, tmp_path / '.fleet/work/*')
     os.kill(workers()[0], signal.SIGKILL)
     _, said = process.communicate(timeout=100)
     assert process.returncode == 1, said
@@ -118,35 +130,17 @@ def test_a_fleet_is_restored_as_by_restore_bag_whatever_is_broken_or_killed(
     assert [(n['frames'], n['restored'], n['passed'], n['pieces']) for n in lines.values()] == (
         [(FRAMES, FRAMES, 0, 2)] * DRIVES
     )
+    assert lines[told['output']]['seconds'] >= 1000
     for drive in lines:
         assert content(tmp_path / drive) == content(drives / 'plain' / drive)
     assert not (tmp_path / '.fleet' / 'work').exists()
 
-    made = {path: path.stat() for path in tmp_path.glob('*/*')}
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob('[01]/*')}
     tool('restore_fleet', *arguments, status=1)  # only the broken one is tried
-    assert {path: path.stat() for path in made} == made
+    assert {path: path.stat().st_mtime_ns for path in made} == made
     again = manifest(tmp_path)
     again.pop('broken')
     assert again == lines
-
-
-def test_a_killed_driver_goes_on_where_it_was(cluster, drives, tmp_path):
-    arguments = (
-        *(drives / 'in' / n for n in '01'), '--output', tmp_path, '--address', cluster.address,
-        '--workers', 1,
-    )
-    process = start('restore_fleet', *arguments)
-    while not (tmp_path / '0').exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
-    first = (tmp_path / '0' / 'metadata.yaml').stat()
-    tool('restore_fleet', *arguments)
-    assert (tmp_path / '0' / 'metadata.yaml').stat() == first
-    assert set(manifest(tmp_path)) == set('01')
-    for drive in '01':
-        assert content(tmp_path / drive) == content(drives / 'plain' / drive)
 
 
 def test_videos_and_frames_by_a_ray_of_its_own(photograph, tmp_path):

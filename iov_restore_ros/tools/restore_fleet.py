@@ -44,7 +44,7 @@ except ImportError as error:
     MISSING = f"{error}: pip install 'ray[data]' rosbags, or the extra: pip install '.[fleet]'"
 
 SPLIT = 3000  # frames of a piece
-ATTEMPTS = 4  # at a piece whose worker dies
+ATTEMPTS = 4  # rounds without a piece that was done, after which the rest is given up
 EVERY = 60.0  # s between two lines of progress where there is no terminal
 STORE = 200 << 20  # bytes of shared memory of a Ray of our own: only names go through it
 
@@ -78,7 +78,7 @@ def restore_pieces(
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1  # a worker that dies does not end the others
     context.enable_progress_bars = False
-    logging.getLogger('ray.data').setLevel(logging.ERROR)
+    logging.getLogger('ray.data').setLevel(logging.CRITICAL)  # pages for a worker that dies
     rows = ray.data.from_items([as_row(p) for p in pieces], override_num_blocks=len(pieces))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)  # of max_..., see setup.py
@@ -154,13 +154,16 @@ def restore_fleet(
 
         for name in list(missing):
             after(name)
-        for _ in range(ATTEMPTS):
+        fruitless = 0
+        while fruitless < ATTEMPTS:
             pieces = [piece for of_drive in missing.values() for piece in of_drive]
             if not pieces:
                 break
+            fruitless += 1
             workers = max(1, min(count_workers(), len(pieces)))
             for piece, outcome in restore_pieces(pieces, settings, workers, resources):
                 name = piece.drive.name
+                fruitless = 0
                 account.frames += outcome.get('frames', piece.frames)
                 if piece not in missing[name]:
                     continue  # of a drive with another broken piece
@@ -172,11 +175,13 @@ def restore_fleet(
                 after(name)
                 if joins:
                     collect(0)
+            if died := sum(len(of_drive) for of_drive in missing.values()):
+                print(f'workers died; {died} pieces are done again', file=sys.stderr)
         if joins:
             collect(None)
         for name, of_drive in missing.items():
             if of_drive:
-                why = f'its worker died {ATTEMPTS} times: out of memory, or see the logs of Ray'
+                why = f'its worker died, {ATTEMPTS} times: out of memory, or see the logs of Ray'
                 end(of_drive[0].drive.source, name, {'error': why})
         shelf.tidy()
         shelf.write_manifest(account.outcomes)
