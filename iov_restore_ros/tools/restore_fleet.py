@@ -74,7 +74,6 @@ def restore_pieces(
 
     There are none for those whose worker died.
     """
-
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1  # a worker that dies does not end the others
     context.enable_progress_bars = False
@@ -95,17 +94,15 @@ def restore_pieces(
 
 
 def restore_fleet(
-    sources: list[str], settings: Settings, split: int, count_workers: Callable[[], int],
-    resources: dict[str, Any],
+    sources: list[str], settings: Settings, split: int, workers: int, resources: dict[str, Any]
 ) -> list[Outcome]:
     """
     Restore the drives in ``sources``, those that are done excepted; returns what became of all.
 
     A drive that could not be restored has an `error`. Pieces have about ``split`` frames; 0: drives
-    stay whole. Ray is at work already; ``count_workers`` tells how many workers it can have now,
-    each with ``resources``. Raises ``FleetError`` and ``OSError`` for wrong sources.
+    stay whole. Ray is at work already; each of ``workers`` (0: as many as fit) takes ``resources``.
+    Raises ``FleetError`` and ``OSError`` for wrong sources.
     """
-
     shelf = Shelf(settings)
     drives = find_drives(sources)
     account = Account(len(drives))
@@ -160,8 +157,8 @@ def restore_fleet(
             if not pieces:
                 break
             fruitless += 1
-            workers = max(1, min(count_workers(), len(pieces)))
-            for piece, outcome in restore_pieces(pieces, settings, workers, resources):
+            count = max(1, min(workers or room_for(resources), len(pieces)))
+            for piece, outcome in restore_pieces(pieces, settings, count, resources):
                 name = piece.drive.name
                 fruitless = 0
                 account.frames += outcome.get('frames', piece.frames)
@@ -259,15 +256,13 @@ def main() -> int:
         settings = settings_of(options)
         start_ray(options)
         resources = resources_of(options)
-        kind, each = next(iter(resources.items()))
         outcomes = restore_fleet(
-            options.source, settings, options.split,
-            lambda: options.workers
-            or int(ray.cluster_resources().get(kind.removeprefix('num_').upper()[:3], 0) // each),
-            resources,
+            options.source, settings, options.split, options.workers, resources
         )
     except (WeightsError, FleetError, OSError, ConnectionError) as error:
         parser.error(str(error))
+    except ray.exceptions.RayError as error:  # no worker could begin
+        parser.error(str(error).strip().splitlines()[-1])
     except KeyboardInterrupt:
         print('stopped; the same command goes on', file=sys.stderr)
         return INTERRUPTED
@@ -300,6 +295,13 @@ def resources_of(options: argparse.Namespace) -> dict[str, Any]:
     if options.device != 'cpu' and ray.cluster_resources().get('GPU', 0):
         return {'num_gpus': 1}
     return {'num_cpus': options.cpus}
+
+
+def room_for(resources: dict[str, Any]) -> int:
+    """Return how many workers that take ``resources`` the nodes that are there now can hold."""
+    [(kind, each)] = resources.items()
+    there = ray.cluster_resources().get({'num_gpus': 'GPU', 'num_cpus': 'CPU'}[kind], 0)
+    return int(there // each)
 
 
 if __name__ == '__main__':
