@@ -1,7 +1,9 @@
 """A fleet's drives: small bags on a real Ray cluster of two nodes, with what goes wrong there."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,12 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from pyarrow import fs
 from ros_harness import make_message
 from test_bags import PERIOD, START, writing
 
+from iov_restore_ros.model import shipped_weights
+from iov_restore_ros.tools import fleet_drives, fleet_worker
 from iov_restore_ros.tools.fleet_drives import WARM_UP, FleetError, find_drives, plan
 from iov_restore_ros.tools.fleet_worker import Settings, Shelf
 from iov_restore_ros.tools.restore_files import FileError
@@ -186,6 +191,28 @@ def test_what_other_settings_made_is_left_alone(drives, tmp_path):
     for change in ({'task': 'deblur'}, {'sha256': 'abd'}, {'shutter': 0.5}):
         with pytest.raises(FileError, match='not made by this command with these settings'):
             Shelf(replace(settings, **change)).outcome(drive)
+
+
+def test_a_store_that_is_not_local_gets_the_same(drives, tmp_path, monkeypatch):
+    store = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    for module in (fleet_drives, fleet_worker):
+        monkeypatch.setattr(module, 'place', lambda uri: (store, uri.removeprefix('store://')))
+    shutil.copytree(drives / 'in' / '0', tmp_path / 'drives' / '0')
+    weights = shipped_weights('fast', 'derain')
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    settings = Settings(
+        'store://restored', 'derain', 'fast', str(weights), digest, 'cpu', 'float32', 0.0
+    )
+    for folder in ('0', f'.fleet/{settings.key()}'):  # which a store of objects does not want
+        (tmp_path / 'restored' / folder).mkdir(parents=True)
+    [drive] = find_drives(['store://drives'])
+    assert Shelf(settings).outcome(drive) is None
+    [piece] = plan(drive, 12, False)
+    done = json.loads(fleet_worker.Worker(settings)(fleet_worker.as_row(piece))['outcome'])
+    assert content(tmp_path / 'restored' / '0') == content(drives / 'plain' / '0')
+    assert Shelf(settings).outcome(drive) == done
+    (tmp_path / 'restored' / '0' / 'metadata.yaml').unlink()
+    assert Shelf(settings).outcome(drive) is None  # not whole
 
 
 def test_drives_of_one_name_and_what_is_no_drive_are_told(drives, tmp_path):
