@@ -67,12 +67,13 @@ class Account:
 
 
 def restore_pieces(
-    pieces: list[Piece], settings: Settings, workers: int, resources: dict[str, Any]
+    pieces: list[Piece], settings: Settings, workers: int, resources: dict[str, Any], last: bool
 ) -> Iterator[tuple[Piece, Outcome]]:
     """
     Restore ``pieces`` with Ray Data, and yield each with its outcome as it is done.
 
-    There are none for those whose worker died.
+    There are none for those whose worker died. Where no worker can begin it ends; on the ``last``
+    try it raises Ray's error.
     """
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1  # a worker that dies does not end the others
@@ -89,8 +90,14 @@ def restore_pieces(
             # for this very actor, which there may never be when a node is gone.
             max_restarts=0, max_task_retries=0, **resources,
         )
-    for row in done.iter_rows():
-        yield Piece.from_row(json.loads(row['piece'])), json.loads(row['outcome'])
+    try:
+        for row in done.iter_rows():
+            yield Piece.from_row(json.loads(row['piece'])), json.loads(row['outcome'])
+    except ray.exceptions.RayError as error:
+        # Of a worker that died as it began; a setting that none can begin with ends it soon.
+        if last:
+            raise
+        print(f'no worker: {str(error).strip().splitlines()[-1]}', file=sys.stderr)
 
 
 def restore_fleet(
@@ -158,7 +165,8 @@ def restore_fleet(
                 break
             fruitless += 1
             count = max(1, min(workers or room_for(resources), len(pieces)))
-            for piece, outcome in restore_pieces(pieces, settings, count, resources):
+            last = fruitless == ATTEMPTS
+            for piece, outcome in restore_pieces(pieces, settings, count, resources, last):
                 name = piece.drive.name
                 fruitless = 0
                 account.frames += outcome.get('frames', piece.frames)
