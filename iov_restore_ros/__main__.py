@@ -7,6 +7,7 @@ COMMANDS = {  # name: (module whose main() it is, what it does)
     'restore_node': ('node.restore_node', 'the ROS 2 node'),
     'restore_files': ('tools.restore_files', 'restore pictures, folders and videos'),
     'restore_bag': ('tools.restore_bag', 'restore the images of a recorded drive'),
+    'restore_fleet': ('tools.restore_fleet', 'restore many drives, on a machine or a Ray cluster'),
     'image_source': ('tools.image_source', 'publish pictures, a video or a camera to ROS'),
     'evaluate': ('evaluation.evaluate', 'measure restored pictures and sequences'),
     'gain_curves': ('evaluation.gain_curves', 'draw the gain against blur length and rain'),

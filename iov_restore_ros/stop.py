@@ -1,8 +1,13 @@
 """To end a long command between two pieces of its work, when somebody asks for it."""
 
 import signal
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 INTERRUPTED = 130  # exit status, as shells give it after Ctrl-C
+
+
+Piece = TypeVar('Piece')
 
 
 class Stopped(Exception):  # noqa: N818  it is no error
@@ -25,3 +30,10 @@ class Stop:
     def _ask(self, number: int, _: object) -> None:
         self.asked = True
         signal.signal(number, signal.SIG_DFL)
+
+
+def until(stop: Stop, pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield ``pieces``; raises ``Stopped`` before the next one when ``stop`` is asked."""
+    for piece in pieces:
+        stop.check()
+        yield piece

@@ -14,11 +14,12 @@ import argparse
 import shutil
 import sqlite3
 import sys
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from rclpy.serialization import deserialize_message, serialize_message
 from rich.console import Console
@@ -35,7 +36,7 @@ from iov_restore_ros.node.images import (
     to_rgb,
     view,
 )
-from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped
+from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped, until
 from iov_restore_ros.tools.restore_files import add_restorer_options, restorer_of
 
 MISSING = ''
@@ -43,6 +44,7 @@ try:
     from rosbags.interfaces import Connection, ConnectionExtRosbag2
     from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer, WriterError
     from rosbags.typesys import Stores, get_typestore
+    from rosbags.typesys.store import Typestore
 except ImportError as error:
     MISSING = f"{error}: pip install rosbags, or the extra: pip install '.[bags]'"
 
@@ -50,6 +52,9 @@ IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage'
 INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 JPEG_QUALITY = 95
 STORAGES = 'sqlite3', 'mcap'
+IMAGE_FAILURES = UnsupportedEncodingError, MalformedImageError, RestoreError  # of one image
+Message: TypeAlias = 'tuple[Connection, int, bytes]'  # and when it was recorded, ns
+Beside: TypeAlias = 'Callable[[Connection, bytes], bytes]'  # raises one of IMAGE_FAILURES
 BAG_VERSION: Literal[9] = 9  # Jazzy and Kilted write this one
 
 
@@ -81,9 +86,22 @@ def restore_message(data: bytes, kind: type, restorer: Restorer, task: str, past
     pixels = past.restore(restorer, frame, seconds(message.header.stamp), task)
     restored = from_rgb(pixels, image)
     if isinstance(message, Image):
-        return serialize_message(restored)
+        return serialize(restored)
     codec = 'png' if 'png' in message.format else 'jpeg'
-    return serialize_message(encode(restored, codec, JPEG_QUALITY))
+    return serialize(encode(restored, codec, JPEG_QUALITY))
+
+
+def serialize(message: Image | CompressedImage) -> bytes:
+    """Return ``message`` as the same bytes every time: the middleware leaves gaps as they were."""
+    name = f'sensor_msgs/msg/{type(message).__name__}'
+    types = typestore()
+    return bytes(types.serialize_cdr(types.deserialize_cdr(serialize_message(message), name), name))
+
+
+@cache
+def typestore() -> Typestore:
+    """Return the message types of the newest ROS, for bags that lack the definitions."""
+    return get_typestore(Stores.LATEST)
 
 
 def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> dict[str, str]:
@@ -113,52 +131,58 @@ def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> di
     return names
 
 
-def restore_bag(
-    reader: Reader, writer: Writer, names: Mapping[str, str], restorer: Restorer, task: str,
-    stop: Stop, shutter: float = 0.0,
+def restore_images(restorer: Restorer, task: str, shutter: float = 0.0) -> Beside:
+    """Return what restores a bag's images, a topic as one sequence; ``shutter``: see ``Past``."""
+    pasts: defaultdict[str, Past] = defaultdict(lambda: Past(shutter=shutter))
+
+    def beside(connection: Connection, data: bytes) -> bytes:
+        kind = IMAGE_TYPES[connection.msgtype]
+        return restore_message(data, kind, restorer, task, pasts[connection.topic])
+
+    return beside
+
+
+def add_topic(writer: Writer, connection: Connection, topic: str) -> Connection:
+    """Add ``topic`` to a new bag, of the type and QoS of ``connection`` of another bag."""
+    assert isinstance(connection.ext, ConnectionExtRosbag2)
+    return writer.add_connection(
+        topic, connection.msgtype,
+        typestore=typestore(),
+        msgdef=connection.msgdef.data or None, rihs01=connection.digest or None,
+        serialization_format=connection.ext.serialization_format,
+        offered_qos_profiles=connection.ext.offered_qos_profiles,
+    )
+
+
+def copy_bag(
+    reader: Reader, messages: Iterable[Message], writer: Writer, names: Mapping[str, str],
+    beside: Beside,
 ) -> tuple[Counter[str], list[str]]:
     """
-    Copy an open bag and add, to each topic in ``names``, the one that it is mapped to.
+    Copy ``messages`` of an open bag and add, to each topic in ``names``, the one it is mapped to.
 
-    ``shutter``: see ``Past``. Returns how many images were written on each new topic, and a line
-    for each that failed. Raises ``Stopped`` when ``stop`` is asked.
+    ``beside`` makes the new images of the old ones. Returns how many images were written on each
+    new topic, and a line for each that failed.
     """
-    typestore = get_typestore(Stores.LATEST)
-    targets: dict[int, list[Connection]] = {}
-    for connection in reader.connections:
-        assert isinstance(connection.ext, ConnectionExtRosbag2)
-        targets[connection.id] = [
-            writer.add_connection(
-                topic, connection.msgtype,
-                typestore=typestore,  # for bags that lack the definitions
-                msgdef=connection.msgdef.data or None, rihs01=connection.digest or None,
-                serialization_format=connection.ext.serialization_format,
-                offered_qos_profiles=connection.ext.offered_qos_profiles,
-            )
+    targets = {
+        connection.id: [
+            add_topic(writer, connection, topic)
             for topic in (connection.topic, names.get(connection.topic)) if topic
         ]
-    pasts = {topic: Past(shutter=shutter) for topic in names}
+        for connection in reader.connections
+    }
     written: Counter[str] = Counter()
     failures = []
-    with Progress(console=Console(stderr=True)) as progress:
-        for connection, time, data in progress.track(
-            reader.messages(), total=reader.message_count, description='restoring'
-        ):
-            stop.check()
-            copy, *beside = targets[connection.id]
-            writer.write(copy, time, data)
-            kind = IMAGE_TYPES.get(connection.msgtype)
-            for target in beside:
-                try:
-                    new = data
-                    if kind:
-                        past = pasts[connection.topic]
-                        new = restore_message(data, kind, restorer, task, past)
-                except (UnsupportedEncodingError, MalformedImageError, RestoreError) as error:
-                    failures.append(f'{connection.topic} at {time} ns: {error}')
-                    continue
-                writer.write(target, time, new)
-                written[target.topic] += kind is not None
+    for connection, time, data in messages:
+        copy, *new = targets[connection.id]
+        writer.write(copy, time, data)
+        image = connection.msgtype in IMAGE_TYPES
+        for target in new:
+            try:
+                writer.write(target, time, beside(connection, data) if image else data)
+                written[target.topic] += image
+            except IMAGE_FAILURES as error:
+                failures.append(f'{connection.topic} at {time} ns: {error}')
     return +written, failures
 
 
@@ -207,10 +231,15 @@ def main() -> int:
             names = new_topics(reader.connections, options.topic)
             images = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES}
             restorer = restorer_of(options, parser)
-            with Writer(output, version=BAG_VERSION, storage_plugin=storage) as writer:
-                written, failures = restore_bag(
-                    reader, writer, names, restorer, options.task, Stop(), options.shutter
+            beside = restore_images(restorer, options.task, options.shutter)
+            with (
+                Writer(output, version=BAG_VERSION, storage_plugin=storage) as writer,
+                Progress(console=Console(stderr=True)) as progress,
+            ):
+                messages = progress.track(
+                    until(Stop(), reader.messages()), reader.message_count, description='restoring'
                 )
+                written, failures = copy_bag(reader, messages, writer, names, beside)
     except Stopped:
         print('stopped, nothing is left of it; the same command begins anew', file=sys.stderr)
         return INTERRUPTED

@@ -10,7 +10,7 @@ with --video, the pictures of each folder, in the order of their names (2 before
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +86,13 @@ def restore_picture(
 
 def restore_video(
     restorer: Restorer, task: str, source: Path, target: Path, past: Past, progress: Progress,
-    stop: Stop,
-) -> None:
-    """Restore one video frame by frame into an MP4 of the same size and rate, without sound."""
+    check: Callable[[], None],
+) -> int:
+    """
+    Restore one video frame by frame into an MP4 of the same size and rate, without sound.
+
+    ``check`` is called before every frame, and may raise. Returns how many frames there were.
+    """
     reader = cv2.VideoCapture(str(source))
     size = tuple(int(reader.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     if not reader.isOpened() or not all(size):
@@ -103,7 +107,7 @@ def restore_video(
             if not writer.isOpened():
                 raise FileError(f'cannot write {target}')
             while (read := reader.read())[0]:
-                stop.check()
+                check()
                 frame = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
                 restored = past.restore(restorer, frame, count / rate, task)
                 writer.write(cv2.cvtColor(restored, cv2.COLOR_RGB2BGR))
@@ -115,6 +119,7 @@ def restore_video(
             writer.release()
             reader.release()
             progress.remove_task(bar)
+    return count
 
 
 @contextmanager
@@ -171,7 +176,9 @@ def restore_all(
                     continue
                 if _is_video(source):
                     past_of_video = Past(shutter=shutter)
-                    restore_video(restorer, task, source, target, past_of_video, progress, stop)
+                    restore_video(
+                        restorer, task, source, target, past_of_video, progress, stop.check
+                    )
                 else:
                     if not video or source.parent != folder:
                         past, folder, frames = Past(shutter=shutter), source.parent, 0

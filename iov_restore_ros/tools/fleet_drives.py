@@ -1,0 +1,227 @@
+"""What restore_fleet restores: where the drives lie, and the pieces that they are cut into."""
+
+from __future__ import annotations  # Piece names itself
+
+import math
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pyarrow import fs
+from rosbags.rosbag2 import Reader
+
+from iov_restore_ros.inference.past import LONGEST_GAP
+from iov_restore_ros.pictures.files import DataError, by_number, video_length
+from iov_restore_ros.tools.restore_bag import IMAGE_TYPES, new_topics
+from iov_restore_ros.tools.restore_files import PICTURES, VIDEOS
+
+METADATA = 'metadata.yaml'  # a folder with it is a bag
+BAGS = {'.mcap', '.db3'}
+# Frames before a piece that are restored and thrown away; docs/fleet.md has what that leaves.
+WARM_UP = 60
+
+
+class FleetError(Exception):
+    """Drives that cannot be found or told apart; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A bag, a video or a folder of frames (``kind``), and its ``name`` below the output folder."""
+
+    source: str  # a path or URI
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """
+    A part of a drive, which one worker restores at a time.
+
+    ``begin``, ``end`` (None: to the drive's) and ``warm_up``, from where it is restored, are ns in
+    a bag and numbers of frames in a folder. ``frames`` is about how many it has; 0: not known.
+    """
+
+    drive: Drive
+    pieces: int  # of this drive
+    begin: int
+    end: int | None
+    warm_up: int
+    frames: int
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Piece:
+        """Return the piece of which ``row`` has the fields, as ``asdict`` gives them."""
+        return cls(**{**row, 'drive': Drive(**row['drive'])})
+
+
+def place(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system of a local path or a URI (s3://, gs://, ...), and the path in it."""
+    if '://' in uri:
+        return fs.FileSystem.from_uri(uri)
+    return fs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+def is_local(uri: str) -> bool:
+    """Tell whether ``uri`` is a path on this machine, or on a share that is mounted."""
+    return place(uri)[0].type_name == 'local'
+
+
+def find_drives(sources: Iterable[str]) -> list[Drive]:
+    """
+    Return the drives in ``sources``, which are drives themselves or folders with drives.
+
+    A folder is searched to its bottom, and its structure kept in the names. Raises ``FleetError``
+    where there is none, or two would have one name, and ``OSError`` for what cannot be reached.
+    """
+    drives: dict[str, Drive] = {}
+    for source in sources:
+        found = list(_find(source))
+        if not found:
+            raise FleetError(f'{source}: no bag, video or picture in there')
+        for drive in found:
+            other = drives.setdefault(drive.name, drive)
+            if other.source != drive.source:
+                raise FleetError(
+                    f'{drive.source} and {other.source} would both become {drive.name}: '
+                    'rename one, or give them an --output each'
+                )
+    return list(drives.values())
+
+
+def plan(drive: Drive, frames: int, split: bool) -> list[Piece]:
+    """
+    Cut a drive into pieces of about ``frames`` frames; into one if not ``split``.
+
+    Videos stay whole: pieces of them could be joined only by compressing them twice. Raises what
+    the readers raise for a broken one.
+    """
+    if drive.kind == 'frames':
+        count = len(frames_of(drive.source))
+        return _cut(drive, range(0, count), count, frames if split else count, WARM_UP)
+    if not is_local(drive.source):
+        return [Piece(drive, 1, 0, None, 0, 0)]
+    path = Path(place(drive.source)[1])
+    if drive.kind == 'video':
+        try:
+            count, _ = video_length(path)
+        except DataError:  # not told, or not readable: the worker finds out
+            count = 0
+        return [Piece(drive, 1, 0, None, 0, count)]
+    with Reader(path) as reader:
+        names = new_topics(reader.connections, ())
+        counts = [
+            c.msgcount for c in reader.connections if c.msgtype in IMAGE_TYPES and c.topic in names
+        ]
+        span = range(reader.start_time, reader.end_time) if reader.message_count else range(1)
+    # Frames of the slowest camera, if they are not so far apart that they have no past anyway.
+    slowest = min(len(span) / max(1, min(counts)), LONGEST_GAP * 1e9)
+    share = frames / max(1, *counts) if split else 1.0
+    return _cut(drive, span, sum(counts), len(span) * share, round(WARM_UP * slowest))
+
+
+def frames_of(source: str) -> list[str]:
+    """Return the paths of the pictures in a folder, without the file system, in their order."""
+    system, path = place(source)
+    files = [info.path for info in system.get_file_info(fs.FileSelector(path)) if info.is_file]
+    pictures = [file for file in files if _suffix(file) in PICTURES]
+    return sorted(pictures, key=lambda file: by_number(Path(file)))
+
+
+def fetch(source: str, folder: Path) -> Path:
+    """Return where a bag or video lies on this machine: itself, or a copy in ``folder``."""
+    system, path = place(source)
+    if system.type_name == 'local':
+        return Path(path)
+    folder.mkdir()
+    copy = folder / PurePosixPath(path).name
+    if system.get_file_info(path).is_file:
+        _download(system, path, copy)
+        return copy
+    copy.mkdir()
+    for info in system.get_file_info(fs.FileSelector(path)):
+        if info.is_file:
+            _download(system, info.path, copy / PurePosixPath(info.path).name)
+    return copy
+
+
+def fetch_frame(source: str, path: str, folder: Path) -> Path:
+    """Return where one of ``frames_of(source)`` lies on this machine, or a copy in ``folder``."""
+    system, _ = place(source)
+    if system.type_name == 'local':
+        return Path(path)
+    folder.mkdir(exist_ok=True)
+    copy = folder / PurePosixPath(path).name
+    _download(system, path, copy)
+    return copy
+
+
+def _cut(drive: Drive, span: range, frames: int, length: float, warm_up: int) -> list[Piece]:
+    pieces = max(1, math.ceil(len(span) / max(1.0, length)))
+    ends = [span.start + len(span) * n // pieces for n in range(pieces + 1)]
+    return [
+        Piece(
+            drive, pieces, begin, None if end == span.stop else end,
+            max(span.start, begin - warm_up), frames * (n + 1) // pieces - frames * n // pieces,
+        )
+        for n, (begin, end) in enumerate(pairwise(ends))
+    ]
+
+
+def _find(source: str) -> Iterable[Drive]:
+    system, path = place(source)
+    own = PurePosixPath(path).name
+    info = system.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise FleetError(f'{source}: there is no such file or folder')
+    if info.is_file:
+        if kind := _kind(path):
+            yield Drive(source, kind, _name(PurePosixPath(own), kind))
+        return
+    folders: defaultdict[PurePosixPath, list[str]] = defaultdict(list)
+    for info in system.get_file_info(fs.FileSelector(path, recursive=True)):
+        below = PurePosixPath(info.path).relative_to(path)
+        if info.is_file and not any(part.startswith('.') for part in below.parts):
+            folders[below.parent].append(info.path)
+    bags = {folder for folder, files in folders.items()
+            if any(PurePosixPath(file).name == METADATA for file in files)}
+    for folder, files in sorted(folders.items()):
+        uri = _below(source, folder)
+        name = str(folder) if folder.parts else own
+        if folder in bags:
+            yield Drive(uri, 'bag', name)
+        if bags & {folder, *folder.parents}:
+            continue
+        if any(_suffix(file) in PICTURES for file in files):
+            yield Drive(uri, 'frames', name)
+        for file in sorted(files):
+            if kind := _kind(file):
+                below = PurePosixPath(file).relative_to(path)
+                yield Drive(_below(source, below), kind, _name(below, kind))
+
+
+def _below(source: str, path: PurePosixPath) -> str:
+    base, mark, query = source.partition('?') if '://' in source else (source, '', '')
+    return f'{base.rstrip("/")}/{path}{mark}{query}' if path.parts else source
+
+
+def _kind(file: str) -> str:
+    return 'bag' if _suffix(file) in BAGS else 'video' if _suffix(file) in VIDEOS else ''
+
+
+def _name(path: PurePosixPath, kind: str) -> str:
+    return str(path.with_suffix('.mp4' if kind == 'video' else ''))
+
+
+def _suffix(file: str) -> str:
+    return PurePosixPath(file).suffix.lower()
+
+
+def _download(system: fs.FileSystem, path: str, copy: Path) -> None:
+    with system.open_input_stream(path) as source, copy.open('wb') as target:
+        shutil.copyfileobj(source, target, 1 << 20)

@@ -1,0 +1,355 @@
+"""
+What the workers of restore_fleet do: restore a piece of a drive, join the pieces, publish drives.
+
+A folder of frames or a bag that is cut is put together of its pieces again, which lie in
+`.fleet` below the output folder meanwhile. Whatever is there is whole: it got its name last.
+"""
+
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pyarrow import fs
+from rich.progress import Progress
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+
+from iov_restore_ros.inference import Past, RestoreError, Restorer
+from iov_restore_ros.tools.fleet_drives import (
+    METADATA,
+    Drive,
+    Piece,
+    fetch,
+    fetch_frame,
+    frames_of,
+    is_local,
+    place,
+)
+from iov_restore_ros.tools.restore_bag import (
+    BAG_VERSION,
+    IMAGE_FAILURES,
+    IMAGE_TYPES,
+    Beside,
+    add_topic,
+    copy_bag,
+    new_topics,
+    restore_images,
+    storage_of,
+)
+from iov_restore_ros.tools.restore_files import (
+    RATE,
+    FileError,
+    restore_picture,
+    restore_video,
+)
+
+STATE = '.fleet'  # folder of what is not done, and of what is known about what is done
+WORK = 'work'  # what is being written; nothing in there is of use to another run
+TOLD = 20  # failures of a drive that the manifest names
+
+Outcome = dict[str, Any]  # a line of the manifest
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How drives are restored, and where to: ``output`` is a path or URI."""
+
+    output: str
+    task: str
+    model: str
+    weights: str  # a file
+    sha256: str  # of that
+    device: str
+    precision: str
+    shutter: float
+
+    def key(self) -> str:
+        """Return a name for all that changes what comes out."""
+        what = self.task, self.model, self.sha256, self.precision, self.shutter
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+
+
+class Shelf:
+    """The output folder: what is done, and where its parts are."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open it; nothing is made before it is needed."""
+        self.settings = settings
+        self.system, self.path = place(settings.output)
+        self.local = is_local(settings.output)
+        self.state = f'{self.path}/{STATE}/{settings.key()}'
+
+    def outcome(self, drive: Drive) -> Outcome | None:
+        """
+        Return what became of a drive that is done; None if it is not.
+
+        Raises ``FileError`` where its output was not made by these settings.
+        """
+        note = f'{self.state}/{drive.name}.json'
+        noted = self.system.get_file_info(note).is_file
+        outcome = json.loads(self._read(note)) if noted else None
+        last = f'{self.path}/{drive.name}' + (f'/{outcome["last"]}' if outcome else '')
+        if self.system.get_file_info(last.rstrip('/')).type == fs.FileType.NotFound:
+            return None
+        if outcome is None and self.local:
+            raise FileError(
+                f'{self.path}/{drive.name} is there already, and not made by this command with '
+                'these settings; give another --output'
+            )
+        return outcome
+
+    def part(self, piece: Piece) -> Path:
+        """Return the folder of a piece that was restored; of local outputs only."""
+        end = 'end' if piece.end is None else piece.end
+        return Path(self.state, piece.drive.name, f'{piece.begin}-{end}')
+
+    @contextmanager
+    def work(self) -> Iterator[Path]:
+        """Give a folder to write to, which does not stay."""
+        parent = Path(self.path, STATE, WORK) if self.local else None
+        if parent:
+            parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as name:
+            yield Path(name)
+
+    def keep(self, made: Path, part: Path) -> None:
+        """Give ``made`` its name ``part``; what another worker made meanwhile is the same."""
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if not part.exists():
+            made.rename(part)
+
+    def publish(self, made: Path, outcome: Outcome, drive: Drive) -> None:
+        """
+        Put ``made``, a file or folder, into the output folder, whole.
+
+        Locally it gets its name at once. In an object store files come one by one, each of them
+        whole; the last one is that by which ``outcome`` tells that the drive is done.
+        """
+        files = [made] if made.is_file() else sorted(p for p in made.rglob('*') if p.is_file())
+        files.sort(key=lambda file: file.name == METADATA)  # without it a folder is no bag
+        outcome['last'] = '' if made.is_file() else files[-1].relative_to(made).as_posix()
+        note = f'{self.state}/{drive.name}.json'
+        target = f'{self.path}/{drive.name}'
+        if self.local:
+            self._write(note, json.dumps(outcome))
+            self.keep(made, Path(target))
+            return
+        for file in files:
+            self._write(
+                target if made.is_file() else f'{target}/{file.relative_to(made).as_posix()}', file
+            )
+        self._write(note, json.dumps(outcome))
+
+    def write_manifest(self, outcomes: list[Outcome]) -> None:
+        """Write one line of JSON a drive."""
+        text = ''.join(json.dumps(outcome) + '\n' for outcome in outcomes)
+        self._write(f'{self.path}/manifest.jsonl', text)
+
+    def tidy(self) -> None:
+        """Remove what workers that were killed had begun."""
+        if self.local:
+            shutil.rmtree(Path(self.path, STATE, WORK), ignore_errors=True)
+
+    def _read(self, path: str) -> str:
+        with self.system.open_input_stream(path) as stream:
+            return stream.read().decode()
+
+    def _write(self, path: str, content: str | Path) -> None:
+        """Write a file, which appears whole."""
+        part = f'{path}.part' if self.local else path
+        if self.local:
+            self.system.create_dir(str(PurePosixPath(path).parent), recursive=True)
+        with self.system.open_output_stream(part) as stream:
+            if isinstance(content, str):
+                stream.write(content.encode())
+            else:
+                with content.open('rb') as file:
+                    shutil.copyfileobj(file, stream, 1 << 20)
+        if self.local:
+            self.system.move(part, path)
+
+
+class Worker:
+    """Holds one ``Restorer``; a process of its own that Ray starts, once for many pieces."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Load the weights; raises what ``Restorer`` raises."""
+        self.settings = settings
+        self.shelf = Shelf(settings)
+        task = settings.task
+        self.restorer = Restorer(
+            settings.model, {task: settings.weights}, settings.device, settings.precision, [task]
+        )
+        if self.restorer.sha256[task] != settings.sha256:
+            raise ValueError(f'{settings.weights} is another file on {platform.node()}')
+
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:
+        """Restore the piece in ``row`` (JSON); returns its outcome, or the error (JSON)."""
+        piece = Piece.from_row(json.loads(row['piece']))
+        started = time.monotonic()
+        try:
+            outcome = self._restore(piece, started)
+        except Exception as error:  # noqa: BLE001  whatever is broken in a drive, others go on
+            outcome = {'error': f'{type(error).__name__}: {error}'}
+        return {'piece': row['piece'], 'outcome': json.dumps(outcome)}
+
+    def _restore(self, piece: Piece, started: float) -> Outcome:
+        with self.shelf.work() as work:
+            made = work / PurePosixPath(piece.drive.name).name
+            restore = {'bag': self._bag, 'video': self._video, 'frames': self._frames}
+            frames, failures = restore[piece.drive.kind](piece, work, made)
+            outcome = outcome_of(
+                self.settings, piece.drive, frames, failures, time.monotonic() - started
+            )
+            if piece.pieces == 1:
+                self.shelf.publish(made, outcome, piece.drive)
+            else:
+                (made / 'outcome.json').write_text(json.dumps({**outcome, 'failures': failures}))
+                self.shelf.keep(made, self.shelf.part(piece))
+        return outcome
+
+    def _bag(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
+        bag = fetch(piece.drive.source, work / 'in')
+        beside = restore_images(self.restorer, self.settings.task, self.settings.shutter)
+        with Reader(bag) as reader:
+            if piece.pieces == 1:
+                return rewrite(reader, bag, made, beside)
+            made.mkdir()
+            return restore_part(reader, piece, made / 'images', beside)
+
+    def _video(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
+        video = fetch(piece.drive.source, work / 'in')
+        frames = restore_video(
+            self.restorer, self.settings.task, video, made, Past(shutter=self.settings.shutter),
+            Progress(disable=True), lambda: None,
+        )
+        return frames, []
+
+    def _frames(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
+        past = Past(shutter=self.settings.shutter)
+        paths, failures = frames_of(piece.drive.source)[: piece.end], []
+        for number in range(piece.warm_up, len(paths)):
+            own = number >= piece.begin
+            target = (made if own else work / 'warm_up') / PurePosixPath(paths[number]).name
+            picture = fetch_frame(piece.drive.source, paths[number], work / 'in')
+            try:
+                restore_picture(
+                    self.restorer, self.settings.task, picture, target.with_suffix('.png'), past,
+                    (number + 1) / RATE,
+                )
+            except (FileError, RestoreError) as error:
+                if own:
+                    failures.append(f'{paths[number]}: {error}')
+            if work in picture.parents:
+                picture.unlink()
+        if not made.exists():
+            raise FileError(f'none of the frames could be restored; {failures[0]}')
+        return len(paths) - piece.begin, failures
+
+
+def restore_part(
+    reader: Reader, piece: Piece, target: Path, beside: Beside
+) -> tuple[int, list[str]]:
+    """
+    Write the restored images of a piece of an open bag, and nothing else, into a new bag.
+
+    An image that failed is there without content. Returns how many images came, and the reasons.
+    """
+    names = new_topics(reader.connections, ())
+    images = [c for c in reader.connections if c.topic in names and c.msgtype in IMAGE_TYPES]
+    frames, reasons = 0, []
+    with Writer(target, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
+        targets = {c.id: add_topic(writer, c, c.topic) for c in images}
+        for connection, when, data in reader.messages(images, piece.warm_up, piece.end):
+            reason = ''
+            try:
+                new = beside(connection, data)
+            except IMAGE_FAILURES as error:
+                new, reason = b'', str(error)
+            if when >= piece.begin:
+                frames += 1
+                writer.write(targets[connection.id], when, new)
+                if reason:
+                    reasons.append(reason)
+    return frames, reasons
+
+
+def rewrite(reader: Reader, bag: Path, target: Path, beside: Beside) -> tuple[int, list[str]]:
+    """Write a bag as restore_bag does; returns how many images came, and a line a failure."""
+    names = new_topics(reader.connections, ())
+    storage = StoragePlugin[storage_of(bag).upper()]
+    with Writer(target, version=BAG_VERSION, storage_plugin=storage) as writer:
+        written, failures = copy_bag(reader, reader.messages(), writer, names, beside)
+    return written.total() + len(failures), failures
+
+
+def join(settings: Settings, pieces: list[Piece]) -> Outcome:
+    """Put a drive together of its pieces, which are all there; returns its outcome."""
+    shelf, drive = Shelf(settings), pieces[0].drive
+    parts = [shelf.part(piece) for piece in pieces]
+    outcomes = [json.loads((part / 'outcome.json').read_text()) for part in parts]
+    failures = [failure for outcome in outcomes for failure in outcome['failures']]
+    frames = sum(outcome['frames'] for outcome in outcomes)
+    with shelf.work() as work:
+        made = work / PurePosixPath(drive.name).name
+        if drive.kind == 'bag':
+            bag = Path(place(drive.source)[1])
+            with Reader(bag) as reader:
+                _, failures = rewrite(reader, bag, made, _from_parts(parts, failures))
+        else:
+            made.mkdir()
+            for picture in (file for part in parts for file in part.glob('*.png')):
+                (made / picture.name).hardlink_to(picture)
+        outcome = outcome_of(
+            settings, drive, frames, failures, sum(outcome['seconds'] for outcome in outcomes),
+            len(pieces),
+        )
+        shelf.publish(made, outcome, drive)
+    shutil.rmtree(parts[0].parent)
+    return outcome
+
+
+def outcome_of(
+    settings: Settings, drive: Drive, frames: int, failures: list[str], seconds: float,
+    pieces: int = 1,
+) -> Outcome:
+    """Return the line of the manifest; ``seconds`` are of work, also if several worked at once."""
+    return {
+        'source': drive.source, 'output': drive.name, 'frames': frames,
+        'restored': frames - len(failures), 'passed': len(failures), 'failures': failures[:TOLD],
+        'seconds': round(seconds, 3), 'pieces': pieces, 'task': settings.task,
+        'weights_sha256': settings.sha256, 'node': platform.node(),
+    }
+
+
+def as_row(piece: Piece) -> dict[str, str]:
+    """Return what ``Worker`` takes."""
+    return {'piece': json.dumps(asdict(piece))}
+
+
+def _from_parts(parts: list[Path], reasons: list[str]) -> Beside:
+    def images() -> Iterator[tuple[str, bytes]]:
+        for part in parts:
+            with Reader(part / 'images') as reader:
+                for connection, _, data in reader.messages():
+                    yield connection.topic, data
+
+    restored, why = images(), iter(reasons)
+
+    def beside(connection: Connection, data: bytes) -> bytes:
+        topic, new = next(restored, ('', b''))
+        if topic != connection.topic:
+            raise ValueError(f'the pieces have {topic or "no more"} where {connection.topic} comes')
+        if not new:
+            raise RestoreError(next(why))
+        return new
+
+    return beside

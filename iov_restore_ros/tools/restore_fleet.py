@@ -1,0 +1,316 @@
+"""
+Restore a fleet's recorded drives, on the GPUs or CPUs of one machine or of a Ray cluster.
+
+    python -m iov_restore_ros.tools.restore_fleet SOURCE... --output DIR --task derain
+
+SOURCE is a bag, a video, a folder of frames, or a folder with such in it. SOURCE and DIR may be
+URIs (s3://, gs://, ...). The same command again does what is not done yet; see docs/fleet.md.
+"""
+
+from __future__ import annotations  # without Ray --help works, too
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from iov_restore_ros.model import WeightsError, load_weights, shipped_weights
+from iov_restore_ros.stop import INTERRUPTED
+from iov_restore_ros.tools.restore_files import add_restorer_options
+
+# Before Ray is imported: it sends nothing anywhere.
+os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
+
+MISSING = ''
+try:
+    import ray
+
+    from iov_restore_ros.tools.fleet_drives import FleetError, Piece, find_drives, is_local, plan
+    from iov_restore_ros.tools.fleet_worker import Outcome, Settings, Shelf, Worker, as_row, join
+except ImportError as error:
+    MISSING = f"{error}: pip install 'ray[data]' rosbags, or the extra: pip install '.[fleet]'"
+
+SPLIT = 18_000  # frames of a piece, ten minutes: at each cut there is a seam
+ATTEMPTS = 4  # rounds without a piece that was done, after which the rest is given up
+EVERY = 60.0  # s between two lines of progress where there is no terminal
+STORE = 200 << 20  # bytes of shared memory of a Ray of our own: only names go through it
+
+
+class Account:
+    """What became of the drives so far. Read by the thread that shows it."""
+
+    def __init__(self, drives: int) -> None:
+        self.drives = drives
+        self.outcomes: list[Outcome] = []
+        self.frames = 0
+        self.to_do = 0
+        self._started = time.monotonic()
+
+    def __str__(self) -> str:
+        rate = self.frames / (time.monotonic() - self._started)
+        left = max(0, self.to_do - self.frames) / rate if rate else float('nan')
+        done = f'{len(self.outcomes)} of {self.drives} drives, {self.frames} of {self.to_do} frames'
+        return f'{done}, {rate:.1f} frames/s, ' + (f'{left / 60:.0f} min left' if rate else 'begun')
+
+
+def restore_pieces(
+    pieces: list[Piece], settings: Settings, workers: int, resources: dict[str, Any], last: bool
+) -> Iterator[tuple[Piece, Outcome]]:
+    """
+    Restore ``pieces`` with Ray Data, and yield each with its outcome as it is done.
+
+    There are none for those whose worker died. Where no worker can begin it ends; on the ``last``
+    try it raises Ray's error.
+    """
+    context = ray.data.DataContext.get_current()
+    context.max_errored_blocks = -1  # a worker that dies does not end the others
+    context.enable_progress_bars = False
+    logging.getLogger('ray.data').setLevel(logging.CRITICAL)  # pages for a worker that dies
+    rows = ray.data.from_items([as_row(p) for p in pieces], override_num_blocks=len(pieces))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)  # of max_..., see setup.py
+        done = rows.map(
+            Worker,  # type: ignore[arg-type]  # Ray calls an instance
+            fn_constructor_args=[settings],
+            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+            # The piece is done again in the next round: Ray's own retry would wait for a place
+            # for this very actor, which there may never be when a node is gone.
+            max_restarts=0, max_task_retries=0, **resources,
+        )
+    try:
+        for row in done.iter_rows():
+            yield Piece.from_row(json.loads(row['piece'])), json.loads(row['outcome'])
+    except ray.exceptions.RayError as error:
+        # Of a worker that died as it began; a setting that none can begin with ends it soon.
+        if last:
+            raise
+        print(f'no worker: {str(error).strip().splitlines()[-1]}', file=sys.stderr)
+
+
+def restore_fleet(
+    sources: list[str], settings: Settings, split: int, workers: int, resources: dict[str, Any]
+) -> list[Outcome]:
+    """
+    Restore the drives in ``sources``, those that are done excepted; returns what became of all.
+
+    A drive that could not be restored has an `error`. Pieces have about ``split`` frames; 0: drives
+    stay whole. Ray is at work already; each of ``workers`` (0: as many as fit) takes ``resources``.
+    Raises ``FleetError`` and ``OSError`` for wrong sources.
+    """
+    shelf = Shelf(settings)
+    drives = find_drives(sources)
+    account = Account(len(drives))
+
+    def end(source: str, name: str, outcome: Outcome) -> None:
+        account.outcomes.append({'source': source, 'output': name, **outcome})
+        shelf.write_manifest(account.outcomes)
+
+    with showing(account):
+        shelf.tidy()
+        missing: defaultdict[str, list[Piece]] = defaultdict(list)  # pieces of each drive
+        planned: dict[str, list[Piece]] = {}
+        for drive in drives:
+            try:
+                outcome = shelf.outcome(drive)
+                if outcome is not None:
+                    account.outcomes.append(outcome)
+                    continue
+                cut = bool(split) and shelf.local and is_local(drive.source)
+                planned[drive.name] = plan(drive, split, cut)
+            except Exception as error:  # noqa: BLE001  whatever is broken in it, others go on
+                end(drive.source, drive.name, {'error': f'{type(error).__name__}: {error}'})
+                continue
+            missing[drive.name] = [
+                p for p in planned[drive.name] if p.pieces == 1 or not shelf.part(p).exists()
+            ]
+            account.to_do += sum(p.frames for p in missing[drive.name])
+        joins: dict[Any, str] = {}
+
+        def after(name: str) -> None:
+            """Go on with a drive of which a piece is done."""
+            if not missing[name] and name in planned:
+                task = ray.remote(num_cpus=0)(join)
+                joins[task.remote(settings, planned[name])] = name
+
+        def collect(timeout: float | None) -> None:
+            """Take the joins that are done."""
+            ready, _ = ray.wait(list(joins), num_returns=len(joins), timeout=timeout)
+            for reference in ready:
+                name = joins.pop(reference)
+                try:
+                    outcome = ray.get(reference)
+                except Exception as error:  # noqa: BLE001  as above
+                    outcome = {'error': f'joining failed: {error}'}
+                end(planned[name][0].drive.source, name, outcome)
+
+        for name in list(missing):
+            after(name)
+        fruitless = 0
+        while fruitless < ATTEMPTS:
+            pieces = [piece for of_drive in missing.values() for piece in of_drive]
+            if not pieces:
+                break
+            fruitless += 1
+            count = max(1, min(workers or room_for(resources), len(pieces)))
+            last = fruitless == ATTEMPTS
+            for piece, outcome in restore_pieces(pieces, settings, count, resources, last):
+                name = piece.drive.name
+                fruitless = 0
+                account.frames += outcome.get('frames', piece.frames)
+                if piece not in missing[name]:
+                    continue  # of a drive with another broken piece
+                missing[name].remove(piece)
+                if 'error' in outcome or piece.pieces == 1:
+                    missing[name] = []
+                    del planned[name]
+                    end(piece.drive.source, name, outcome)
+                after(name)
+                if joins:
+                    collect(0)
+            if died := sum(len(of_drive) for of_drive in missing.values()):
+                print(f'workers died; {died} pieces are done again', file=sys.stderr)
+        if joins:
+            collect(None)
+        for name, of_drive in missing.items():
+            if of_drive:
+                why = f'its worker died, {ATTEMPTS} times: out of memory, or see the logs of Ray'
+                end(of_drive[0].drive.source, name, {'error': why})
+        shelf.tidy()
+        shelf.write_manifest(account.outcomes)
+    return account.outcomes
+
+
+@contextmanager
+def showing(account: Account) -> Iterator[None]:
+    """Show on stderr how far it is: always in a terminal, else a line a minute."""
+    console, over = Console(stderr=True), threading.Event()
+    if console.is_terminal:
+        with console.status('') as status:
+            def show() -> None:
+                while not over.wait(0.5):
+                    status.update(str(account))
+
+            yield from _beside(show, over)
+    else:
+        def show() -> None:
+            while not over.wait(EVERY):
+                print(account, file=sys.stderr, flush=True)
+
+        yield from _beside(show, over)
+    print(account, file=sys.stderr)
+
+
+def _beside(show: Callable[[], None], over: threading.Event) -> Iterator[None]:
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Return what the options ask for. Raises ``WeightsError`` for weights that can't be used."""
+
+    weights = Path(options.weights or shipped_weights(options.model, options.task)).absolute()
+    load_weights(weights, options.task, options.model)
+    return Settings(
+        options.output, options.task, options.model, str(weights),
+        hashlib.sha256(weights.read_bytes()).hexdigest(), options.device, options.precision,
+        options.shutter,
+    )
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Restore a fleet's recorded drives.")
+    parser.add_argument(
+        'source', nargs='+', help='a bag, a video, a folder of frames or of such; a path or URI'
+    )
+    parser.add_argument('--output', required=True, help='folder of the results; a path or URI')
+    add_restorer_options(parser)
+    parser.add_argument('--address', help='of a Ray cluster: auto, ray://HOST:10001')
+    parser.add_argument('--cpus', type=int, default=1, help='CPUs of each worker without a GPU')
+    parser.add_argument(
+        '--workers', type=int, default=0,
+        help='default: one for each GPU, else as many as fit in the cluster; without one, 1',
+    )
+    parser.add_argument(
+        '--split', type=int, default=SPLIT, metavar='FRAMES',
+        help=f'length of the pieces that long drives are cut into (default: {SPLIT}); 0: none',
+    )
+    options = parser.parse_args()
+    if MISSING:
+        parser.error(MISSING)
+    if options.cpus < 1 or options.workers < 0 or options.split < 0:
+        parser.error('--cpus is at least 1, --workers and --split are at least 0')
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    try:
+        settings = settings_of(options)
+        start_ray(options)
+        resources = resources_of(options)
+        outcomes = restore_fleet(
+            options.source, settings, options.split, options.workers, resources
+        )
+    except (WeightsError, FleetError, OSError, ConnectionError) as error:
+        parser.error(str(error))
+    except ray.exceptions.RayError as error:  # no worker could begin
+        parser.error(str(error).strip().splitlines()[-1])
+    except KeyboardInterrupt:
+        print('stopped; the same command goes on', file=sys.stderr)
+        return INTERRUPTED
+    failed = [o for o in outcomes if 'error' in o]
+    for outcome in outcomes:
+        for line in outcome.get('failures', ()):
+            print(f'not restored: {outcome["source"]}: {line}', file=sys.stderr)
+    for outcome in failed:
+        print(f'failed: {outcome["source"]}: {outcome["error"]}', file=sys.stderr)
+    return int(bool(failed) or any(outcome.get('passed') for outcome in outcomes))
+
+
+def start_ray(options: argparse.Namespace) -> None:
+    """Join the cluster at ``--address``; without one start a Ray of our own, of the asked size."""
+    if options.address:
+        ray.init(options.address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    import torch
+
+    gpus = 0 if options.device == 'cpu' else torch.cuda.device_count()
+    ray.init(
+        'local', num_cpus=max(1, options.workers) * options.cpus, num_gpus=gpus,
+        include_dashboard=False, object_store_memory=STORE, log_to_driver=False,
+        logging_level=logging.ERROR, _node_ip_address='127.0.0.1',
+    )
+
+
+def resources_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what each worker takes: a GPU where there are some, else CPUs."""
+    if options.device != 'cpu' and ray.cluster_resources().get('GPU', 0):
+        return {'num_gpus': 1}
+    return {'num_cpus': options.cpus}
+
+
+def room_for(resources: dict[str, Any]) -> int:
+    """Return how many workers that take ``resources`` the nodes that are there now can hold."""
+    [(kind, each)] = resources.items()
+    there = ray.cluster_resources().get({'num_gpus': 'GPU', 'num_cpus': 'CPU'}[kind], 0)
+    return int(there // each)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

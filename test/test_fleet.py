@@ -1,0 +1,267 @@
+"""A fleet's drives: small bags on a real Ray cluster of two nodes, with what goes wrong there."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from pyarrow import fs
+from ros_harness import make_message
+from test_bags import PERIOD, START, writing
+
+from iov_restore_ros.model import shipped_weights
+from iov_restore_ros.tools import fleet_drives, fleet_worker
+from iov_restore_ros.tools.fleet_drives import WARM_UP, FleetError, find_drives, plan
+from iov_restore_ros.tools.fleet_worker import Settings, Shelf
+from iov_restore_ros.tools.restore_files import FileError
+
+ray = pytest.importorskip('ray')
+os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
+
+from ray.cluster_utils import Cluster  # noqa: E402  without usage statistics
+
+DRIVES, FRAMES = 2, 24
+OPTIONS = ('--task', 'derain', '--device', 'cpu', '--precision', 'float32')
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    """Two nodes with a CPU each, and where they listen."""
+    cluster = Cluster(
+        initialize_head=True, head_node_args={'num_cpus': 1, 'object_store_memory': 100 << 20}
+    )
+    cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope='module')
+def drives(tmp_path_factory, photograph):
+    """A folder of two bags and one that is broken, and what restore_bag makes of the two."""
+    root = tmp_path_factory.mktemp('drives')
+    scene = cv2.resize(photograph, (160, 96), interpolation=cv2.INTER_AREA)
+    for drive, storage in enumerate(('mcap', 'sqlite3')):
+        with writing(root / 'in' / f'{drive}', storage) as write:
+            for number in range(FRAMES):
+                x = 2 * number + 10 * drive
+                image = make_message(np.ascontiguousarray(scene[20:68, x : x + 64]), number)
+                when = START + number * PERIOD
+                image.header.stamp.sec, image.header.stamp.nanosec = divmod(when, 10**9)
+                write('/front/image_raw', image, when)
+    for drive in range(DRIVES):
+        tool('restore_bag', root / 'in' / f'{drive}', '--output', root / 'plain' / f'{drive}')
+    (root / 'in' / 'broken').mkdir()
+    (root / 'in' / 'broken' / 'metadata.yaml').write_text('a: [')
+    return root
+
+
+def start(name, *arguments):
+    return subprocess.Popen(
+        [sys.executable, '-m', f'iov_restore_ros.tools.{name}', *map(str, arguments), *OPTIONS],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
+
+
+def tool(name, *arguments, status=0):
+    """Run a command to its end; returns what it said."""
+    process = start(name, *arguments)
+    said, errors = process.communicate(timeout=100)
+    assert process.returncode == status, said + errors
+    return said + errors
+
+
+def manifest(output):
+    lines = (output / 'manifest.jsonl').read_text().splitlines()
+    return {line['output']: line for line in map(json.loads, lines)}
+
+
+def content(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+
+def workers():
+    """Return the ids of the processes that restore, by what Ray calls them."""
+    found = []
+    for command in Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            if 'MapWorker' in command.read_text():
+                found.append(int(command.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def until(process, pattern):
+    """Wait while ``process`` runs until there are paths that match ``pattern``; returns them."""
+    folder, _, pattern = str(pattern).partition('.fleet')
+    while not (found := list(Path(folder).glob(f'.fleet{pattern}'))):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    return found
+
+
+def test_a_fleet_is_restored_as_by_restore_bag_whoever_is_killed(cluster, drives, tmp_path):
+    # In pieces: each warm-up reaches back to the begin, so nothing may differ.
+    arguments = (
+        drives / 'in', '--output', tmp_path, '--address', cluster.address, '--split', 12
+    )
+    process = start('restore_fleet', *arguments)
+    [part, *_] = until(process, tmp_path / '.fleet/*/*/*/outcome.json')
+    process.kill()
+    process.communicate()
+    while workers():  # Ray ends those of a driver that is gone
+        time.sleep(0.05)
+    shutil.rmtree(tmp_path / '.fleet' / 'work', ignore_errors=True)
+    told = json.loads(part.read_text())
+    part.write_text(json.dumps({**told, 'seconds': 1000}))  # to be known again
+
+    process = start('restore_fleet', *arguments)
+    until(process, tmp_path / '.fleet/work/*')
+    for worker in workers():
+        os.kill(worker, signal.SIGKILL)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 1, said
+    assert f'failed: {drives}/in/broken: ReaderError' in said
+    assert 'Traceback' not in said
+    lines = manifest(tmp_path)
+    assert 'error' in lines.pop('broken')
+    assert [(n['frames'], n['restored'], n['passed'], n['pieces']) for n in lines.values()] == (
+        [(FRAMES, FRAMES, 0, 2)] * DRIVES
+    )
+    assert lines[told['output']]['seconds'] >= 1000
+    for drive in lines:
+        assert content(tmp_path / drive) == content(drives / 'plain' / drive)
+    assert not (tmp_path / '.fleet' / 'work').exists()
+
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob('[01]/*')}
+    tool('restore_fleet', *arguments, status=1)  # only the broken one is tried
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    again = manifest(tmp_path)
+    again.pop('broken')
+    assert again == lines
+
+
+def test_videos_and_frames_by_a_ray_of_its_own(photograph, tmp_path):
+    (tmp_path / 'in' / 'frames').mkdir(parents=True)
+    video = cv2.VideoWriter(
+        str(tmp_path / 'in' / 'clip.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48)
+    )
+    for number in range(9):
+        frame = photograph[60:108, 3 * number : 3 * number + 64]
+        cv2.imwrite(str(tmp_path / 'in' / 'frames' / f'f{number + 2}.png'), frame)
+        video.write(frame)
+    video.release()
+    tool('restore_files', tmp_path / 'in', '--video', '--output', tmp_path / 'plain')
+    uri = f'file://{tmp_path}/out'
+    tool('restore_fleet', f'file://{tmp_path}/in', '--output', uri, '--split', 4)
+    for name in ('clip.mp4', *(f'frames/f{number + 2}.png' for number in range(9))):
+        assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'plain' / name).read_bytes()
+    assert manifest(tmp_path / 'out')['frames']['pieces'] == 3
+    assert manifest(tmp_path / 'out')['clip.mp4']['frames'] == 9
+
+
+def test_pieces_meet_and_begin_with_a_warm_up(drives):
+    [drive] = find_drives([str(drives / 'in' / '0')])
+    pieces = plan(drive, 8, True)
+    assert len(pieces) == 3
+    assert [p.begin for p in pieces[1:]] == [p.end for p in pieces[:-1]]
+    assert pieces[-1].end is None
+    assert sum(p.frames for p in pieces) == FRAMES
+    assert all(p.begin - p.warm_up <= (WARM_UP + 1) * PERIOD for p in pieces)
+    assert all(p.warm_up == pieces[0].begin for p in pieces)  # there are not 60 frames before
+    assert len(plan(drive, 8, False)) == 1
+
+
+def test_what_other_settings_made_is_left_alone(drives, tmp_path):
+    [drive] = find_drives([str(drives / 'in' / '0')])
+    settings = Settings(str(tmp_path), 'derain', 'fast', 'w', 'abc', 'cpu', 'float32', 0.0)
+    shelf = Shelf(settings)
+    assert shelf.outcome(drive) is None
+    (tmp_path / 'made').mkdir()
+    (tmp_path / 'made' / 'metadata.yaml').touch()
+    shelf.publish(tmp_path / 'made', {'frames': 3}, drive)
+    assert shelf.outcome(drive)['frames'] == 3
+    for change in ({'task': 'deblur'}, {'sha256': 'abd'}, {'shutter': 0.5}):
+        with pytest.raises(FileError, match='not made by this command with these settings'):
+            Shelf(replace(settings, **change)).outcome(drive)
+
+
+def test_a_store_that_is_not_local_gets_the_same(drives, tmp_path, monkeypatch):
+    store = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    for module in (fleet_drives, fleet_worker):
+        monkeypatch.setattr(module, 'place', lambda uri: (store, uri.removeprefix('store://')))
+    shutil.copytree(drives / 'in' / '0', tmp_path / 'drives' / '0')
+    weights = shipped_weights('fast', 'derain')
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    settings = Settings(
+        'store://restored', 'derain', 'fast', str(weights), digest, 'cpu', 'float32', 0.0
+    )
+    for folder in ('0', f'.fleet/{settings.key()}'):  # which a store of objects does not want
+        (tmp_path / 'restored' / folder).mkdir(parents=True)
+    [drive] = find_drives(['store://drives'])
+    assert Shelf(settings).outcome(drive) is None
+    [piece] = plan(drive, 12, False)
+    done = json.loads(fleet_worker.Worker(settings)(fleet_worker.as_row(piece))['outcome'])
+    assert content(tmp_path / 'restored' / '0') == content(drives / 'plain' / '0')
+    assert Shelf(settings).outcome(drive) == done
+    (tmp_path / 'restored' / '0' / 'metadata.yaml').unlink()
+    assert Shelf(settings).outcome(drive) is None  # not whole
+
+
+def test_drives_of_one_name_and_what_is_no_drive_are_told(drives, tmp_path):
+    (tmp_path / 'in').mkdir()
+    with pytest.raises(FleetError, match='no bag, video or picture'):
+        find_drives([str(tmp_path / 'in')])
+    with pytest.raises(FleetError, match='no such file or folder'):
+        find_drives([str(tmp_path / 'gone')])
+    (tmp_path / 'in' / '0.mcap').write_bytes(b'')
+    with pytest.raises(FleetError, match='would both become 0'):
+        find_drives([str(drives / 'in'), str(tmp_path / 'in')])
+
+
+def test_help_works_without_ray():
+    blocked = 'import sys; sys.modules["ray"] = None; sys.argv = ["restore_fleet", "--help"]; '
+    code = blocked + 'from iov_restore_ros.tools.restore_fleet import main; main()'
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert '--address' in result.stdout
+
+
+def test_the_manifest_of_kuberay_has_what_a_ray_job_needs(pytestconfig):
+    """What can be had offline: the fields and types that a RayJob must have, and our options."""
+    job = yaml.safe_load((pytestconfig.rootpath / 'config' / 'kuberay_restore.yaml').read_text())
+    assert (job['apiVersion'], job['kind']) == ('ray.io/v1', 'RayJob')
+    assert job['metadata']['name']
+    spec = job['spec']
+    assert set(spec) <= {
+        'entrypoint', 'rayClusterSpec', 'shutdownAfterJobFinishes', 'ttlSecondsAfterFinished',
+        'backoffLimit', 'submissionMode',
+    }
+    groups = [spec['rayClusterSpec']['headGroupSpec'], *spec['rayClusterSpec']['workerGroupSpecs']]
+    for group in groups:
+        assert all(isinstance(v, str) for v in group['rayStartParams'].values())
+        [container] = group['template']['spec']['containers']
+        assert {'name', 'image', 'resources'} <= set(container)
+        assert {'cpu', 'memory'} <= set(container['resources']['limits'])
+        mounts = {mount['name'] for mount in container.get('volumeMounts', ())}
+        assert mounts <= {volume['name'] for volume in group['template']['spec']['volumes']}
+    for group in groups[1:]:
+        assert group['groupName']
+        assert 0 <= group['minReplicas'] <= group['replicas'] <= group['maxReplicas']
+    program, *arguments = spec['entrypoint'].split()
+    assert (program, arguments[:2]) == ('python', ['-m', 'iov_restore_ros.tools.restore_fleet'])
+    result = subprocess.run(
+        [sys.executable, *arguments, '--split', '-1'], capture_output=True, text=True
+    )
+    assert '--workers and --split are at least 0' in result.stderr  # all others are known
