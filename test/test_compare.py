@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_harness import make_message
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -25,9 +26,9 @@ def rgb_of(message):
 @pytest.fixture
 def look(rig):
     """Return a function that subscribes to a topic and returns the messages that come."""
-    def subscribe(topic=TOPIC, kind=Image):
+    def subscribe(topic=TOPIC, kind=Image, qos=10):
         messages = []
-        rig.node.create_subscription(kind, topic, messages.append, 10)
+        rig.node.create_subscription(kind, topic, messages.append, qos)
         return messages
     return subscribe
 
@@ -63,7 +64,24 @@ def test_no_picture_is_too_small_for_the_text(shape):
     assert side_by_side(picture, picture, 'deblur').shape == (shape[0], 2 * shape[1] + LINE, 3)
 
 
-def test_nothing_is_made_while_nobody_looks(rig, look, crop, monkeypatch):
+@pytest.fixture
+def publisher(rig):
+    """A publisher of comparisons in this process; its raw ones are latched."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=int(rig.domain))
+    node = LifecycleNode('restore', context=context, parameter_overrides=[
+        Parameter(f'qos_overrides.{TOPIC}.publisher.durability', value='transient_local')
+    ])
+    node.declare_parameters('', [('compressed_format', 'jpeg'), ('jpeg_quality', 95)])
+    publisher = ComparePublisher(node, TOPIC, lambda: None)
+    node.trigger_configure()
+    node.trigger_activate()
+    yield publisher
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_nothing_is_made_while_nobody_looks(rig, publisher, look, crop, monkeypatch):
     """Not even a message that cannot be opened is looked at. The text tells the rate."""
     texts = []
 
@@ -72,36 +90,39 @@ def test_nothing_is_made_while_nobody_looks(rig, look, crop, monkeypatch):
         return side_by_side(left, right, text)
 
     monkeypatch.setattr(compare, 'side_by_side', compose)
-    clock = itertools.count(100, 0.5)
-    monkeypatch.setattr(compare.time, 'monotonic', lambda: next(clock))
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=int(rig.domain))
-    node = LifecycleNode('restore', context=context)
-    executor = SingleThreadedExecutor(context=context)
-    try:
-        publisher = ComparePublisher(node, TOPIC, lambda: None)
-        node.trigger_configure()
-        node.trigger_activate()
-        frame, depth = make_message(crop, 1), Image(encoding='32FC1', height=1, width=1, step=4)
-        publisher.publish(frame, frame, 'derain')
-        publisher.publish(depth, depth, 'off')
-        assert not publisher.wanted() and texts == []
+    frame, depth = make_message(crop, 1), Image(encoding='32FC1', height=1, width=1, step=4)
+    publisher.publish(frame, frame, 'derain')
+    publisher.publish(depth, depth, 'off')
+    assert not publisher.wanted() and texts == []
 
-        got = look()
-        rig.wait(publisher.wanted)
-        rig.spin(0.5)
+    got = look()
+    rig.wait(publisher.wanted)
+    clock = itertools.count(100, 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(compare.time, 'monotonic', lambda: next(clock))
         with pytest.raises(UnsupportedEncodingError):
             publisher.publish(depth, depth, 'off')
         with pytest.raises(MalformedImageError):
             publisher.publish(frame, CompressedImage(data=b'nothing'), 'derain')
         for came in (frame, frame, encode(frame, 'png', 95)):
             publisher.publish(came, frame, 'derain')
-        assert texts == ['derain', 'derain 2.0 fps', 'derain 2.0 fps']
-        rig.wait(lambda: len(got) == 3)
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+    assert texts == ['derain', 'derain 2.0 fps', 'derain 2.0 fps']
+    rig.wait(lambda: len(got) == 3)
+
+
+def test_who_looks_at_the_compressed_ones_alone_gets_those_alone(rig, publisher, look, crop):
+    compressed = look(f'{TOPIC}/compressed', CompressedImage)
+    rig.wait(publisher.wanted)
+    for number in range(2):
+        frame = make_message(crop, number)
+        publisher.publish(frame, frame, 'off')
+    rig.wait(lambda: len(compressed) == 2)
+    latched = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    raw = look(qos=latched)
+    rig.spin(0.5)  # what was published before would come now
+    publisher.publish(frame, frame, 'off')
+    rig.wait(lambda: raw)
+    assert len(raw) == 1
 
 
 def test_left_as_it_came_and_right_as_it_went_out(rig, look, driver, crop):

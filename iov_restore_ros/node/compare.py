@@ -15,7 +15,8 @@ from iov_restore_ros.node.transports import ImagePublisher
 
 LINE = 2  # pixels between both sides; even, as some video encoders want the width
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-LETTERS = 900, 0.4  # pixels of height at which OpenCV's font has its own size; the least scale
+FULL_SCALE = 900  # pixels of height at which the letters have the font's own size
+LEAST_SCALE = 0.4  # below it they cannot be read
 MARGIN = 6  # pixels below the text and left of it
 PERIOD = 3.0  # s of which the rate is told
 
@@ -28,11 +29,11 @@ def side_by_side(left: np.ndarray, right: np.ndarray, text: str) -> np.ndarray:
     """
     height = len(left)
     picture = np.hstack([left, np.full((height, LINE, 3), 255, np.uint8), right])
-    own_size, least = LETTERS
+    scale = max(LEAST_SCALE, height / FULL_SCALE)
     for colour, thickness in ((BLACK, 3), (WHITE, 1)):  # an outline, to be read on any picture
         cv2.putText(
-            picture, text, (MARGIN, height - MARGIN), cv2.FONT_HERSHEY_SIMPLEX,
-            max(least, height / own_size), colour, thickness, cv2.LINE_AA,
+            picture, text, (MARGIN, height - MARGIN), cv2.FONT_HERSHEY_SIMPLEX, scale,
+            colour, thickness, cv2.LINE_AA,
         )
     return picture
 
@@ -42,7 +43,7 @@ class ComparePublisher:
 
     def __init__(self, node: LifecycleNode, topic: str, matched: Callable[[], None]) -> None:
         """Create the publishers; ``matched`` is called when a subscriber comes or goes."""
-        self._publisher = ImagePublisher(node, topic, matched)
+        self._publisher = ImagePublisher(node, topic, matched, lazy=True)
         self._shown: deque[float] = deque()  # when, s, monotonic; of the last ``PERIOD``
 
     def wanted(self) -> bool:
