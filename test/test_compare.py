@@ -126,14 +126,18 @@ def test_who_looks_at_the_compressed_ones_alone_gets_those_alone(rig, publisher,
 
 
 def test_left_as_it_came_and_right_as_it_went_out(rig, look, driver, crop):
-    """In any encoding, and compressed; who only looks at these is reason enough to listen."""
+    """In any encoding, and compressed, behind the frame itself; to look is enough to be served."""
+    published = {topic: [] for topic in ('/camera/restored/image_raw', TOPIC)}  # when
     rig.launch(mode='derain', precision='float32', compressed_format='png')
     rig.next_status('camera camera')
     assert driver.get_subscription_count() == 0
     compared, compressed = look(), look(f'{TOPIC}/compressed', CompressedImage)
     wait_for_the_node(rig, driver)
     restored = look('/camera/restored/image_raw')
-    rig.wait(lambda: rig.node.count_publishers('/camera/restored/image_raw'))
+    for topic, times in published.items():
+        rig.node.create_subscription(
+            Image, topic, lambda _, info, t=times: t.append(info['source_timestamp']), 10
+        )
     rig.spin(0.5)
     for number, encoding in enumerate(('rgb8', 'bgra8', 'mono8')):
         sent = make_message(crop, number, encoding)
@@ -149,6 +153,8 @@ def test_left_as_it_came_and_right_as_it_went_out(rig, look, driver, crop):
         assert np.array_equal(picture[without_text], expected[without_text])
         if number == 0:  # there is no rate yet
             assert np.array_equal(picture, expected)
+    rig.wait(lambda: all(len(times) == 3 for times in published.values()))
+    assert all(frame < shown for frame, shown in zip(*published.values(), strict=True))
 
 
 def test_a_frame_that_only_passes_is_on_both_sides(rig, look, driver, crop):
