@@ -42,7 +42,7 @@ setup(
         # pip puts entry points into bin/ alone; `ros2 run` and launch look in lib/<package>.
         (f'lib/{NAME}', sorted(set(glob('scripts/*')) - {'scripts/command'})),
         (f'share/{NAME}/launch', glob('launch/*.launch.py')),
-        (f'share/{NAME}/config', glob('config/*.yaml') + glob('config/*.xml')),
+        (f'share/{NAME}/config', [p for p in glob('config/*') if Path(p).is_file()]),
         (f'share/{NAME}/schema', glob('schema/*.json')),
         (f'share/{NAME}/config/train', glob('config/train/*.yaml')),
     ],

@@ -7,8 +7,8 @@ The node under load, for minutes: python benchmarks/load_test.py [--minutes 10] 
     passthrough  as six, nothing restored
 
 The node, every camera and the subscriber of the restored frames (this process) are processes of
-their own on one machine, and compete for its cores. Prints a Markdown table. Not a test: nothing
-fails here.
+their own on one machine, and compete for its cores. Prints a Markdown table; with --plot FILE.png
+draws how the latency went (needs matplotlib). Not a test: nothing fails here.
 """
 
 import argparse
@@ -222,6 +222,7 @@ class Seen:
     device: str = ''
     samples: list[Sample] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)  # s, camera to subscriber
+    arrivals: list[float] = field(default_factory=list)  # s, monotonic; of the same frames
     got: collections.Counter[str] = field(default_factory=collections.Counter)
     accounts: dict[str, tuple[int, dict[str, int]]] = field(default_factory=dict)
 
@@ -272,6 +273,7 @@ class Subscriber(Node):
         seconds, nanoseconds = struct.unpack_from('<iI', data, 4)  # the stamp is what comes first
         self._seen.got[camera] += 1
         self._seen.latencies.append(time.time() - seconds - nanoseconds / 1e9)
+        self._seen.arrivals.append(time.monotonic())
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
         for status in array.status:
@@ -441,13 +443,43 @@ def show(results: dict[str, Seen]) -> None:
     Console(width=160).print(table)
 
 
+def draw(results: dict[str, Seen], path: Path) -> None:
+    """Draw median and 99th percentile of the latency in each second, and write a PNG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((9, 2.6 * len(results)), layout='constrained')
+    plots = figure.subplots(len(results), squeeze=False)[:, 0]
+    for axes, (name, seen) in zip(plots, results.items(), strict=True):
+        seconds = (np.array(seen.arrivals) - min(seen.arrivals, default=0)).astype(int)
+        latencies = 1000 * np.array(seen.latencies)
+        when = np.unique(seconds)
+        for percent in (50, 99):
+            values = [np.percentile(latencies[seconds == second], percent) for second in when]
+            axes.plot(when, values, label=f'p{percent}')
+        axes.set(xlabel='s', ylabel='camera to subscriber, ms', ylim=(0, None))
+        axes.set_title(f'{name}: {seen.fps:.1f} fps; {machine()}; {seen.device}', fontsize='small')
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
-    """Run the scenarios, print the table."""
+    """Run the scenarios, print the table, draw the plot."""
     parser = argparse.ArgumentParser(description='The node under load.')
     parser.add_argument('scenarios', nargs='*', help=f'{", ".join(SCENARIOS)}; all if none')
     parser.add_argument('--minutes', type=float, default=10.0)
     parser.add_argument('--device', default='auto', help="the node's")
+    parser.add_argument(
+        '--plot', type=Path, metavar='FILE.png', help='draw the latency over time there'
+    )
     options = parser.parse_args()
+    if options.plot:
+        try:
+            import matplotlib  # noqa: F401  before anything is measured
+        except ImportError as error:
+            parser.error(f"{error}: pip install matplotlib, or the extra: pip install '.[plots]'")
+        if not options.plot.absolute().parent.is_dir():
+            parser.error(f'--plot: there is no folder {options.plot.absolute().parent}')
     if unknown := set(options.scenarios) - set(SCENARIOS):
         parser.error(f'no such scenario: {", ".join(unknown)}')
     prefix = 'FASTRTPS' if os.environ.get('ROS_DISTRO') == 'jazzy' else 'FASTDDS'
@@ -468,6 +500,8 @@ def main() -> None:
     finally:
         if results:
             show(results)
+            if options.plot:
+                draw(results, options.plot)
 
 
 if __name__ == '__main__':

@@ -97,6 +97,7 @@ def remappings(cameras, inputs, outputs):
             (f'{camera}/camera_info', sibling(source, 'camera_info')),
             (f'{camera}/restored/image_raw', result),
             (f'{camera}/restored/camera_info', sibling(result, 'camera_info')),
+            (f'{camera}/restored/compare', sibling(result, 'compare')),
         ]
     return rules
 

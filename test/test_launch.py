@@ -60,6 +60,7 @@ class TestWhileItRuns(unittest.TestCase):
         rig.wait(lambda: frames and infos)
         assert frames[0].header == infos[0].header == sent[0].header
         assert frames[0].data != sent[0].data, 'derained'
+        assert rig.node.count_publishers('/car/clean/on/compare') == 1
 
         answer = rig.call(SetParameters, '/car/restore/set_parameters', SetParameters.Request(
             parameters=[Parameter('mode', value='passthrough').to_parameter_msg()]

@@ -13,9 +13,11 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.qos import ReliabilityPolicy
 from ros_harness import make_info, make_message
+from sensor_msgs.msg import Image
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import Generator, WeightsInfo, save_weights
+from iov_restore_ros.node.compare import side_by_side
 from iov_restore_ros.node.images import from_rgb, view
 
 
@@ -234,8 +236,12 @@ def test_frame_passes_untouched_when_restoring_fails(rig, crop, tmp_path):
         first.bias.fill_(0.5e20)
     path = tmp_path / 'overflow.safetensors'
     save_weights(path, generator, WeightsInfo('fast', 'deblur'))
+    compared = []
+    rig.node.create_subscription(Image, '/camera/restored/compare', compared.append, 10)
     rig.start(mode='deblur', deblur_weights=path)
     assert np.array_equal(view(rig.round_trip(make_message(crop, 1))), crop)
+    rig.wait(lambda: compared)
+    assert np.array_equal(view(compared[0]), side_by_side(crop, crop, 'failed'))
     level, message, values = rig.next_status('camera camera')
     assert (level, message) == (DiagnosticStatus.ERROR, '1 frames could not be restored')
     assert values['passed through after an error'] == '1'
@@ -246,7 +252,9 @@ def test_frame_passes_untouched_when_restoring_fails(rig, crop, tmp_path):
     rig.wait(lambda: rig.next_status('camera camera')[2]['dropped: error'] == '1')
     rig.set_parameters(mode='derain')
     rig.round_trip(make_message(crop, 3))
-    assert [m.header.stamp.sec for m in rig.images['camera']] == [1001, 1003]
+    rig.wait(lambda: len(compared) == 2)
+    for messages in (rig.images['camera'], compared):
+        assert [m.header.stamp.sec for m in messages] == [1001, 1003]
 
 
 def test_broken_weights_stop_configure_and_name_the_file(rig, tmp_path):

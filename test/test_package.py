@@ -34,6 +34,8 @@ def wheel(tmp_path_factory, pytestconfig):
     'data/share/iov_restore/config/restore.yaml',
     'data/share/iov_restore/schema/restore.schema.json',
     'data/share/iov_restore/config/fastdds_large_images.xml',
+    'data/share/iov_restore/config/foxglove_layout.json',
+    'data/share/iov_restore/config/restore.rviz',
     'data/share/iov_restore/config/train/fast_deblur.yaml',
     'data/lib/iov_restore/restore_node',
     'iov_restore_ros/weights/fast_deblur.safetensors',

@@ -9,6 +9,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from iov_restore_ros.inference import BlurGauge, Past
+from iov_restore_ros.node.compare import ComparePublisher
 from iov_restore_ros.node.qos import FollowingSubscription, create_publisher
 from iov_restore_ros.node.statistics import Statistics
 from iov_restore_ros.node.transports import ImagePublisher, subscribe
@@ -20,7 +21,8 @@ class Camera:
     """
     Subscribes to `<name>/image_raw`, publishes `<name>/restored/image_raw`; camera_info too.
 
-    Each by the transports of image_transport that are asked for.
+    Each by the transports of image_transport that are asked for. So is `<name>/restored/compare`,
+    which the pipeline publishes behind the frames.
     """
 
     def __init__(self, node: LifecycleNode, name: str) -> None:
@@ -41,6 +43,7 @@ class Camera:
         self._info_publisher = create_publisher(
             node, CameraInfo, f'{name}/restored/camera_info', self.follow
         )
+        self.comparison = ComparePublisher(node, f'{name}/restored/compare', self.follow)
 
     def subscribe(self, on_image: Callable[['Camera', Image | CompressedImage], None]) -> None:
         """
@@ -61,6 +64,7 @@ class Camera:
         return not self._node.get_parameter('lazy').value or bool(
             self._image_publisher.get_subscription_count()
             or self._info_publisher.get_subscription_count()
+            or self.comparison.wanted()
         )
 
     def follow(self) -> None:
@@ -105,8 +109,8 @@ class Camera:
         return images.trouble() or f'{images.topic} is silent'
 
     def converts(self, message: Image | CompressedImage) -> bool:
-        """Tell whether publishing ``message`` takes compressing or decoding it."""
-        return self._image_publisher.converts(message)
+        """Tell whether publishing ``message`` takes compressing, decoding or comparing it."""
+        return self._image_publisher.converts(message) or self.comparison.wanted()
 
     def publish(self, message: Image | CompressedImage) -> None:
         """Publish a frame and, at once or when it comes, the camera_info of the same stamp."""
@@ -123,6 +127,7 @@ class Camera:
         """Take the publishers down."""
         self.unsubscribe()
         self._image_publisher.destroy()
+        self.comparison.destroy()
         self._node.destroy_lifecycle_publisher(self._info_publisher)
 
     def _count_lost(self, number: int) -> None:

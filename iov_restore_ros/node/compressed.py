@@ -95,6 +95,16 @@ def decode(message: CompressedImage) -> Image:
     return new_message(message.header, pixels, encoding, False)
 
 
+def open_image(message: Image | CompressedImage) -> tuple[Image, np.ndarray]:
+    """
+    Return the image of ``message``, and that as uint8 H x W x 3, RGB.
+
+    Raises ``UnsupportedEncodingError`` or ``MalformedImageError``.
+    """
+    image = message if isinstance(message, Image) else decode(message)
+    return image, to_rgb(view(image), image.encoding)
+
+
 def _as_named(pixels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
     """Bring decoded pixels (grey, BGR or BGRA) into the encoding that the format names."""
     encoding, named, how = name.partition(';')

@@ -3,7 +3,7 @@ The way of the frames through the node: received, restored, published, and count
 
 The executor's thread receives: it looks at a message, puts it into its camera's slot and is done; a
 frame that only passes it hands on itself, as waking the other thread would cost more than that. The
-scheduler's thread restores and publishes.
+scheduler's thread restores and publishes, and what compares both goes out last.
 """
 
 import re
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from math import inf, nan
 from operator import not_
+from typing import NamedTuple
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
@@ -21,15 +22,13 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from iov_restore_ros.inference import Before, Restorer, Restoring
 from iov_restore_ros.node.camera import Camera
-from iov_restore_ros.node.compressed import check_compressed, decode
+from iov_restore_ros.node.compressed import check_compressed, open_image
 from iov_restore_ros.node.images import (
     MalformedImageError,
     UnsupportedEncodingError,
     check,
     from_rgb,
     seconds,
-    to_rgb,
-    view,
 )
 from iov_restore_ros.node.mode_chooser import ModeChooser
 from iov_restore_ros.node.scheduler import FrameScheduler
@@ -37,6 +36,7 @@ from iov_restore_ros.node.statistics import Outcome, Timing
 
 LOG_PERIOD = 10.0  # s between two log lines about the same trouble
 MOST_REASONS = 100  # that are remembered; they come from outside
+OFF, FAILED = 'off', 'failed'  # what a comparison says instead of a task
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ class Frame:
 
     def open(self) -> tuple[Image, np.ndarray]:
         """Return its image, and that as uint8 H x W x 3, RGB."""
-        message = self.message
-        image = message if isinstance(message, Image) else decode(message)
-        return image, to_rgb(view(image), image.encoding)
+        return open_image(self.message)
 
     def pixels(self) -> np.ndarray | None:
         """Return its pixels as ``open`` does; None when it cannot be opened."""
@@ -88,6 +86,15 @@ class Batch:
     task: str = ''
     started: float = nan  # s, monotonic: when restoring began
     took: float = nan  # s
+
+
+class Shown(NamedTuple):
+    """A frame as it came and as it went out, for those who look at comparisons."""
+
+    camera: Camera
+    came: Image | CompressedImage
+    went_out: Image | CompressedImage
+    task: str = OFF
 
 
 class FramePipeline:
@@ -174,7 +181,10 @@ class FramePipeline:
         camera.statistics.end(
             Outcome.DROPPED_ENCODING if unsupported else Outcome.DROPPED_MALFORMED
         )
-        line = f'{camera.name}: frame skipped, {error}'
+        self._tell(f'{camera.name}: frame skipped, {error}')
+
+    def _tell(self, line: str) -> None:
+        """Log an error that comes with each frame, once in a while."""
         # rclpy's throttle goes by the place in the code, where one reason would hide another.
         reason = re.sub(r'\d+', '', line)
         now = time.monotonic()
@@ -220,9 +230,10 @@ class FramePipeline:
         batch.took = time.monotonic() - batch.started
 
     def _finish(self, batch: Batch) -> None:
-        """Publish a batch (scheduler's thread)."""
+        """Publish a batch, and behind all of it what compares it (scheduler's thread)."""
         for frame, outcome in batch.passing:
             self._publish(frame, frame.message, outcome)
+        shown = [Shown(frame.camera, frame.message, frame.message) for frame, _ in batch.passing]
         messages: list[Image] = []
         if batch.error is None:
             try:
@@ -233,12 +244,15 @@ class FramePipeline:
             except Exception as error:  # noqa: BLE001  as above
                 batch.error = error
         if batch.error is not None:
-            self._fail(batch, batch.error)
-            return
-        for picture, message in zip(batch.pictures, messages, strict=True):
-            self._publish(
-                picture.frame, message, Outcome.RESTORED, batch.took, picture.aligning
-            )
+            shown += self._fail(batch, batch.error)
+        else:
+            for picture, message in zip(batch.pictures, messages, strict=True):
+                self._publish(
+                    picture.frame, message, Outcome.RESTORED, batch.took, picture.aligning
+                )
+                shown.append(Shown(picture.frame.camera, picture.image, message, batch.task))
+        for comparison in shown:
+            self._compare(comparison)
 
     def _look_back(self, pictures: list[Picture], task: str) -> list[Picture]:
         """Return ``pictures`` with the frame before each, where there is one."""
@@ -278,17 +292,28 @@ class FramePipeline:
             self._skip(frame.camera, error)
             return None
 
-    def _fail(self, batch: Batch, error: Exception) -> None:
-        """Pass or drop, as `on_error` says, what could not be restored."""
+    def _compare(self, shown: Shown) -> None:
+        """Show what came and what went out to those who look."""
+        try:
+            shown.camera.comparison.publish(shown.came, shown.went_out, shown.task)
+        except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
+            if self._node.context.ok():
+                self._tell(f'{shown.camera.name}: cannot compare: {error}')
+
+    def _fail(self, batch: Batch, error: Exception) -> list[Shown]:
+        """Pass or drop, as `on_error` says, what could not be restored; return what passed."""
         self._node.get_logger().error(
             f'{batch.task} failed: {error}', throttle_duration_sec=LOG_PERIOD
         )
+        shown = []
         for picture in batch.pictures:
+            frame = picture.frame
             if self._node.get_parameter('on_error').value == 'passthrough':
-                frame = picture.frame
                 self._publish(frame, frame.message, Outcome.PASSED_AFTER_ERROR)
+                shown.append(Shown(frame.camera, picture.image, picture.image, FAILED))
             else:
-                picture.frame.camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
+                frame.camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
+        return shown
 
     def _publish(
         self, frame: Frame, message: Image | CompressedImage, outcome: Outcome,

@@ -48,9 +48,16 @@ def subscribe(
 class ImagePublisher:
     """Publishes images raw and, when somebody subscribes to that, compressed."""
 
-    def __init__(self, node: LifecycleNode, base: str, matched: Callable[[], None]) -> None:
-        """Create both publishers; ``matched`` is called when a subscriber comes or goes."""
+    def __init__(
+        self, node: LifecycleNode, base: str, matched: Callable[[], None], lazy: bool = False
+    ) -> None:
+        """
+        Create both publishers; ``matched`` is called when a subscriber comes or goes.
+
+        With ``lazy`` raw images too go out only while somebody subscribes to them.
+        """
         self._node = node
+        self._lazy = lazy
         self._raw = create_publisher(node, Image, base, matched)
         self._compressed = create_publisher(
             node, CompressedImage, compressed_topic(node, base), matched
@@ -78,7 +85,7 @@ class ImagePublisher:
             compressed = message
             raw = decode(message) if self._raw.get_subscription_count() else None
         else:
-            raw = message
+            raw = message if not self._lazy or self._raw.get_subscription_count() else None
             compressed = self._compress(message)
         if raw is not None:
             self._raw.publish(raw)

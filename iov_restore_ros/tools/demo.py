@@ -5,7 +5,8 @@ The whole path on one machine: a camera process, the node, and a perception stac
 
 The camera drives over photographs that come with scikit-image, fast enough for motion blur, then in
 rain; or it shows SOURCE. The mode is switched while all of it runs. So is the parameter use_past:
-what a frame alone gives is what this very node publishes without it.
+what a frame alone gives is what this very node publishes without it. At the end it looks at a
+comparison, as a person would.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import qos_profile_sensor_data
 from rich.console import Console
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from iov_restore_ros.node.images import view
 from iov_restore_ros.tools.demo_footage import FPS, FRAMES_EACH, Footage, blurred, rainy
@@ -123,6 +124,17 @@ class Stack(Node):
             lambda message: self.degraded.update({stamp_ns(message): view(message).copy()}),
             qos_profile_sensor_data,
         )
+
+    def save_comparison(self, path: Path) -> None:
+        """Write one of what the node shows to those who look, a JPEG file."""
+        seen: list[CompressedImage] = []
+        looking = self.create_subscription(
+            CompressedImage, 'camera/restored/compare/compressed', seen.append,
+            qos_profile_sensor_data,
+        )
+        self.wait_for(lambda: len(seen) > 3, 'comparisons')  # the first tells no rate
+        self.destroy_subscription(looking)
+        path.write_bytes(seen[-1].data)
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Spin until ``condition`` holds. Raises ``TimeoutError``."""
@@ -247,6 +259,7 @@ def run(output: Path, source: str | None) -> int:
                         alone = '' if use_past else ', each frame alone,'
                         console.print(f'{scene.name}: mode {mode}{alone} for {SECONDS:.0f} s ...')
                         seen.append(run_mode(stack, scene, mode, use_past))
+                    stack.save_comparison(output / 'compare.jpg')
     except (TimeoutError, RuntimeError) as error:
         for log in (node_log, output / 'camera.log'):
             console.print(f'--- {log}\n{log.read_text() if log.exists() else ""}')
