@@ -57,8 +57,7 @@ class Recurrence:
             if not self.shutter:
                 self._gauge.watch(frame, flow, 1.0)
             share = self.shutter or self._gauge.share()
-            told = float(self.shutter > 0)
-            shutter = torch.tensor([[share or ASSUMED_SHUTTER, told]]).to(image.device)
+            shutter = torch.tensor([[share or ASSUMED_SHUTTER, float(share > 0)]]).to(image.device)
         way, trust = (self._tensor(plane) for plane in flow)
         return gather(image, self._tensor(before).div(255), way, trust, shutter)
 

@@ -171,5 +171,4 @@ class Past:
         if not share:
             self._gauge.watch(frame, flow, steps)
             share = self._gauge.share()
-        # What was found counts as unknown: taken for certain, errors grew from frame to frame.
-        return (share or ASSUMED_SHUTTER) / steps, bool(self.shutter)
+        return (share or ASSUMED_SHUTTER) / steps, share > 0
