@@ -40,7 +40,7 @@ class Drive:
 DRIVES = (
     Drive('stereo_motorcycle', (17.0, 3.0), -0.006, 1),
     Drive('coffee', (11.0, -2.0), -0.004, 2),
-    Drive('astronaut', (-4.0, -9.0), 0.004, 3),
+    Drive('astronaut', (-4.0, -9.0), 0.004, 7),
 )
 
 

@@ -17,6 +17,8 @@ from iov_restore_ros.pictures.flow import Flow, judge, look, search
 
 MARGIN = 48  # pixels, a multiple of CELL
 UNRESTORED = 0.1  # share of the frames whose frame before was received only
+SHADED = 0.4  # share of the frames whose frame before is too dark or too bright, here and there
+SHADE = 0.06  # sigma of that
 LEFT_OVER = 0.4  # greatest share of the degraded frame in the margin of the one before
 UNKNOWN = 0.4  # share of the sequences whose shutter is assumed
 NOT_ASKED = 0.08  # and of those whose motion isn't told either
@@ -101,12 +103,17 @@ class Unroll:
 
     def _before(self, number: int) -> Tensor:
         """Return frame ``number`` as it is known from before, with margin."""
-        received, left_over = uniform(2, self.rng).tolist()
+        received, left_over, shaded = uniform(3, self.rng).tolist()
         degraded, sharp = self.degraded[:, number], self.sharp[:, number]
         if received < UNRESTORED:
             return degraded
         before = sharp + LEFT_OVER * left_over * (degraded - sharp)
         _inner(before).copy_(self.restored)
+        if shaded < SHADED:
+            # What is too dark would else get darker from frame to frame, on a road that comes
+            # nearer for dozens of them; in a crop all that moves has come in fresh.
+            shade = smooth_field(len(before), 3, *before.shape[-2:], self.rng).to(before.device)
+            before = (before + SHADE * shade).clamp(0, 1)
         return before
 
     def _told(self, shutter: Tensor) -> Tensor:
