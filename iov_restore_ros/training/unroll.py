@@ -112,7 +112,8 @@ class Unroll:
         if shaded < SHADED:
             # What is too dark would else get darker from frame to frame, on a road that comes
             # nearer for dozens of them; in a crop all that moves has come in fresh.
-            shade = smooth_field(len(before), 3, *before.shape[-2:], self.rng).to(before.device)
+            count, _, height, width = before.shape
+            shade = smooth_field(count, 3, height, width, self.rng).to(before.device)
             before = (before + SHADE * shade).clamp(0, 1)
         return before
 
