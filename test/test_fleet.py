@@ -228,6 +228,11 @@ def test_drives_of_one_name_and_what_is_no_drive_are_told(drives, tmp_path):
     (tmp_path / 'in' / '0.mcap').write_bytes(b'')
     with pytest.raises(FleetError, match='would both become 0'):
         find_drives([str(drives / 'in'), str(tmp_path / 'in')])
+    (tmp_path / 'in' / 'trip' / 'late').mkdir(parents=True)
+    (tmp_path / 'in' / 'trip' / '0.png').touch()
+    (tmp_path / 'in' / 'trip' / 'late' / 'clip.mp4').touch()
+    with pytest.raises(FleetError, match=r'late/clip\.mp4 lies among the frames of .*trip'):
+        find_drives([str(tmp_path / 'in')])
 
 
 def test_help_works_without_ray():

@@ -178,6 +178,17 @@ def test_the_frames_of_a_video_are_one_sequence(tmp_path, street, monkeypatch):
     assert all(map(np.array_equal, written, map(bgr, in_order(frames))))
 
 
+def test_what_a_folder_holds_beside_pictures_is_told(crop, tmp_path):
+    source = tmp_path / 'in'
+    source.mkdir()
+    cv2.imwrite(str(source / 'a.png'), crop)
+    for name in ('a.gif', 'b.GIF', 'notes'):
+        (source / name).write_bytes(b'...')
+    result = command('restore_files', source, '--output', tmp_path / 'out', '--task', 'derain')
+    assert result.returncode == 0
+    assert 'left out, neither pictures nor videos: 1 without suffix, 2 .gif' in result.stderr
+
+
 @pytest.mark.parametrize('share', ['1.5', '-1', 'half'])
 def test_a_shutter_that_cannot_be_is_refused(folder, tmp_path, share):
     result = command(

@@ -77,7 +77,8 @@ def find_drives(sources: Iterable[str]) -> list[Drive]:
     Return the drives in ``sources``, which are drives themselves or folders with drives.
 
     A folder is searched to its bottom, and its structure kept in the names. Raises ``FleetError``
-    where there is none, or two would have one name, and ``OSError`` for what cannot be reached.
+    where there is none, or one's output would be another's or lie in it, and ``OSError`` for what
+    cannot be reached.
     """
     drives: dict[str, Drive] = {}
     for source in sources:
@@ -90,6 +91,13 @@ def find_drives(sources: Iterable[str]) -> list[Drive]:
                 raise FleetError(
                     f'{drive.source} and {other.source} would both become {drive.name}: '
                     'rename one, or give them an --output each'
+                )
+    for name, drive in drives.items():
+        for folder in PurePosixPath(name).parents:
+            if outer := drives.get(str(folder)):
+                raise FleetError(
+                    f'{drive.source} lies among the frames of {outer.source}, and so would their '
+                    'outputs: move one of them'
                 )
     return list(drives.values())
 

@@ -10,6 +10,7 @@ with --video, the pictures of each folder, in the order of their names (2 before
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -135,10 +136,11 @@ def whole(target: Path) -> Iterator[Path]:
 
 @dataclass
 class Report:
-    """What became of the files: how many are restored, were there before, and why others failed."""
+    """What became of the files: restored, there before, no picture or video, failed and why."""
 
     restored: int = 0
     kept: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)  # files in folders, by their suffix
     failures: list[str] = field(default_factory=list)
 
 
@@ -154,6 +156,10 @@ def restore_all(
     them are there, as each wants the one before. Raises ``Stopped`` when ``stop`` is asked.
     """
     files = [(source, _target(output, source, stem, suffix)) for source, stem in find_files(inputs)]
+    report.left_out.update(
+        path.suffix.lower() for given in inputs if given.is_dir() for path in given.rglob('*')
+        if path.is_file() and path.suffix.lower() not in PICTURES | VIDEOS
+    )
     if not files:
         report.failures.append(f'{", ".join(map(str, inputs))}: no picture or video in there')
     there = {target for _, target in files if not overwrite and target.exists()}
@@ -259,6 +265,10 @@ def main() -> int:
         status = INTERRUPTED
     for line in report.failures:
         print(f'failed: {line}', file=sys.stderr)
+    if report.left_out:
+        kinds = ', '.join(f'{count} {kind or "without suffix"}'
+                          for kind, count in sorted(report.left_out.items()))
+        print(f'left out, neither pictures nor videos: {kinds}', file=sys.stderr)
     if report.kept:
         print(f'{report.kept} were there already; --overwrite makes them anew', file=sys.stderr)
     return status or int(bool(report.failures))
