@@ -103,7 +103,10 @@ def test_memory_of_a_frame_is_there_for_the_next():
     restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
     for _ in range(2):  # evidence of five frames at once is more than of one
         restorer.restore([FRAME] * 5, 'deblur')
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    restorer.restore([FRAME] * 5, 'deblur')
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert faults < 5 * 1000  # else 12,000 a frame
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        restorer.restore([FRAME] * 5, 'deblur')
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    # Else 12,000 a frame, in every round; the heap may grow once more in one of them.
+    assert sorted(faults)[1] < 5 * 1000
