@@ -134,6 +134,20 @@ def gather(
     return Evidence(move(before, flow), along, torch.cat([trust, motion], 1))
 
 
+def darkest(image: Tensor) -> Tensor:
+    """
+    Return how dark the darkest pixels are about each cell of ``image`` (N x 3 x H x W), 0..1.
+
+    N x 1 x H/4 x W/4, luma; H and W are multiples of 4.
+    """
+    return _about(-functional.max_pool2d(-luma(image), CELL))
+
+
+def _about(cells: Tensor) -> Tensor:
+    """Return the mean of a plane over 5x5 cells, fewer at the border."""
+    return functional.avg_pool2d(cells, 5, 1, 2, count_include_pad=False)
+
+
 def _by_pixel(cells: Tensor, planes: int) -> Tensor:
     """Return what ``pixel_unshuffle`` gave for so many planes as N x planes x 16 x H x W."""
     return cells.unflatten(1, (planes, CELL**2))
@@ -158,6 +172,7 @@ class Fusion(nn.Module):
         )
         self.weigh = nn.Conv2d(CHANNELS, CELL**2 + TAPS, 3, padding=1)
         self.brighter = nn.Parameter(torch.empty(()))
+        self.raised = nn.Parameter(torch.empty(()))
 
     def forward(self, image: Tensor, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """
@@ -167,10 +182,14 @@ class Fusion(nn.Module):
         data type of their weights, which the features have too.
         """
         dtype = self.weigh.weight.dtype
+        # Rain hides what is dark, it does not make it darker: without this a frame before that is
+        # too dark was taken again and again where the flow fails, and got darker each time.
+        too_dark = functional.relu(darkest(image) - darkest(evidence.before))
+        raised = self.raised.float() * enlarge(too_dark, *image.shape[-2:])
         # All of it happens in cells of 4x4 pixels: there the channels are colour by pixel.
         here, before, along = (
             functional.pixel_unshuffle(planes, CELL)
-            for planes in (image, evidence.before, evidence.along)
+            for planes in (image, evidence.before + raised, evidence.along)
         )
         change = before - here
         # Differences from the frame, and that about mid-grey: so all of it is small.
@@ -179,9 +198,7 @@ class Fusion(nn.Module):
         share, taps = weights.split([CELL**2, TAPS], 1)
         # Rain is brighter than what it hides, and thin: a change of the light is wide.
         brighter = -luma(_by_pixel(change, 3)).flatten(1, 2)
-        wide = functional.avg_pool2d(
-            brighter.mean(1, keepdim=True), 5, 1, 2, count_include_pad=False
-        )
+        wide = _about(brighter.mean(1, keepdim=True))
         share = torch.sigmoid(share + BRIGHTER * self.brighter.float() * (brighter - wide))
         taken = share * evidence.cues[:, :1]
         undone = (taps.unsqueeze(2) * _by_pixel(along, TAPS)).sum(1, keepdim=True)
@@ -196,4 +213,5 @@ class Fusion(nn.Module):
             assert self.weigh.bias is not None
             self.weigh.bias.fill_(LITTLE)
             self.brighter.fill_(1)
+            self.raised.fill_(1)
             self.weigh.bias[CELL**2 :] = TAPS_AT_FIRST

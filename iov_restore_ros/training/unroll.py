@@ -4,7 +4,9 @@ Sequences frame by frame, as a camera's past has them: each restored beside the 
 What a generator learns from is what `inference/past.py` will give it: its own last output, aligned
 by the same flow. So a sequence carries ``MARGIN`` more pixels on every side than is restored, as a
 flow needs to see where things went. Out there stands, for what was restored before, the sharp frame
-with a little of the degraded one.
+with a little of the degraded one, and as much too dark or too bright as what was restored: on a
+road that comes nearer for dozens of frames such errors add up, and in a crop all that moves would
+come in fresh.
 """
 
 import numpy as np
@@ -17,8 +19,6 @@ from iov_restore_ros.pictures.flow import Flow, judge, look, search
 
 MARGIN = 48  # pixels, a multiple of CELL
 UNRESTORED = 0.1  # share of the frames whose frame before was received only
-SHADED = 0.4  # share of the frames whose frame before is too dark or too bright, here and there
-SHADE = 0.06  # sigma of that
 LEFT_OVER = 0.4  # greatest share of the degraded frame in the margin of the one before
 UNKNOWN = 0.4  # share of the sequences whose shutter is assumed
 NOT_ASKED = 0.08  # and of those whose motion isn't told either
@@ -103,19 +103,14 @@ class Unroll:
 
     def _before(self, number: int) -> Tensor:
         """Return frame ``number`` as it is known from before, with margin."""
-        received, left_over, shaded = uniform(3, self.rng).tolist()
+        received, left_over = uniform(2, self.rng).tolist()
         degraded, sharp = self.degraded[:, number], self.sharp[:, number]
         if received < UNRESTORED:
             return degraded
-        before = sharp + LEFT_OVER * left_over * (degraded - sharp)
+        error = (self.restored - _inner(sharp)).mean((2, 3), keepdim=True)
+        before = sharp + LEFT_OVER * left_over * (degraded - sharp) + error
         _inner(before).copy_(self.restored)
-        if shaded < SHADED:
-            # What is too dark would else get darker from frame to frame, on a road that comes
-            # nearer for dozens of them; in a crop all that moves has come in fresh.
-            count, _, height, width = before.shape
-            shade = smooth_field(count, 3, height, width, self.rng).to(before.device)
-            before = (before + SHADE * shade).clamp(0, 1)
-        return before
+        return before.clamp(0, 1)
 
     def _told(self, shutter: Tensor) -> Tensor:
         """Return the shutter as somebody gave it or as it is assumed, N x 2, see ``gather``."""
