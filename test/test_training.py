@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -15,6 +16,7 @@ from training_runs import ALONE, assert_equal, finish, start, take_steps
 from iov_restore_ros.model import load_weights
 from iov_restore_ros.training.adversarial import COLLAPSE_STEPS, Judgement
 from iov_restore_ros.training.config import RateConfig, Stage, read_config
+from iov_restore_ros.training.curves import draw_curves, running_mean
 from iov_restore_ros.training.processes import Processes
 from iov_restore_ros.training.schedule import make_plan
 from iov_restore_ros.training.train import run
@@ -62,6 +64,18 @@ def test_run_writes_weights_logs_and_samples(settings, pairs):
     sample = cv2.imread(str(config.output / 'samples' / '0000006.jpg'))
     assert sample.shape == (2 * 32, 3 * 32, 3)
     assert list(config.output.glob('events.out.tfevents*')), 'TensorBoard'
+    assert cv2.imread(str(config.output / 'curves.png')).std() > 10, 'something is drawn'
+
+
+def test_curves_are_drawn_of_columns_that_begin_late_and_of_several_stages(tmp_path):
+    rows = [{'step': str(n), 'stage': str(n // 3), 'loss': f'{1 / n}'} for n in range(1, 7)]
+    rows[-1]['PSNR'] = '30.1'  # measured with the last checkpoint only
+    draw_curves(rows, tmp_path / 'curves.png')
+    assert cv2.imread(str(tmp_path / 'curves.png')).shape[1] == 800, 'two panels'
+
+
+def test_running_mean_is_of_what_was_logged_before():
+    assert running_mean(np.array([4.0, 2.0, 0.0, 8.0]), 2).tolist() == [4, 3, 1, 4]
 
 
 def test_resumed_run_equals_an_uninterrupted_one(settings, tmp_path):

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: log.csv, TensorBoard's events, sample pictures."""
+"""What a run leaves to look at: log.csv, curves.png, TensorBoard's events, sample pictures."""
 
 import csv
 from pathlib import Path
@@ -12,6 +12,10 @@ try:
     from torch.utils.tensorboard import SummaryWriter
 except ImportError:  # pip install tensorboard
     SummaryWriter = None  # type: ignore[assignment, misc]
+try:
+    from iov_restore_ros.training.curves import draw_curves
+except ImportError:  # pip install matplotlib
+    draw_curves = None  # type: ignore[assignment]
 
 SAMPLES = 4  # pictures
 
@@ -46,6 +50,11 @@ class Logs:
             for name, value in values.items():
                 self.events.add_scalar(name, value, step)
             self.events.flush()
+
+    def draw(self) -> None:
+        """Write curves.png, where matplotlib is installed."""
+        if draw_curves is not None and self.rows:
+            draw_curves(self.rows, self.folder / 'curves.png')
 
     def sample(self, step: int, *columns: Tensor) -> None:
         """

@@ -108,6 +108,7 @@ class Keeper:
                 trainer.save()
                 self._export()
                 self._sample()
+                self.logs.draw()
         except OSError as error:  # a full disk must not end a run of days
             self.progress.console.print(f'step {trainer.step}: {error}; training goes on')
             if last:
