@@ -40,18 +40,21 @@ figure { margin: 0; background: var(--paper); border: 1px solid var(--line); bor
   overflow: hidden }
 .stage { position: relative; --at: 50% }
 .stage img { display: block; width: 100%; height: auto }
-.stage img + img { position: absolute; inset: 0 }
+.stage > * + img { position: absolute; inset: 0 }
 .before { clip-path: inset(0 calc(100% - var(--at)) 0 0) }
-.sharp { visibility: hidden } figure:has(:checked) .sharp { visibility: visible }
+.sharp, .paused { visibility: hidden }
+figure:has(:checked) :is(.sharp, .paused) { visibility: visible }
 .stage i { position: absolute; inset: 0 auto 0 var(--at); width: 2px; margin-left: -1px;
   background: #fff; box-shadow: 0 0 4px #000a; pointer-events: none }
 .stage b { position: absolute; bottom: .6rem; padding: .1rem .5rem; border-radius: 5px;
   background: #000a; color: #fff; font-size: 12px; font-weight: 500; pointer-events: none }
 .stage .left { left: .6rem } .stage .right { right: .6rem }
-.right::after { content: 'restored' } figure:has(:checked) .right::after { content: 'sharp' }
+.right::after { content: 'restored' }
+figure:has(.sharp):has(:checked) .right::after { content: 'sharp' }
 .stage input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0;
   cursor: ew-resize; touch-action: pan-y }
-.stage:has(:focus-visible) { outline: 3px solid var(--mark); outline-offset: -3px }
+.scroll:focus-visible, .stage:has(:focus-visible) { outline: 3px solid var(--mark);
+  outline-offset: -3px }
 .loop { grid-column: 1 / -1; max-width: 960px }
 figcaption { padding: .6rem .9rem; font-size: 13px; overflow-wrap: anywhere }
 figcaption span { display: block; color: var(--soft) } label { float: right; cursor: pointer }
@@ -123,12 +126,12 @@ def page(
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<style>{STYLE}</style></head><body>
+<style>{STYLE}</style></head><body><main>
 <h1>{escape(title)}</h1>
 <dl>{described}</dl>
 {''.join(map(_table, tables))}
 <h2>Pictures</h2>
-<div class="pictures">{pictures}</div>
+<div class="pictures">{pictures}</div></main>
 <script>{SCRIPT}</script>
 </body></html>
 """
@@ -141,8 +144,10 @@ def _table(table: Table) -> str:
         ours = ' class="run"' if row[0].startswith('this run') else ''
         cells = ''.join(f'<td>{_text(cell)}</td>' for cell in row)
         rows.append(f'<tr{ours}>{cells}</tr>')
+    title = _text(table.title)
     return (
-        f'<h2>{_text(table.title)}</h2>\n<div class="scroll"><table>\n<tr>{head}</tr>\n'
+        f'<h2>{title}</h2>\n<div class="scroll" role="region" tabindex="0" aria-label="{title}">\n'
+        f'<table><tr>{head}</tr>\n'
         + '\n'.join(rows) + f'\n</table></div>\n<p class="note">{escape(table.note)}</p>\n'
     )
 
@@ -157,7 +162,7 @@ def _figure(slider: Slider) -> str:
 <figure><div class="stage"><img src="{slider.after}" alt="{title}, restored">{sharp}
 <img class="before" src="{slider.before}" alt="{title}, input"><i></i><b class="left">input</b>
 <b class="right"></b>
-<input type="range" value="50" step="any" aria-label="How much of the input is shown"></div>
+<input type="range" value="50" step="any" aria-label="{title}: how much of it is the input"></div>
 <figcaption>{switch}{title}<span>{_text(slider.text)}</span></figcaption></figure>"""
 
 
@@ -167,8 +172,10 @@ def _loop(loop: Loop) -> str:
 <figure class="loop"><div class="stage"><picture>
 <source media="(prefers-reduced-motion: reduce)" srcset="{loop.still}">
 <img src="{loop.moving}" alt="{title}, consecutive frames: left the input, right restored">
-</picture><b class="left">input</b><b class="right"></b></div>
-<figcaption>{title}<span>{_text(loop.text)}</span></figcaption></figure>"""
+</picture><img class="paused" src="{loop.still}" alt="{title}, one of the frames">
+<b class="left">input</b><b class="right"></b></div>
+<figcaption><label><input type="checkbox"> pause</label>{title}
+<span>{_text(loop.text)}</span></figcaption></figure>"""
 
 
 def _fit(image: np.ndarray) -> np.ndarray:
