@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 from pictures import RATE, SIZE, drive, rain
+from skimage import data as photographs
 
 from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference import Past, Restorer
 from iov_restore_ros.inference.pixels import gather, restore_gathered
 from iov_restore_ros.model import TASKS, Generator
 from iov_restore_ros.model import fusion as on_device
+from iov_restore_ros.pictures.degradations import shower
+from iov_restore_ros.pictures.files import to_pictures, to_tensor
 from iov_restore_ros.pictures.flow import find_flow, look, search
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 
@@ -342,6 +345,28 @@ def test_errors_do_not_add_up_though_a_vibration_belies_the_shutter(restorer, ph
     told = restore(restorer, blurred, 'deblur', Past(shutter=0.7))
     alone = restore(restorer, blurred, 'deblur', False)
     assert mean_psnr(told[8:], sharp[8:]) > mean_psnr(alone[8:], sharp[8:]) - 0.2
+
+
+def test_a_road_that_comes_nearer_does_not_get_darker(restorer):
+    """Fine gravel, too fast for a flow: what is darker of two frames would be taken each time."""
+    sharp = [road(metres) for metres in 0.35 * np.arange(16)]
+    rng = torch.Generator().manual_seed(4)
+    wet = to_pictures(shower(to_tensor(np.stack(sharp)).float() / 255, 1.0, rng))
+    restored, alone = (restore(restorer, wet, past=past)[10:] for past in (None, False))
+    assert mean_psnr(restored, sharp[10:]) > mean_psnr(alone, sharp[10:]) - 0.2
+    assert np.mean(restored) > np.mean(sharp[10:]) - 2
+
+
+def road(metres):
+    """Return what a camera sees of a gravel road after so many metres, under a grey sky."""
+    height, width, horizon = 200, 320, 60
+    gravel = cv2.GaussianBlur(photographs.gravel().astype(np.float32), (0, 0), 1)
+    x, y = np.meshgrid(np.arange(width) - width / 2, np.arange(height) - horizon)
+    away = 90 / np.maximum(y, 1)  # metres
+    places = np.stack([x * away / 200, away + metres], -1) * 120 % (len(gravel) - 2)
+    seen = cv2.remap(gravel, places.astype(np.float32), None, cv2.INTER_LINEAR)
+    seen = np.where(y < 0, 170, 90 + 0.35 * (seen - gravel.mean()))
+    return np.repeat(seen.clip(0, 255).astype(np.uint8)[..., None], 3, -1)
 
 
 @pytest.mark.parametrize('task', TASKS)
