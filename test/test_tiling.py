@@ -41,6 +41,7 @@ def test_halo_is_how_far_the_gradient_reaches(model):
     body = Generator(model).double().eval()
     if body.fusion is not None:
         nn.init.zeros_(body.fusion.brighter)
+        nn.init.ones_(body.fusion.raised)
     for layer in body.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             planes = layer.weight.shape[1]  # not all alike, or differences would cancel out
@@ -48,9 +49,9 @@ def test_halo_is_how_far_the_gradient_reaches(model):
             layer.weight.data /= layer.weight[0].numel()
     middle = 160
     row = torch.full((1, 3, 4, 2 * middle + 4), 0.501, dtype=torch.float64, requires_grad=True)
-    # Where the frame before is another one, how much of it is taken counts too.
+    # Where the frame before is another one, how much of it is taken counts too, and it is raised.
     known = no_evidence(row)
-    known = known._replace(before=row + 0.1, cues=torch.ones_like(known.cues))
+    known = known._replace(before=row.detach() - 0.1, cues=torch.ones_like(known.cues))
     body(row, known)[..., middle : middle + 4].sum().backward()
     [columns] = row.grad.abs().sum((0, 1, 2)).nonzero(as_tuple=True)
     reach = max(middle - columns.min(), columns.max() - (middle + 3))

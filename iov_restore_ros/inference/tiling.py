@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from iov_restore_ros.inference.pixels import Window
+from iov_restore_ros.model.fusion import CELL, RAISED_REACH
 from iov_restore_ros.model.generators import SIZE_MULTIPLE, Generator
 
 # Bytes that a pass holds at most for each pixel, float32; python benchmarks/memory.py prints them.
@@ -166,6 +167,8 @@ def halo(model: str) -> int:
         elif isinstance(layer, nn.Upsample):
             factor = int(layer.scale_factor)  # type: ignore[arg-type]
             first, last = first // factor, last // factor
+    if generator.fusion is not None:
+        first, last = first - RAISED_REACH * CELL, last + RAISED_REACH * CELL
     return cell_up(max(-first, last - SIZE_MULTIPLE + 1))
 
 

@@ -26,6 +26,7 @@ MOTION_UNIT = 16.0  # pixels of motion that are 1 in Evidence.cues
 ASSUMED_SHUTTER = 0.7  # share of the time that it is open, where nobody knows; so in training
 CHANNELS = 32
 BRIGHTER = 20.0  # logits for a pixel that is brighter by 1 than before
+RAISED_REACH = 3  # cells about one: `darkest` sees two, `enlarge` one more
 LITTLE = -1.0  # logit of the share of the frame before, at first
 LUMA = 0.299, 0.587, 0.114  # of R, G, B (ITU-R BT.601)
 TAPS_AT_FIRST = 0.3  # of each, less than the half that the formula above says, which knows no noise
