@@ -232,12 +232,13 @@ def main() -> int:
             images = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES}
             restorer = restorer_of(options, parser)
             beside = restore_images(restorer, options.task, options.shutter)
+            stop = Stop()  # before there is anything to leave behind
             with (
                 Writer(output, version=BAG_VERSION, storage_plugin=storage) as writer,
                 Progress(console=Console(stderr=True)) as progress,
             ):
                 messages = progress.track(
-                    until(Stop(), reader.messages()), reader.message_count, description='restoring'
+                    until(stop, reader.messages()), reader.message_count, description='restoring'
                 )
                 written, failures = copy_bag(reader, messages, writer, names, beside)
     except Stopped:
