@@ -80,6 +80,7 @@ class Keeper:
         self.steps = 0
         self.since = time.monotonic()
         self.metrics = ''
+        self.commit = git_commit()  # what runs, whatever is committed meanwhile
         self.bar = progress.add_task('', total=trainer.plan.steps, completed=trainer.step)
         data = self.config.data
         self.pairs = []
@@ -173,7 +174,7 @@ class Keeper:
         save_weights(self.config.output / 'weights.safetensors', self._averaged(), WeightsInfo(
             preset=self.config.preset, task=self.config.task,
             trained_on=self.config.data.description, metrics=self.metrics,
-            command=shlex.join(['train', *sys.argv[1:]]), commit=git_commit(),
+            command=shlex.join(['train', *sys.argv[1:]]), commit=self.commit,
         ))
 
 
