@@ -2,7 +2,8 @@
 
 import multiprocessing
 import os
-import resource
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -98,15 +99,23 @@ def test_no_second_team_of_threads():
         assert one.submit(restore).result() == other.submit(restore).result()
 
 
+# In a process of its own: what other tests left on the heap decides how often it has to grow.
+FAULTS = """
+import resource
+import numpy as np
+from iov_restore_ros.inference import Restorer
+
+restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
+frames = [np.full((360, 640, 3), 90, np.uint8)] * 5
+for number in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    restorer.restore(frames, 'deblur')
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
 @pytest.mark.skipif(not os.confstr('CS_GNU_LIBC_VERSION'), reason='not the C library of GNU')
 def test_memory_of_a_frame_is_there_for_the_next():
-    restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
-    for _ in range(2):  # evidence of five frames at once is more than of one
-        restorer.restore([FRAME] * 5, 'deblur')
-    faults = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        restorer.restore([FRAME] * 5, 'deblur')
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    # Else 12,000 a frame, in every round; the heap may grow once more in one of them.
-    assert sorted(faults)[1] < 5 * 1000
+    run = subprocess.run([sys.executable, '-c', FAULTS], capture_output=True, text=True, check=True)
+    faults = [int(line) for line in run.stdout.split()]
+    assert sum(faults[2:]) < 5000  # 2,000 at most; 13,000 where memory is given back
