@@ -103,19 +103,22 @@ def test_no_second_team_of_threads():
 FAULTS = """
 import resource
 import numpy as np
+import torch
 from iov_restore_ros.inference import Restorer
 
+torch.set_num_threads(1)
 restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
-frames = [np.full((360, 640, 3), 90, np.uint8)] * 5
-for number in range(5):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    restorer.restore(frames, 'deblur')
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+frame = np.full((720, 1280, 3), 90, np.uint8)
+restorer.restore([frame], 'deblur')
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    restorer.restore([frame], 'deblur')
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 @pytest.mark.skipif(not os.confstr('CS_GNU_LIBC_VERSION'), reason='not the C library of GNU')
 def test_memory_of_a_frame_is_there_for_the_next():
     run = subprocess.run([sys.executable, '-c', FAULTS], capture_output=True, text=True, check=True)
-    faults = [int(line) for line in run.stdout.split()]
-    assert sum(faults[2:]) < 5000  # 2,000 at most; 13,000 where memory is given back
+    # Seen: 4,000 to 23,000, the heap grows a few times; 59,000 to 156,000 if memory is given back.
+    assert int(run.stdout) < 40_000
