@@ -17,9 +17,7 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,8 +36,9 @@ MISSING = ''
 try:
     import ray
 
-    from iov_restore_ros.tools.fleet_drives import FleetError, Piece, find_drives, is_local, plan
-    from iov_restore_ros.tools.fleet_worker import Outcome, Settings, Shelf, Worker, as_row, join
+    from iov_restore_ros.tools.fleet_drives import FleetError, Piece, find_drives
+    from iov_restore_ros.tools.fleet_work import Account, Work
+    from iov_restore_ros.tools.fleet_worker import Outcome, Settings, Worker, as_row
 except ImportError as error:
     MISSING = f"{error}: pip install 'ray[data]' rosbags, or the extra: pip install '.[fleet]'"
 
@@ -47,23 +46,6 @@ SPLIT = 18_000  # frames of a piece, ten minutes: at each cut there is a seam
 ATTEMPTS = 4  # rounds without a piece that was done, after which the rest is given up
 EVERY = 60.0  # s between two lines of progress where there is no terminal
 STORE = 200 << 20  # bytes of shared memory of a Ray of our own: only names go through it
-
-
-class Account:
-    """What became of the drives so far. Read by the thread that shows it."""
-
-    def __init__(self, drives: int) -> None:
-        self.drives = drives
-        self.outcomes: list[Outcome] = []
-        self.frames = 0
-        self.to_do = 0
-        self._started = time.monotonic()
-
-    def __str__(self) -> str:
-        rate = self.frames / (time.monotonic() - self._started)
-        left = max(0, self.to_do - self.frames) / rate if rate else float('nan')
-        done = f'{len(self.outcomes)} of {self.drives} drives, {self.frames} of {self.to_do} frames'
-        return f'{done}, {rate:.1f} frames/s, ' + (f'{left / 60:.0f} min left' if rate else 'begun')
 
 
 def restore_pieces(
@@ -110,87 +92,21 @@ def restore_fleet(
     stay whole. Ray is at work already; each of ``workers`` (0: as many as fit) takes ``resources``.
     Raises ``FleetError`` and ``OSError`` for wrong sources.
     """
-    shelf = Shelf(settings)
-    drives = find_drives(sources)
-    account = Account(len(drives))
-
-    def end(source: str, name: str, outcome: Outcome) -> None:
-        account.outcomes.append({'source': source, 'output': name, **outcome})
-        shelf.write_manifest(account.outcomes)
-
-    with showing(account):
-        shelf.tidy()
-        missing: defaultdict[str, list[Piece]] = defaultdict(list)  # pieces of each drive
-        planned: dict[str, list[Piece]] = {}
-        for drive in drives:
-            try:
-                outcome = shelf.outcome(drive)
-                if outcome is not None:
-                    account.outcomes.append(outcome)
-                    continue
-                cut = bool(split) and shelf.local and is_local(drive.source)
-                planned[drive.name] = plan(drive, split, cut)
-            except Exception as error:  # noqa: BLE001  whatever is broken in it, others go on
-                end(drive.source, drive.name, {'error': f'{type(error).__name__}: {error}'})
-                continue
-            missing[drive.name] = [
-                p for p in planned[drive.name] if p.pieces == 1 or not shelf.part(p).exists()
-            ]
-            account.to_do += sum(p.frames for p in missing[drive.name])
-        joins: dict[Any, str] = {}
-
-        def after(name: str) -> None:
-            """Go on with a drive of which a piece is done."""
-            if not missing[name] and name in planned:
-                task = ray.remote(num_cpus=0)(join)
-                joins[task.remote(settings, planned[name])] = name
-
-        def collect(timeout: float | None) -> None:
-            """Take the joins that are done."""
-            ready, _ = ray.wait(list(joins), num_returns=len(joins), timeout=timeout)
-            for reference in ready:
-                name = joins.pop(reference)
-                try:
-                    outcome = ray.get(reference)
-                except Exception as error:  # noqa: BLE001  as above
-                    outcome = {'error': f'joining failed: {error}'}
-                end(planned[name][0].drive.source, name, outcome)
-
-        for name in list(missing):
-            after(name)
+    work = Work(find_drives(sources), settings)
+    with showing(work.account):
+        work.begin(split)
         fruitless = 0
-        while fruitless < ATTEMPTS:
-            pieces = [piece for of_drive in missing.values() for piece in of_drive]
-            if not pieces:
-                break
+        while fruitless < ATTEMPTS and (pieces := work.pieces()):
             fruitless += 1
             count = max(1, min(workers or room_for(resources), len(pieces)))
             last = fruitless == ATTEMPTS
             for piece, outcome in restore_pieces(pieces, settings, count, resources, last):
-                name = piece.drive.name
                 fruitless = 0
-                account.frames += outcome.get('frames', piece.frames)
-                if piece not in missing[name]:
-                    continue  # of a drive with another broken piece
-                missing[name].remove(piece)
-                if 'error' in outcome or piece.pieces == 1:
-                    missing[name] = []
-                    del planned[name]
-                    end(piece.drive.source, name, outcome)
-                after(name)
-                if joins:
-                    collect(0)
-            if died := sum(len(of_drive) for of_drive in missing.values()):
-                print(f'workers died; {died} pieces are done again', file=sys.stderr)
-        if joins:
-            collect(None)
-        for name, of_drive in missing.items():
-            if of_drive:
-                why = f'its worker died, {ATTEMPTS} times: out of memory, or see the logs of Ray'
-                end(of_drive[0].drive.source, name, {'error': why})
-        shelf.tidy()
-        shelf.write_manifest(account.outcomes)
-    return account.outcomes
+                work.take(piece, outcome)
+            if left := work.pieces():
+                print(f'workers died; {len(left)} pieces are done again', file=sys.stderr)
+        work.finish(f'its worker died, {ATTEMPTS} times: out of memory, or see the logs of Ray')
+    return work.account.outcomes
 
 
 @contextmanager
