@@ -16,7 +16,7 @@ from iov_restore_ros.pictures.files import DataError, Stills
 from iov_restore_ros.pictures.flow import find_flow, look
 from iov_restore_ros.pictures.footage import FRAMES
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
-from iov_restore_ros.pictures.sequences import Sequences, Sources
+from iov_restore_ros.pictures.sequences import Sequences, Sources, vivid
 
 SIDE = 64
 
@@ -56,6 +56,16 @@ def test_items_are_a_function_of_seed_and_number(stills, task):
     assert degraded.shape == sharp.shape == (3, 3, SIDE, SIDE)
     assert degraded.dtype == sharp.dtype == torch.uint8 and shutter.shape == ()
     assert not torch.equal(first[4][1], other[4][1])
+
+
+def test_vivid_colours_are_stronger_and_the_same_in_all_frames():
+    grey, orange = np.full(3, 90.0), np.array([150.0, 90.0, 60.0])
+    for seed in range(8):
+        frames = vivid(np.tile(np.stack([grey, orange]), (2, 4, 1, 1)), np.random.default_rng(seed))
+        assert frames.min() >= 0 and frames.max() <= 255
+        assert (frames[0] == frames[1]).all()
+        np.testing.assert_allclose(frames[0, 0, 0], grey)
+        assert np.ptp(frames[0, 0, 1]) >= np.ptp(orange)
 
 
 @pytest.mark.parametrize('task', ['derain', 'deblur'])

@@ -41,8 +41,9 @@ def ride(photograph, shutter=0.5):
 
 @pytest.fixture(autouse=True)
 def right_flows(monkeypatch):
-    """Leave out the flows that are wrong on purpose."""
+    """Leave out the flows that are wrong on purpose, and those that are not there."""
     monkeypatch.setattr(unrolling, 'WRONG', 0.0)
+    monkeypatch.setattr(unrolling, 'ALONE', 0.0)
 
 
 def evidence_of(batch, task, seeds, restore=lambda image: image):
@@ -76,6 +77,12 @@ def test_what_was_restored_comes_back_and_now_and_then_what_was_received(photogr
         for target, evidence in evidence_of(ride(photograph), 'derain', 60, restore)
     ]
     assert sum(black) / 60 == pytest.approx(0.9, abs=0.09)
+
+
+def test_stills_are_seen_in_every_place_of_a_sequence(photograph, monkeypatch):
+    monkeypatch.setattr(unrolling, 'ALONE', 0.3)
+    beside = [evidence for _, evidence in evidence_of(ride(photograph), 'derain', 60)]
+    assert sum(evidence is None for evidence in beside) / 60 == pytest.approx(0.3, abs=0.15)
 
 
 def test_what_comes_in_at_the_border_errs_as_what_was_restored(photograph, monkeypatch):
