@@ -21,7 +21,8 @@ from iov_restore_ros.pictures.degradations.lens import drops, smears
 
 LAYERS = 5
 CROSSING = 0.2  # share of the showers whose layers cross, as in gusts and behind vehicles
-WITH_VEIL = 0.1  # share of the showers; with more, the scene's own light was taken for a veil
+# Share of the showers. With a tenth of them no veil was taken off: what is rare is left as it is.
+WITH_VEIL = 0.4
 # What stays in all frames teaches nothing about the past, and is half of the loss where it is.
 WITH_MIST = 0.3  # share of the showers that may have mist
 ON_LENS = 0.25  # and of those that may wet the lens
@@ -50,14 +51,17 @@ def shower(
     Add rain to T consecutive frames, T x 3 x H x W: a shower that lasts, and water that stays.
 
     The mist and what is on the lens are the same in every frame. ``fall`` is the streaks of each
-    frame, T x 1 x H x W, 0..1; None draws them. In part of the showers far rain veils everything
-    evenly, and in part what is bright already gets little brighter. Returns the shape of ``sharp``.
+    frame, T x 1 x H x W, 0..1; None draws them. In part of the showers far rain veils everything,
+    above more or less than below, and in part what is bright already gets little brighter. Returns
+    the shape of ``sharp``.
     """
     on = torch.full((1,), strength, device=sharp.device)
     stacked = sharp.reshape(1, -1, *sharp.shape[-2:])  # so all frames get the same
     wet = mist(stacked, on, rng) if uniform(1, rng) < WITH_MIST else stacked
     if uniform(1, rng) < WITH_VEIL:
-        veil = strength * (0.05 + 0.2 * uniform(1, rng))
+        slope = 0.6 * (2 * uniform(1, rng) - 1)
+        rows = torch.linspace(1, -1, sharp.shape[-2], device=sharp.device).view(-1, 1)
+        veil = strength * (0.05 + 0.2 * uniform(1, rng)) * (1 + slope * rows)
         wet = wet + veil * (0.5 + 0.45 * uniform(1, rng) - wet)
     if fall is None:
         fall = streaks(stacked, on, rng, len(sharp)).view(-1, 1, *sharp.shape[-2:])
