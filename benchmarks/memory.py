@@ -32,7 +32,7 @@ def measure(model: str, weights: Path, picture: Path) -> tuple[int, float]:
     command = [
         sys.executable, '-m', 'iov_restore_ros.tools.restore_files', str(picture),
         '--output', str(picture.parent / 'out'), '--task', 'deblur', '--device', 'cpu',
-        '--model', model, '--weights', str(weights), '--format', 'bmp',
+        '--model', model, '--weights', str(weights), '--format', 'bmp', '--overwrite',
     ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     # Not RUSAGE_CHILDREN, which remembers the largest child so far.
