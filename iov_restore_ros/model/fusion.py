@@ -172,8 +172,8 @@ class Fusion(nn.Module):
             nn.LeakyReLU(0.2),
         )
         self.weigh = nn.Conv2d(CHANNELS, CELL**2 + TAPS, 3, padding=1)
-        self.brighter = nn.Parameter(torch.empty(()))
-        self.raised = nn.Parameter(torch.empty(()))
+        self.brighter = nn.Parameter(torch.ones(()))
+        self.raised = nn.Parameter(torch.ones(()))
 
     def forward(self, image: Tensor, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """
@@ -213,6 +213,4 @@ class Fusion(nn.Module):
             self.weigh.weight *= 0.1
             assert self.weigh.bias is not None
             self.weigh.bias.fill_(LITTLE)
-            self.brighter.fill_(1)
-            self.raised.fill_(1)
             self.weigh.bias[CELL**2 :] = TAPS_AT_FIRST
