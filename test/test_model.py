@@ -84,6 +84,16 @@ def test_padding_does_not_reach_the_picture():
         torch.testing.assert_close(generator(image), generator(by_hand)[..., :13, :18])
 
 
+def test_no_parameter_is_what_memory_held():
+    """Else a new generator is NaN now and then."""
+    torch.use_deterministic_algorithms(True)  # fills what is not initialised with NaN
+    try:
+        generator = Generator('fast')
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(parameter.isfinite().all() for parameter in generator.parameters())
+
+
 def test_global_skip_stays_in_float32():
     """With a body that corrects nothing, bfloat16 weights must leave the image as it is."""
     generator = Generator('fast').to(torch.bfloat16)

@@ -1,6 +1,7 @@
 """Sequences to train on: what moves, what lasts, what stays."""
 
 import math
+import sys
 
 import cv2
 import numpy as np
@@ -123,6 +124,20 @@ def test_things_move_by_themselves():
     moving[0].object = None
     assert with_it.min() >= 0 and with_it.max() <= 255
     assert not np.array_equal(with_it, moving[0].frame(1))
+
+
+def test_far_rain_veils_all_frames_alike_and_less_or_more_above(monkeypatch):
+    module = sys.modules[shower.__module__]
+    for name, share in {'WITH_VEIL': 1, 'WITH_MIST': 0, 'ON_LENS': 0}.items():
+        monkeypatch.setattr(module, name, share)
+    black, no_streaks = torch.zeros(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
+    slopes = []
+    for seed in range(8):
+        rows = shower(black, 1.0, rng(seed), no_streaks).mean((1, 3))
+        assert rows.min() > 0, 'nothing stays black'
+        torch.testing.assert_close(rows[0], rows[1], atol=0.02, rtol=0)
+        slopes.append(float(rows[0, :8].mean() - rows[0, -8:].mean()))
+    assert min(slopes) < -0.01 and max(slopes) > 0.01
 
 
 def test_a_shower_lasts_and_its_drops_differ():

@@ -37,7 +37,7 @@ STANDING = 0.1  # share of the sequences before which the camera stands
 LIGHT_CHANGES = 0.3
 WITH_CUT = 0.03
 # Photographs have few colours so strong that light adds nothing to a channel: bright streaks before
-# such orange left teal spots.
+# such orange leave teal spots. Whether this helps against them was not shown.
 VIVID = 0.2
 ATTEMPTS = 20  # at footage whose motion can be followed
 

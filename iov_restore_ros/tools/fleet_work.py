@@ -38,7 +38,7 @@ class Work:
         self.drives, self.settings = drives, settings
         self.shelf = Shelf(settings)
         self.account = Account(len(drives))
-        self._planned: dict[str, list[Piece]] = {}  # by the name of the drive, until it has ended
+        self._planned: dict[str, list[Piece]] = {}  # by the name of the drive
         self._missing: dict[str, list[Piece]] = {}  # of these, what is not restored yet
         self._joins: dict[Any, str] = {}  # what Ray will return, for the drive
 
@@ -69,7 +69,7 @@ class Work:
 
     def take(self, piece: Piece, outcome: Outcome) -> None:
         """Take account of what became of ``piece``."""
-        name, missing = piece.drive.name, self._missing[piece.drive.name]
+        missing = self._missing[piece.drive.name]
         self.account.frames += outcome.get('frames', piece.frames)
         if piece not in missing:
             return  # of a drive with another broken piece
@@ -78,7 +78,7 @@ class Work:
             missing.clear()
             self._end(piece.drive, outcome)
         elif not missing:
-            self._join(name)
+            self._join(piece.drive.name)
         if self._joins:
             self._collect(0)
 

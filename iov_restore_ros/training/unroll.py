@@ -18,8 +18,8 @@ from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uni
 from iov_restore_ros.pictures.flow import Flow, judge, look, search
 
 MARGIN = 48  # pixels, a multiple of CELL
-# Share of the frames that have nothing beside them, as stills and what follows a cut. Without, only
-# the first of each sequence did, and stills came out weaker for it.
+# Share of the frames that have nothing beside them, as stills and what follows a cut: the first of
+# each sequence alone would be few.
 ALONE = 0.3
 UNRESTORED = 0.1  # share of the frames whose frame before was received only
 LEFT_OVER = 0.4  # greatest share of the degraded frame in the margin of the one before
@@ -66,7 +66,7 @@ class Unroll:
         has a part of the others; these want the one before to be kept.
         """
         image, target = self.degraded[:, number], self.sharp[:, number]
-        alone = number == 0 or float(uniform(1, self.rng)) < ALONE
+        alone = number == 0 or bool(uniform(1, self.rng) < ALONE)
         evidence = None if alone else self._evidence(number)
         return _inner(image), evidence, _inner(target)
 

@@ -21,7 +21,8 @@ from iov_restore_ros.pictures.degradations.lens import drops, smears
 
 LAYERS = 5
 CROSSING = 0.2  # share of the showers whose layers cross, as in gusts and behind vehicles
-# Share of the showers. With a tenth of them no veil was taken off: what is rare is left as it is.
+# Share of the showers. A trade: with a tenth of them no veil was taken off, with these part of it,
+# but what has no veil came out darker, as scenes without black look veiled (fast_derain.md).
 WITH_VEIL = 0.4
 # What stays in all frames teaches nothing about the past, and is half of the loss where it is.
 WITH_MIST = 0.3  # share of the showers that may have mist
