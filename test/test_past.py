@@ -16,6 +16,7 @@ from iov_restore_ros.model import fusion as on_device
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.files import to_pictures, to_tensor
 from iov_restore_ros.pictures.flow import find_flow, look, search
+from iov_restore_ros.pictures.levels import black_point
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 
 
@@ -251,6 +252,16 @@ def test_no_frame_before_is_what_no_evidence_is(photograph):
     with torch.inference_mode():
         alone = generator(image).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0)
     assert np.abs(still[0].astype(int) - alone.numpy()).max() <= 1  # another order of the sums
+
+
+def test_the_black_point_is_the_darkest_hundredth_of_what_is_looked_at(photograph):
+    veiled = (0.8 * photograph + 40).astype(np.uint8)
+    image = torch.from_numpy(np.stack([photograph, veiled])).permute(0, 3, 1, 2) / 255
+    for frame, level in zip((photograph, veiled), on_device.black_point(image), strict=True):
+        grey = frame[::4, ::4] @ (0.299, 0.587, 0.114) / 255
+        assert (grey <= black_point(frame) + 1e-6).mean() == pytest.approx(0.01, abs=2e-3)
+        assert black_point(frame) == pytest.approx(float(level), abs=1e-6)
+    assert black_point(np.full((1, 1, 3), 51, np.uint8)) == pytest.approx(0.2)
 
 
 def test_frames_with_and_without_a_past_come_in_one_batch(street):

@@ -53,9 +53,10 @@ def test_items_are_a_function_of_seed_and_number(stills, task):
     for number in (4, 0, 4):
         for one, two in zip(first[number], again[number], strict=True):
             assert torch.equal(one, two)
-    degraded, sharp, shutter = first[4]
+    degraded, sharp, shutter, black = first[4]
     assert degraded.shape == sharp.shape == (3, 3, SIDE, SIDE)
-    assert degraded.dtype == sharp.dtype == torch.uint8 and shutter.shape == ()
+    assert degraded.dtype == sharp.dtype == torch.uint8
+    assert shutter.shape == () and black.shape == (3,)
     assert not torch.equal(first[4][1], other[4][1])
 
 
@@ -140,6 +141,24 @@ def test_far_rain_veils_all_frames_alike_and_less_or_more_above(monkeypatch):
     assert min(slopes) < -0.01 and max(slopes) > 0.01
 
 
+@pytest.mark.parametrize('veiled', [False, True])
+def test_a_veil_is_told_by_how_dark_the_whole_scene_comes_out(tmp_path, monkeypatch, veiled):
+    """Of frames without anything dark in what is cut out of them, only the whole tells."""
+    module = sys.modules[shower.__module__]
+    for name, share in {'WITH_VEIL': veiled, 'WITH_MIST': 0, 'ON_LENS': 0}.items():
+        monkeypatch.setattr(module, name, share)
+    frames = np.full((FRAMES, 256, 256, 3), 150, np.uint8)
+    frames[:, :40] = 10
+    write_folder(tmp_path / 'drive', frames)
+    footage = Sources(footage=Clips(footage_stretches([tmp_path]), 1.0))
+    monkeypatch.setattr(module, 'streaks', lambda image, *_: 0 * image[:, :2])
+    levels = torch.stack([
+        Sequences('derain', footage, 2, SIDE, 99, 1, clean=0, light=0)[number][3]
+        for number in range(20)
+    ])
+    assert levels[:, 0].mean() == pytest.approx(10 / 255 + 0.1 * veiled, abs=0.03)
+
+
 def test_a_shower_lasts_and_its_drops_differ():
     """The same wind and amount in all frames, different ones in different showers."""
     rain = streaks(torch.zeros(6, 3, 96, 96), torch.ones(6), rng(2), frames=4)
@@ -202,7 +221,7 @@ def test_footage_is_blurred_by_averaging_it(tmp_path):
     write_folder(tmp_path / 'drive', pan(2, FRAMES, 360))
     footage = Clips(footage_stretches([tmp_path]), 1.0)
     sequences = Sequences('deblur', Sources(footage=footage), 3, SIDE, 9, 1, clean=0.0, light=0.0)
-    degraded, sharp, shutter = sequences[1]
+    degraded, sharp, shutter, _ = sequences[1]
     assert degraded.shape == sharp.shape == (3, 3, SIDE, SIDE) and 0.15 < shutter <= 1
 
     def detail(frames):
@@ -221,7 +240,7 @@ def test_pairs_come_in_the_order_of_their_numbers(tmp_path):
     pairs = Clips([stretch], 1.0)
     for shutter in (None, 0.8):
         sources = Sources(pairs=pairs, pairs_share=1.0, pairs_shutter=shutter)
-        degraded, sharp, told = Sequences('deblur', sources, 3, SIDE, 9, 1)[0]
+        degraded, sharp, told, _ = Sequences('deblur', sources, 3, SIDE, 9, 1)[0]
         assert torch.equal(degraded, sharp // 2)
         assert math.isnan(told) if shutter is None else told == pytest.approx(shutter)
 

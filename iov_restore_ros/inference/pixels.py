@@ -10,9 +10,10 @@ from torch import Tensor
 from iov_restore_ros.inference.past import Before
 from iov_restore_ros.model import Evidence, Generator
 from iov_restore_ros.model.cpu import compute
-from iov_restore_ros.model.fusion import CELL, CUES, LUMA, MOTION_UNIT, TAPS
+from iov_restore_ros.model.fusion import BLACK_UNIT, CELL, CUES, LUMA, MOTION_UNIT, TAPS
 from iov_restore_ros.model.wiener import deconvolve
 from iov_restore_ros.pictures.flow import places
+from iov_restore_ros.pictures.levels import black_point
 
 Window = tuple[slice, slice]  # rows and columns
 
@@ -43,12 +44,13 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
     """
     Return what `model.fusion.gather` does, on the CPU by OpenCV, several times as fast.
 
-    With ``before`` None the frame stands for it, and nothing is known.
+    With ``before`` None the frame stands for it, and nothing but the black point is known.
     """
     height, width = frame.shape[:2]
     rows, columns = -(-height // CELL), -(-width // CELL)
     along = np.broadcast_to(np.float32(0), (height, width, TAPS))  # costs no memory
     cues = np.zeros((rows, columns, CUES), np.float32)
+    cues[..., 6] = black_point(frame) / BLACK_UNIT
     if before is None:
         return Gathered(frame, frame, along, cues)
     way, trust = before.flow

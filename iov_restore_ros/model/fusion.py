@@ -21,8 +21,9 @@ from torch.nn import functional
 from iov_restore_ros.model.wiener import CELL, deconvolve
 
 TAPS = 5  # planes of Evidence.along
-CUES = 6  # planes of Evidence.cues
+CUES = 7  # planes of Evidence.cues
 MOTION_UNIT = 16.0  # pixels of motion that are 1 in Evidence.cues
+BLACK_UNIT = 0.25  # luma of the black point that is 1 in Evidence.cues
 ASSUMED_SHUTTER = 0.7  # share of the time that it is open, where nobody knows; so in training
 CHANNELS = 32
 BRIGHTER = 20.0  # logits for a pixel that is brighter by 1 than before
@@ -42,8 +43,9 @@ class Evidence(NamedTuple):
     ``cues``: float32 N x CUES x ceil(H / 4) x ceil(W / 4), for each cell of 4x4 pixels: whether
     ``before`` shows it (0 where there is none, or the flow leads out of it; 1); how well the flows
     there and back agree (0..1); how alike both frames are there (0..1); x and y of the motion of
-    the picture while the shutter was open, in ``MOTION_UNIT`` (0: none); and whether that comes
-    from a known shutter (0 or 1).
+    the picture while the shutter was open, in ``MOTION_UNIT`` (0: none); whether that comes from a
+    known shutter (0 or 1); and, everywhere the same, the ``black_point`` of the whole frame, in
+    ``BLACK_UNIT``: a part of a frame cannot tell a veil of far rain from a scene without black.
     """
 
     before: Tensor
@@ -51,14 +53,36 @@ class Evidence(NamedTuple):
     cues: Tensor
 
 
-def no_evidence(image: Tensor) -> Evidence:
-    """Return the ``Evidence`` beside ``image`` (N x 3 x H x W) when nothing is known."""
+def no_evidence(image: Tensor, black: Tensor | None = None) -> Evidence:
+    """
+    Return the ``Evidence`` beside ``image`` (N x 3 x H x W) when no frame before it is known.
+
+    ``black`` (N) is the ``black_point`` of the frames that the images are parts of; None: they are
+    whole.
+    """
     count, _, height, width = image.shape
+    cells = image.new_zeros(count, CUES - 1, -(-height // CELL), -(-width // CELL))
     return Evidence(
         image,
         image.new_zeros(count, TAPS, height, width),
-        image.new_zeros(count, CUES, -(-height // CELL), -(-width // CELL)),
+        torch.cat([cells, _black_plane(image, black, cells)], 1),
     )
+
+
+def black_point(image: Tensor) -> Tensor:
+    """
+    Return the luma (N, 0..1) that a hundredth of each ``image`` (N x 3 x H x W) does not exceed.
+
+    Every fourth pixel of every fourth row is looked at.
+    """
+    values = luma(image[..., ::CELL, ::CELL]).flatten(1).sort().values
+    return values[:, (values.shape[1] - 1) // 100]
+
+
+def _black_plane(image: Tensor, black: Tensor | None, cells: Tensor) -> Tensor:
+    """Return the last one of ``Evidence.cues``, as large as ``cells``."""
+    level = black_point(image) if black is None else black
+    return (level / BLACK_UNIT).view(-1, 1, 1, 1).expand_as(cells[:, :1])
 
 
 def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
@@ -113,7 +137,8 @@ def steer(image: Tensor, motion: Tensor) -> Tensor:
 
 
 def gather(
-    image: Tensor, before: Tensor, way: Tensor, trust: Tensor, shutter: Tensor | None = None
+    image: Tensor, before: Tensor, way: Tensor, trust: Tensor, shutter: Tensor | None = None,
+    black: Tensor | None = None,
 ) -> Evidence:
     """
     Return the ``Evidence`` beside ``image`` (N x 3 x H x W) from the frame before (the same shape).
@@ -121,7 +146,7 @@ def gather(
     ``way`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to where it was in
     ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``shutter`` (N x 2) is the
     share of the time between the frames that the shutter was open, and whether that is known (0 or
-    1); None where the blur is of no interest.
+    1); None where the blur is of no interest. ``black`` as in ``no_evidence``.
     """
     height, width = image.shape[-2:]
     flow = enlarge(way, height, width)
@@ -132,7 +157,8 @@ def gather(
         share, known = (values.view(-1, 1, 1, 1) for values in shutter.unbind(1))
         along = steer(image, way * share)
         motion = torch.cat([way * share / MOTION_UNIT, known.expand_as(way[:, :1])], 1)
-    return Evidence(move(before, flow), along, torch.cat([trust, motion], 1))
+    cues = torch.cat([trust, motion, _black_plane(image, black, way)], 1)
+    return Evidence(move(before, flow), along, cues)
 
 
 def darkest(image: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from iov_restore_ros.pictures.files import (
     to_tensor,
 )
 from iov_restore_ros.pictures.footage import FRAMES, MARGIN, expose, flow_pace, shrink
+from iov_restore_ros.pictures.levels import black_point
 from iov_restore_ros.pictures.moving import PLACES, MovingScene
 
 FASTEST = {'derain': (24.0,), 'deblur': (30.0, 30.0, 30.0, 30.0, 60.0)}  # pixels a frame, drawn
@@ -39,7 +40,11 @@ WITH_CUT = 0.03
 # Photographs have few colours so strong that light adds nothing to a channel: bright streaks before
 # such orange leave teal spots. Whether this helps against them was not shown.
 VIVID = 0.2
+CELL = 4  # pixels, of which one is looked at
 ATTEMPTS = 20  # at footage whose motion can be followed
+
+
+Item = tuple[Tensor, Tensor, float, Tensor]  # degraded, sharp, shutter, black; see Sequences
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,10 @@ class Sequences(Dataset):
     """
     Sequence number i: T consecutive frames as they are received, and as they should be.
 
-    An item is a function of (seed, i) alone: (degraded, sharp, shutter), uint8
-    T x 3 x size x size, RGB, twice, and a float32 scalar: the share (0..1) of the time between two
-    frames that the shutter was open, not a number where it is unknown, 0 for rain.
+    An item is a function of (seed, i) alone: (degraded, sharp, shutter, black). uint8
+    T x 3 x size x size, RGB, twice; a float32 scalar: the share (0..1) of the time between two
+    frames that the shutter was open, not a number where it is unknown, 0 for rain; and float32 T:
+    the black point of the whole frames that these are cut from, as they are received.
 
     ``growth`` returns, for a number, the strength (0..1) of what is degraded here.
     """
@@ -86,49 +92,61 @@ class Sequences(Dataset):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         sources = self.sources
         if sources.pairs and rng.random() < sources.pairs_share:
-            degraded, sharp, shutter = self._paired(sources.pairs, rng)
+            degraded, sharp, shutter, black = self._paired(sources.pairs, rng)
         else:
-            degraded, sharp, shutter = self.make(rng, self.growth(index))
-        return degraded, sharp, torch.tensor(shutter, dtype=torch.float32)
+            degraded, sharp, shutter, black = self.make(rng, self.growth(index))
+        return degraded, sharp, torch.tensor(shutter, dtype=torch.float32), black
 
-    def _paired(self, pairs: Clips, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
+    def _paired(self, pairs: Clips, rng: np.random.Generator) -> Item:
         stretch = pairs.draw(rng)
         first = int(rng.integers(FRAMES - self.frames + 1))
-        both = self._cut(stretch[:, first : first + self.frames], self.size, rng)
+        stretch = stretch[:, first : first + self.frames]
+        black = torch.tensor([black_point(frame) for frame in stretch[0]])
+        both = self._cut(stretch, self.size, rng)
         degraded, sharp = to_tensor(flip_at_random(both, rng, upside_down=0.0))
         shutter = self.sources.pairs_shutter
-        return degraded, sharp, math.nan if shutter is None else shutter
+        return degraded, sharp, math.nan if shutter is None else shutter, black
 
-    def _rainy(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
-        frames = self._footage(rng) if self._from_footage(rng) else self._ride(rng)
+    def _rainy(self, rng: np.random.Generator, growth: float) -> Item:
+        frames, darkest = self._footage(rng) if self._from_footage(rng) else self._ride(rng)
+        levels = np.full(len(frames), darkest)
         if rng.random() < LIGHT_CHANGES:
             gains = 1 + np.cumsum(0.04 * rng.normal(size=len(frames)))
             frames = frames * gains.reshape(-1, 1, 1, 1).astype(np.float32)
+            levels *= gains
         if rng.random() < WITH_CUT:
             cut = len(frames) // 2
-            frames = np.concatenate([frames[:cut], self._ride(rng)[cut:]])
+            after, levels[cut:] = self._ride(rng)
+            frames = np.concatenate([frames[:cut], after[cut:]])
         if rng.random() < VIVID:
             frames = vivid(frames, rng)
         sharp = _to_bytes(to_tensor(frames))
         strength = growth * self._amount(rng, (0.01, 0.3), (1.0, 1.0))
+        black = torch.from_numpy(levels).float()
         if not strength:
-            return sharp, sharp, 0.0
+            return sharp, sharp, 0.0, black
         fall = None
         if self.sources.layers and rng.random() < 0.4:
             fall = self.sources.layers.draw(self.frames, self.size, rng)
-        return _to_bytes(255 * shower(sharp / 255, strength, _torch(rng), fall)), sharp, 0.0
+        # A fourth channel, everywhere as dark as the whole scene's darkest, shows how dark that is
+        # in this rain: in what lies between the streaks, a fifth of it by trials.
+        probe = black.view(-1, 1, 1, 1).expand_as(sharp[:, :1])
+        wet = shower(torch.cat([sharp / 255, probe], 1), strength, _torch(rng), fall)
+        seen = wet[:, 3, ::CELL, ::CELL].flatten(1).quantile(0.2, 1)
+        return _to_bytes(255 * wet[:, :3]), sharp, 0.0, seen
 
-    def _blurred(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
+    def _blurred(self, rng: np.random.Generator, growth: float) -> Item:
         share = growth * self._amount(rng, (CLOSED, 0.15), (0.15, 1.0))
         linear_light = rng.random() < 0.5
         if self._from_footage(rng):
-            blurred, sharp, share = self._exposed(rng, share, linear_light)
+            blurred, sharp, share, darkest = self._exposed(rng, share, linear_light)
         else:
             scene = self._scene(rng)
+            darkest = black_point(scene.photograph)
             pace = float(np.linalg.norm(scene.path.velocity))
             share = min(share, MAX_BLUR / max(pace, 1e-6))
             times = np.arange(self.frames) - self.frames / 2
@@ -136,7 +154,8 @@ class Sequences(Dataset):
             blurred = np.stack([scene.exposure(time, share, linear_light) for time in times])
         noisy = torch.full((self.frames,), float(share > 0))
         degraded = sensor_noise(to_tensor(blurred).float() / 255, noisy, _torch(rng))
-        return _to_bytes(255 * degraded), _to_bytes(to_tensor(sharp)), share
+        black = torch.full((self.frames,), darkest)
+        return _to_bytes(255 * degraded), _to_bytes(to_tensor(sharp)), share, black
 
     def _amount(
         self, rng: np.random.Generator, little: tuple[float, float], much: tuple[float, float]
@@ -158,33 +177,35 @@ class Sequences(Dataset):
         fastest = float(rng.choice(FASTEST[self.task]))
         return MovingScene.draw(rng, self.sources.stills.draw(rng), self.size, fastest)
 
-    def _ride(self, rng: np.random.Generator) -> np.ndarray:
-        """Return frames along a path, float32 T x size x size x 3, 0..255."""
+    def _ride(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        """Return frames along a path, float32 T x size x size x 3, 0..255, and their black."""
         if self.sources.stills is None:
             return self._footage(rng)
         scene = self._scene(rng)
         pace = float(rng.random() >= STANDING)
-        return np.stack([
+        frames = np.stack([
             scene.frame(pace * time) for time in np.arange(self.frames) - self.frames / 2
         ])
+        return frames, black_point(scene.photograph)
 
-    def _footage(self, rng: np.random.Generator) -> np.ndarray:
-        """Return consecutive frames of footage, uint8 T x size x size x 3."""
+    def _footage(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        """Return consecutive frames of footage, uint8 T x size x size x 3, and their black."""
         assert self.sources.footage is not None
         [stretch] = self.sources.footage.draw(rng)
         first = int(rng.integers(FRAMES - self.frames + 1))
         frames = stretch[first : first + self.frames]
+        darkest = black_point(frames[0])
         frames = self._cut(frames, side_to_shrink(frames, self.size, rng), rng)
-        return flip_at_random(shrink(frames, self.size), rng, upside_down=0.0)
+        return flip_at_random(shrink(frames, self.size), rng, upside_down=0.0), darkest
 
     def _exposed(
         self, rng: np.random.Generator, share: float, linear_light: bool
-    ) -> tuple[np.ndarray, np.ndarray, float]:
+    ) -> tuple[np.ndarray, np.ndarray, float, float]:
         """
         Return footage exposed for ``share`` of a frame's time, or less where it moves fast.
 
-        A frame is several of the footage. (blurred, sharp), uint8 T x size x size x 3, and the
-        share. Cuts and places where the flow fails are passed over.
+        A frame is several of the footage. (blurred, sharp), uint8 T x size x size x 3, the
+        share, and their black. Cuts and places where the flow fails are passed over.
         """
         assert self.sources.footage is not None
         # The exposures reach up to half of a frame's time before the first frame, after the last.
@@ -195,6 +216,7 @@ class Sequences(Dataset):
         for _ in range(ATTEMPTS):
             [frames] = self.sources.footage.draw(rng)
             period = int(rng.integers(1, longest + 1))
+            darkest = black_point(frames[0])
             frames = self._cut(frames, side_to_shrink(frames, outer, rng), rng)
             frames = flip_at_random(shrink(frames, outer), rng, upside_down=0.0)
             middle = FRAMES // 2
@@ -212,7 +234,7 @@ class Sequences(Dataset):
             ]
             if all(moment is not None for moment in moments):
                 blurred, sharp = np.stack([m for m in moments if m is not None], 1)
-                return blurred, sharp, exposure / period
+                return blurred, sharp, exposure / period, darkest
         raise DataError(f'no usable moment of footage in {ATTEMPTS} attempts')
 
     def _cut(self, frames: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:

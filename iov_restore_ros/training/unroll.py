@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather
+from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather, no_evidence
 from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
 from iov_restore_ros.pictures.flow import Flow, judge, look, search
 
@@ -39,15 +39,17 @@ class Unroll:
     """
 
     def __init__(
-        self, batch: tuple[Tensor, Tensor, Tensor], task: str, device: torch.device, seed: int
+        self, batch: tuple[Tensor, Tensor, Tensor, Tensor], task: str, device: torch.device,
+        seed: int,
     ) -> None:
         """
-        Begin. ``batch`` is items of ``Sequences``: (degraded, sharp, shutter).
+        Begin. ``batch`` is items of ``Sequences``: (degraded, sharp, shutter, black).
 
-        uint8 N x T x 3 x H x W twice, H and W multiples of 4, and float32 N. What is drawn here
-        depends on ``seed`` alone.
+        uint8 N x T x 3 x H x W twice, H and W multiples of 4, float32 N and N x T. What is drawn
+        here depends on ``seed`` alone.
         """
-        self.received, sharp, shutter = batch
+        self.received, sharp, shutter, black = batch
+        self.black = black.to(device)
         self.degraded, self.sharp = (
             frames.to(device, non_blocking=True).float() / 255 for frames in (self.received, sharp)
         )
@@ -58,17 +60,18 @@ class Unroll:
         self.told = self._told(shutter).to(device)
         self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
 
-    def frame(self, number: int) -> tuple[Tensor, Evidence | None, Tensor]:
+    def frame(self, number: int) -> tuple[Tensor, Evidence, Tensor]:
         """
         Return a frame, what is known beside it and what it should be, without the margin.
 
-        float32 N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN). The first one has nothing beside it, nor
+        float32 N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN). The first one has no frame before it, nor
         has a part of the others; these want the one before to be kept.
         """
         image, target = self.degraded[:, number], self.sharp[:, number]
         alone = number == 0 or bool(uniform(1, self.rng) < ALONE)
-        evidence = None if alone else self._evidence(number)
-        return _inner(image), evidence, _inner(target)
+        inner = _inner(image)
+        evidence = no_evidence(inner, self.black[:, number]) if alone else self._evidence(number)
+        return inner, evidence, _inner(target)
 
     def keep(self, restored: Tensor) -> None:
         """Remember the last frame as it was restored; no gradient goes through time."""
@@ -89,7 +92,9 @@ class Unroll:
             for planes in zip(*flows, strict=True)
         )
         shutter = None if rain else self.told
-        outer = gather(self.degraded[:, number], before, way, trust, shutter)
+        outer = gather(
+            self.degraded[:, number], before, way, trust, shutter, self.black[:, number]
+        )
         return Evidence(
             _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
         )
