@@ -44,18 +44,18 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
     """
     Return what `model.fusion.gather` does, on the CPU by OpenCV, several times as fast.
 
-    With ``before`` None the frame stands for it, and nothing but the black point is known.
+    With ``before`` None the frame stands for it, and nothing is known.
     """
     height, width = frame.shape[:2]
     rows, columns = -(-height // CELL), -(-width // CELL)
     along = np.broadcast_to(np.float32(0), (height, width, TAPS))  # costs no memory
     cues = np.zeros((rows, columns, CUES), np.float32)
-    cues[..., 6] = black_point(frame) / BLACK_UNIT
     if before is None:
         return Gathered(frame, frame, along, cues)
     way, trust = before.flow
     flow = enlarge(way, height, width)
     cues[..., :3] = trust
+    cues[..., 6] = black_point(frame) / BLACK_UNIT
     if before.shutter is not None:
         share, known = before.shutter
         cues[..., 3:5] = way * (share / MOTION_UNIT)

@@ -45,7 +45,8 @@ class Evidence(NamedTuple):
     there and back agree (0..1); how alike both frames are there (0..1); x and y of the motion of
     the picture while the shutter was open, in ``MOTION_UNIT`` (0: none); whether that comes from a
     known shutter (0 or 1); and, everywhere the same, the ``black_point`` of the whole frame, in
-    ``BLACK_UNIT``: a part of a frame cannot tell a veil of far rain from a scene without black.
+    ``BLACK_UNIT``: a part of a frame cannot tell a veil of far rain from a scene without black. 0
+    where no frame before is known: scenes of a camera have some black, single photographs may not.
     """
 
     before: Tensor
@@ -53,19 +54,13 @@ class Evidence(NamedTuple):
     cues: Tensor
 
 
-def no_evidence(image: Tensor, black: Tensor | None = None) -> Evidence:
-    """
-    Return the ``Evidence`` beside ``image`` (N x 3 x H x W) when no frame before it is known.
-
-    ``black`` (N) is the ``black_point`` of the frames that the images are parts of; None: they are
-    whole.
-    """
+def no_evidence(image: Tensor) -> Evidence:
+    """Return the ``Evidence`` beside ``image`` (N x 3 x H x W) when nothing is known."""
     count, _, height, width = image.shape
-    cells = image.new_zeros(count, CUES - 1, -(-height // CELL), -(-width // CELL))
     return Evidence(
         image,
         image.new_zeros(count, TAPS, height, width),
-        torch.cat([cells, _black_plane(image, black, cells)], 1),
+        image.new_zeros(count, CUES, -(-height // CELL), -(-width // CELL)),
     )
 
 
@@ -77,12 +72,6 @@ def black_point(image: Tensor) -> Tensor:
     """
     values = luma(image[..., ::CELL, ::CELL]).flatten(1).sort().values
     return values[:, (values.shape[1] - 1) // 100]
-
-
-def _black_plane(image: Tensor, black: Tensor | None, cells: Tensor) -> Tensor:
-    """Return the last one of ``Evidence.cues``, as large as ``cells``."""
-    level = black_point(image) if black is None else black
-    return (level / BLACK_UNIT).view(-1, 1, 1, 1).expand_as(cells[:, :1])
 
 
 def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
@@ -146,7 +135,8 @@ def gather(
     ``way`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to where it was in
     ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``shutter`` (N x 2) is the
     share of the time between the frames that the shutter was open, and whether that is known (0 or
-    1); None where the blur is of no interest. ``black`` as in ``no_evidence``.
+    1); None where the blur is of no interest. ``black`` (N) is the ``black_point`` of the frames
+    that the images are parts of; None where they are whole.
     """
     height, width = image.shape[-2:]
     flow = enlarge(way, height, width)
@@ -157,7 +147,9 @@ def gather(
         share, known = (values.view(-1, 1, 1, 1) for values in shutter.unbind(1))
         along = steer(image, way * share)
         motion = torch.cat([way * share / MOTION_UNIT, known.expand_as(way[:, :1])], 1)
-    cues = torch.cat([trust, motion, _black_plane(image, black, way)], 1)
+    level = black_point(image) if black is None else black
+    plane = (level / BLACK_UNIT).view(-1, 1, 1, 1).expand_as(way[:, :1])
+    cues = torch.cat([trust, motion, plane], 1)
     return Evidence(move(before, flow), along, cues)
 
 

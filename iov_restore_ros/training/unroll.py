@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather, no_evidence
+from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather
 from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
 from iov_restore_ros.pictures.flow import Flow, judge, look, search
 
@@ -60,18 +60,17 @@ class Unroll:
         self.told = self._told(shutter).to(device)
         self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
 
-    def frame(self, number: int) -> tuple[Tensor, Evidence, Tensor]:
+    def frame(self, number: int) -> tuple[Tensor, Evidence | None, Tensor]:
         """
         Return a frame, what is known beside it and what it should be, without the margin.
 
-        float32 N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN). The first one has no frame before it, nor
+        float32 N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN). The first one has nothing beside it, nor
         has a part of the others; these want the one before to be kept.
         """
         image, target = self.degraded[:, number], self.sharp[:, number]
         alone = number == 0 or bool(uniform(1, self.rng) < ALONE)
-        inner = _inner(image)
-        evidence = no_evidence(inner, self.black[:, number]) if alone else self._evidence(number)
-        return inner, evidence, _inner(target)
+        evidence = None if alone else self._evidence(number)
+        return _inner(image), evidence, _inner(target)
 
     def keep(self, restored: Tensor) -> None:
         """Remember the last frame as it was restored; no gradient goes through time."""
