@@ -141,16 +141,33 @@ def test_far_rain_veils_all_frames_alike_and_less_or_more_above(monkeypatch):
     assert min(slopes) < -0.01 and max(slopes) > 0.01
 
 
+def with_a_black_edge(folder):
+    """Return grey footage that is almost black above, where little is cut out."""
+    frames = np.full((FRAMES, 256, 256, 3), 150, np.uint8)
+    frames[:, :40] = 10
+    write_folder(folder / 'drive', frames)
+    return Sources(footage=Clips(footage_stretches([folder]), 1.0))
+
+
+def test_scenes_that_are_hazy_themselves_stay_so(tmp_path, monkeypatch):
+    monkeypatch.setattr('iov_restore_ros.pictures.sequences.HAZY', 1.0)
+    footage = Sequences('derain', with_a_black_edge(tmp_path), 2, SIDE, 99, 1, clean=1.0)
+    levels = []
+    for number in range(20):
+        degraded, sharp, _, black = footage[number]
+        assert torch.equal(degraded, sharp)
+        levels.append(black.mean())
+    assert np.mean(levels) > 0.1
+
+
 @pytest.mark.parametrize('veiled', [False, True])
 def test_a_veil_is_told_by_how_dark_the_whole_scene_comes_out(tmp_path, monkeypatch, veiled):
     """Of frames without anything dark in what is cut out of them, only the whole tells."""
     module = sys.modules[shower.__module__]
     for name, share in {'WITH_VEIL': veiled, 'WITH_MIST': 0, 'ON_LENS': 0}.items():
         monkeypatch.setattr(module, name, share)
-    frames = np.full((FRAMES, 256, 256, 3), 150, np.uint8)
-    frames[:, :40] = 10
-    write_folder(tmp_path / 'drive', frames)
-    footage = Sources(footage=Clips(footage_stretches([tmp_path]), 1.0))
+    monkeypatch.setattr('iov_restore_ros.pictures.sequences.HAZY', 0.0)
+    footage = with_a_black_edge(tmp_path)
     monkeypatch.setattr(module, 'streaks', lambda image, *_: 0 * image[:, :2])
     levels = torch.stack([
         Sequences('derain', footage, 2, SIDE, 99, 1, clean=0, light=0)[number][3]
