@@ -264,6 +264,18 @@ def test_the_black_point_is_the_darkest_hundredth_of_what_is_looked_at(photograp
     assert black_point(np.full((1, 1, 3), 51, np.uint8)) == pytest.approx(0.2)
 
 
+def test_in_a_batch_what_has_no_frame_before_is_not_told_how_dark_it_is(photograph):
+    """As on CUDA, where frames with and without one are aligned together."""
+    image = torch.from_numpy(photograph).permute(2, 0, 1)[None] / 255
+    cells = -(-photograph.shape[0] // 4), -(-photograph.shape[1] // 4)
+    known = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)
+    evidence = on_device.gather(
+        torch.cat([image, image]), torch.cat([image, image]), torch.zeros(2, 2, *cells),
+        known.expand(2, 3, *cells),
+    )
+    assert (evidence.cues[0, 6] > 0).all() and not evidence.cues[1].any()
+
+
 def test_frames_with_and_without_a_past_come_in_one_batch(street):
     three = Restorer(device='cpu', precision='float32', tasks=['derain'], batch=3)
     before, now, other = drive(street, 3)

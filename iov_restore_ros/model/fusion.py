@@ -147,8 +147,9 @@ def gather(
         share, known = (values.view(-1, 1, 1, 1) for values in shutter.unbind(1))
         along = steer(image, way * share)
         motion = torch.cat([way * share / MOTION_UNIT, known.expand_as(way[:, :1])], 1)
-    level = black_point(image) if black is None else black
-    plane = (level / BLACK_UNIT).view(-1, 1, 1, 1).expand_as(way[:, :1])
+    level = (black_point(image) if black is None else black).view(-1, 1, 1, 1)
+    # In a batch those without a frame before have no trust anywhere.
+    plane = (level / BLACK_UNIT * trust[:, :1].amax((2, 3), True).sign()).expand_as(way[:, :1])
     cues = torch.cat([trust, motion, plane], 1)
     return Evidence(move(before, flow), along, cues)
 

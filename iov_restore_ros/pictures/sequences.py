@@ -28,7 +28,7 @@ from iov_restore_ros.pictures.files import (
     to_tensor,
 )
 from iov_restore_ros.pictures.footage import FRAMES, MARGIN, expose, flow_pace, shrink
-from iov_restore_ros.pictures.levels import black_point
+from iov_restore_ros.pictures.levels import STEP, black_point
 from iov_restore_ros.pictures.moving import PLACES, MovingScene
 
 FASTEST = {'derain': (24.0,), 'deblur': (30.0, 30.0, 30.0, 30.0, 60.0)}  # pixels a frame, drawn
@@ -43,7 +43,6 @@ HAZY = 0.25
 # Photographs have few colours so strong that light adds nothing to a channel: bright streaks before
 # such orange leave teal spots. Whether this helps against them was not shown.
 VIVID = 0.2
-CELL = 4  # pixels, of which one is looked at
 ATTEMPTS = 20  # at footage whose motion can be followed
 
 
@@ -143,7 +142,7 @@ class Sequences(Dataset):
         # in this rain: in what lies between the streaks, a fifth of it by trials.
         probe = black.view(-1, 1, 1, 1).expand_as(sharp[:, :1])
         wet = shower(torch.cat([sharp / 255, probe], 1), strength, _torch(rng), fall)
-        seen = wet[:, 3, ::CELL, ::CELL].flatten(1).quantile(0.2, 1)
+        seen = wet[:, 3, ::STEP, ::STEP].flatten(1).quantile(0.2, 1)
         return _to_bytes(255 * wet[:, :3]), sharp, 0.0, seen
 
     def _blurred(self, rng: np.random.Generator, growth: float) -> Item:
