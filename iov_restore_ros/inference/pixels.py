@@ -55,8 +55,9 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
     way, trust = before.flow
     flow = enlarge(way, height, width)
     cues[..., :3] = trust
-    cues[..., 6] = black_point(frame) / BLACK_UNIT * trust[..., 0].any()
-    if before.shutter is not None:
+    if before.shutter is None:
+        cues[..., 6] = black_point(frame) / BLACK_UNIT * trust[..., 0].any()
+    else:
         share, known = before.shutter
         cues[..., 3:5] = way * (share / MOTION_UNIT)
         cues[..., 5] = known

@@ -44,7 +44,7 @@ class Evidence(NamedTuple):
     ``before`` shows it (0 where there is none, or the flow leads out of it; 1); how well the flows
     there and back agree (0..1); how alike both frames are there (0..1); x and y of the motion of
     the picture while the shutter was open, in ``MOTION_UNIT`` (0: none); whether that comes from a
-    known shutter (0 or 1); and, everywhere the same, the ``black_point`` of the whole frame, in
+    known shutter (0 or 1); and for rain, everywhere the same, the whole frame's ``black_point``, in
     ``BLACK_UNIT``: a part of a frame cannot tell a veil of far rain from a scene without black. 0
     where no frame before is known: scenes of a camera have some black, single photographs may not.
     """
@@ -143,15 +143,15 @@ def gather(
     if shutter is None:
         along = image.new_zeros(len(image), TAPS, height, width)
         motion = way.new_zeros(len(way), 3, *way.shape[-2:])
+        level = (black_point(image) if black is None else black).view(-1, 1, 1, 1) / BLACK_UNIT
+        # In a batch those without a frame before have no trust anywhere.
+        veil = (level * trust[:, :1].amax((2, 3), True).sign()).expand_as(way[:, :1])
     else:
         share, known = (values.view(-1, 1, 1, 1) for values in shutter.unbind(1))
         along = steer(image, way * share)
         motion = torch.cat([way * share / MOTION_UNIT, known.expand_as(way[:, :1])], 1)
-    level = (black_point(image) if black is None else black).view(-1, 1, 1, 1)
-    # In a batch those without a frame before have no trust anywhere.
-    plane = (level / BLACK_UNIT * trust[:, :1].amax((2, 3), True).sign()).expand_as(way[:, :1])
-    cues = torch.cat([trust, motion, plane], 1)
-    return Evidence(move(before, flow), along, cues)
+        veil = torch.zeros_like(way[:, :1])
+    return Evidence(move(before, flow), along, torch.cat([trust, motion, veil], 1))
 
 
 def darkest(image: Tensor) -> Tensor:

@@ -45,7 +45,6 @@ HAZY = 0.25
 VIVID = 0.2
 ATTEMPTS = 20  # at footage whose motion can be followed
 
-
 Item = tuple[Tensor, Tensor, float, Tensor]  # degraded, sharp, shutter, black; see Sequences
 
 
@@ -69,7 +68,7 @@ class Sequences(Dataset):
     An item is a function of (seed, i) alone: (degraded, sharp, shutter, black). uint8
     T x 3 x size x size, RGB, twice; a float32 scalar: the share (0..1) of the time between two
     frames that the shutter was open, not a number where it is unknown, 0 for rain; and float32 T:
-    the black point of the whole frames that these are cut from, as they are received.
+    the black point of the whole frames that these are cut from, as received; 0 for blur.
 
     ``growth`` returns, for a number, the strength (0..1) of what is degraded here.
     """
@@ -149,10 +148,9 @@ class Sequences(Dataset):
         share = growth * self._amount(rng, (CLOSED, 0.15), (0.15, 1.0))
         linear_light = rng.random() < 0.5
         if self._from_footage(rng):
-            blurred, sharp, share, darkest = self._exposed(rng, share, linear_light)
+            blurred, sharp, share = self._exposed(rng, share, linear_light)
         else:
             scene = self._scene(rng)
-            darkest = black_point(scene.photograph)
             pace = float(np.linalg.norm(scene.path.velocity))
             share = min(share, MAX_BLUR / max(pace, 1e-6))
             times = np.arange(self.frames) - self.frames / 2
@@ -160,7 +158,7 @@ class Sequences(Dataset):
             blurred = np.stack([scene.exposure(time, share, linear_light) for time in times])
         noisy = torch.full((self.frames,), float(share > 0))
         degraded = sensor_noise(to_tensor(blurred).float() / 255, noisy, _torch(rng))
-        black = torch.full((self.frames,), darkest)
+        black = torch.zeros(self.frames)
         return _to_bytes(255 * degraded), _to_bytes(to_tensor(sharp)), share, black
 
     def _amount(
@@ -206,12 +204,12 @@ class Sequences(Dataset):
 
     def _exposed(
         self, rng: np.random.Generator, share: float, linear_light: bool
-    ) -> tuple[np.ndarray, np.ndarray, float, float]:
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """
         Return footage exposed for ``share`` of a frame's time, or less where it moves fast.
 
-        A frame is several of the footage. (blurred, sharp), uint8 T x size x size x 3, the
-        share, and their black. Cuts and places where the flow fails are passed over.
+        A frame is several of the footage. (blurred, sharp), uint8 T x size x size x 3, and the
+        share. Cuts and places where the flow fails are passed over.
         """
         assert self.sources.footage is not None
         # The exposures reach up to half of a frame's time before the first frame, after the last.
@@ -222,7 +220,6 @@ class Sequences(Dataset):
         for _ in range(ATTEMPTS):
             [frames] = self.sources.footage.draw(rng)
             period = int(rng.integers(1, longest + 1))
-            darkest = black_point(frames[0])
             frames = self._cut(frames, side_to_shrink(frames, outer, rng), rng)
             frames = flip_at_random(shrink(frames, outer), rng, upside_down=0.0)
             middle = FRAMES // 2
@@ -240,7 +237,7 @@ class Sequences(Dataset):
             ]
             if all(moment is not None for moment in moments):
                 blurred, sharp = np.stack([m for m in moments if m is not None], 1)
-                return blurred, sharp, exposure / period, darkest
+                return blurred, sharp, exposure / period
         raise DataError(f'no usable moment of footage in {ATTEMPTS} attempts')
 
     def _cut(self, frames: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
