@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iov_restore_ros.model import Generator
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, Evidence, gather
-from iov_restore_ros.pictures.flow import SMALLEST, find_flow, look, same_scene
+from iov_restore_ros.pictures.flow import SMALLEST, find_flow, look
 from iov_restore_ros.pictures.shutter_gauge import ShutterGauge
 
 
@@ -48,9 +48,8 @@ class Recurrence:
         if before is None or before.shape != frame.shape or min(frame.shape[:2]) < SMALLEST:
             return None
         rain = self.task == 'derain'
-        small, small_before = look(frame, rain), look(before, rain)
-        flow = find_flow(small, small_before, *frame.shape[:2])
-        if not same_scene(flow, small, small_before):
+        flow = find_flow(look(frame, rain), look(before, rain), *frame.shape[:2])
+        if flow is None:
             return None
         shutter = None
         if not rain:

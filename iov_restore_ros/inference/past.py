@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
-from iov_restore_ros.pictures.flow import SMALLEST, Flow, find_flow, look, same_scene
+from iov_restore_ros.pictures.flow import SMALLEST, Flow, find_flow, look
 from iov_restore_ros.pictures.shutter_gauge import ShutterGauge
 
 if TYPE_CHECKING:
@@ -97,9 +97,8 @@ class Past:
             self.reason = 'another size'
             return None
         rain = task == 'derain'
-        small, small_before = look(frame, rain), look(pixels, rain)
-        flow = find_flow(small, small_before, *frame.shape[:2])
-        if not same_scene(flow, small, small_before):
+        flow = find_flow(look(frame, rain), look(pixels, rain), *frame.shape[:2])
+        if flow is None:
             self.reason = 'cut'
             return None
         return Before(pixels, flow, self._shutter(frame, flow, stamp - before.stamp, task))

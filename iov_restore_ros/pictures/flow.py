@@ -13,13 +13,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-SHRINK = 2, 4  # the flow is found at half of the size, at a quarter
+HALVED = 1, 2  # times: the flow is found at half of the size, at a quarter
 LARGE = 960  # if a side is longer than this
 CELL = 4  # the flow is kept for cells of 4x4 pixels
 SMALLEST = 32  # pixels on a side, below which no flow is looked for
 STREAK = np.ones((1, 3), np.uint8)  # what is bright and thinner than this is taken off
-REFINED = 2  # variational iterations on each scale; the default of 5 gained 0.05 dB in the end
-STRIDE_BACK = 6  # pixels between patches; by default 4
+REFINED = 1  # variational iterations on each scale; the default of 5 gained 0.05 dB in the end
 DIFFERENT = 12.0  # grey levels, on the mean, that make pictures half alike
 SMOOTHING = 0.8  # sigma, pixels of the small picture
 CUT = 0.42  # of how well two pictures fit, below which they may not show one scene
@@ -48,52 +47,49 @@ def look(picture: np.ndarray, rain: bool) -> np.ndarray:
 
     ``picture`` is uint8 H x W x 3, RGB, of ``SMALLEST`` pixels or more on a side; with ``rain``
     bright streaks are taken off, as they fall and the scene does not. Returns uint8, H and W
-    divided by ``SHRINK``.
+    ``HALVED``.
     """
-    height, width = picture.shape[:2]
-    shrink = SHRINK[max(height, width) > LARGE]
-    size = width // shrink, height // shrink
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)  # first: then there is a third to shrink
-    grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    for _ in range(HALVED[max(grey.shape) > LARGE]):  # OpenCV is fast at halves
+        height, width = grey.shape
+        grey = cv2.resize(grey, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     if rain:
         grey = cv2.morphologyEx(grey, cv2.MORPH_OPEN, STREAK)
     return cv2.GaussianBlur(grey, (0, 0), SMOOTHING)
 
 
-def find_flow(now: np.ndarray, before: np.ndarray, height: int, width: int) -> Flow:
-    """Return the flow between what ``look`` gave for two pictures of ``height`` x ``width``."""
-    return judge(*search(now, before), now, before, (height, width))
-
-
-def same_scene(flow: Flow, now: np.ndarray, before: np.ndarray) -> bool:
+def find_flow(now: np.ndarray, before: np.ndarray, height: int, width: int) -> Flow | None:
     """
-    Tell whether two pictures, as ``look`` gave them, show one scene.
+    Return the flow between what ``look`` gave for two pictures of ``height`` x ``width``.
 
-    A flow that makes their large shapes less alike is a wrong one. Between those of a cut no flow
-    fits. None fits in a downpour either, but there the large shapes are alike.
+    None if they do not show one scene. A flow that makes their large shapes less alike is a wrong
+    one. Between those of a cut no flow fits. None fits in a downpour either, but there the large
+    shapes are alike.
     """
-    alike = _correlation(now, before)
-    if _correlation(now, _moved(before, flow.way)) < alike - WORSE:
-        return False
+    there, back = search(now, before)
+    flow = judge(there, back, now, before, (height, width))
+    here, then, moved = (_large_shapes(p) for p in (now, before, _moved(before, there)))
+    alike = _correlation(here, then)
+    if _correlation(here, moved) < alike - WORSE:
+        return None
     # Measured: 0.5 to 1.5 between neighbours, in a downpour down to 0.29; at cuts 0 to 0.37.
     _, agreement, likeness, _ = cv2.mean(flow.trust)
-    return agreement + likeness / 2 >= CUT or alike >= ALIKE
+    return flow if agreement + likeness / 2 >= CUT or alike >= ALIKE else None
 
 
-def _moved(before: np.ndarray, way: np.ndarray) -> np.ndarray:
-    """Return a small picture, each place taken from where ``Flow.way`` leads."""
-    rows, columns = before.shape
-    scale = np.array([columns / way.shape[1], rows / way.shape[0]], np.float32) / CELL
-    where = places(rows, columns) + cv2.resize(way, (columns, rows)) * scale
-    return cv2.remap(before, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+def _moved(picture: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """Return a small picture, each pixel taken from where ``way`` leads, as ``search`` gives it."""
+    where = cv2.add(places(*picture.shape[:2]), way)
+    return cv2.remap(picture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _correlation(now: np.ndarray, before: np.ndarray) -> float:
-    """Return how two pictures correlate (-1..1) when so small that no rain is left in them."""
-    one, other = (
-        cv2.resize(picture, TINY, interpolation=cv2.INTER_AREA).astype(np.float32)
-        for picture in (now, before)
-    )
+def _large_shapes(picture: np.ndarray) -> np.ndarray:
+    """Return a small picture so much smaller that no rain is left in it."""
+    return cv2.resize(picture, TINY, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Return how two pictures of one size correlate, -1..1."""
     return float(cv2.matchTemplate(one, other, cv2.TM_CCOEFF_NORMED)[0, 0])
 
 
@@ -101,11 +97,9 @@ def search(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """Return where each place of a small picture is in the other, there and back: h x w x 2."""
     there = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     there.setVariationalRefinementIterations(REFINED)
+    there.setFinestScale(1)  # by default 2: that would be eighths
     # The way back only has to tell whether it contradicts: a quick look will do.
     back = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    back.setPatchStride(STRIDE_BACK)
-    for dis in (there, back):
-        dis.setFinestScale(1)  # by default 2: that would be eighths
     return there.calc(now, before, None), back.calc(before, now, None)
 
 
@@ -118,21 +112,17 @@ def judge(
     where = cv2.add(places(rows, columns), there)
     x, y = cv2.split(where)
     inside = (x > -0.5) & (y > -0.5) & (x < columns - 0.5) & (y < rows - 0.5)
-
-    def moved(image: np.ndarray) -> np.ndarray:
-        return cv2.remap(image, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-    apart_x, apart_y = cv2.split(there + moved(back))
+    apart_x, apart_y = cv2.split(there + _moved(back, there))
     agreement = inside / (1 + apart_x**2 + apart_y**2)
-    apart = cv2.blur(cv2.absdiff(now, moved(before)).astype(np.float32), (5, 5))
+    apart = cv2.blur(cv2.absdiff(now, _moved(before, there)).astype(np.float32), (5, 5))
     likeness = inside / (1 + (apart / DIFFERENT) ** 2)
     trust = cv2.merge([inside.astype(np.float32), agreement, likeness])
     height, width = size
     cells = -(-width // CELL), -(-height // CELL)
     # Between two sizes, of which one divides the other by 2 or 1, linear is the mean of its part.
-    scale = np.array([width / columns, height / rows], np.float32)
+    scale = width / columns, height / rows, 0.0, 0.0
     return Flow(
-        cv2.resize(there, cells, interpolation=cv2.INTER_LINEAR) * scale,
+        cv2.multiply(cv2.resize(there, cells, interpolation=cv2.INTER_LINEAR), scale),
         cv2.resize(trust, cells, interpolation=cv2.INTER_LINEAR),
     )
 

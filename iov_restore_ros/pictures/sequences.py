@@ -39,7 +39,7 @@ LIGHT_CHANGES = 0.3
 WITH_CUT = 0.03
 # Scenes that have no black of their own: without them whatever had none was taken for veiled by
 # rain, also where it didn't rain.
-HAZY = 0.25
+HAZY = 0.35
 # Photographs have few colours so strong that light adds nothing to a channel: bright streaks before
 # such orange leave teal spots. Whether this helps against them was not shown.
 VIVID = 0.2
@@ -124,7 +124,7 @@ class Sequences(Dataset):
             after, levels[cut:] = self._ride(rng)
             frames = np.concatenate([frames[:cut], after[cut:]])
         if rng.random() < HAZY:
-            haze, light = rng.uniform((0, 0.5), (0.3, 0.95))
+            haze, light = rng.uniform((0, 0.3), (0.6, 0.95))
             frames = frames + np.float32(haze) * (np.float32(255 * light) - frames)
             levels += haze * (light - levels)
         if rng.random() < VIVID:
