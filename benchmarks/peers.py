@@ -6,7 +6,8 @@ networks run in one process on the CPU in float32, on the same frames, in turn i
 in the memory layout that is faster for it; `fast` once more as the node runs it where it can, its
 residual blocks in int8. Without `--weights NAME=FILE` weights are random: time
 does not depend on their values. With `--data DIR` (input/ and gt/) those that have weights are
-measured in PSNR. docs/peers.md has a table. Not a test: nothing fails here.
+measured in PSNR, with `--video ROOT` (as `evaluate` takes it) on consecutive frames, `fast` also
+with its past. docs/peers.md has a table. Not a test: nothing fails here.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from types import ModuleType
 from unittest.mock import MagicMock, patch
 
 import cv2
+import numpy as np
 import torch
 from common import machine
 from rich.console import Console
@@ -34,13 +36,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from iov_restore_ros.evaluation.metrics import psnr
-from iov_restore_ros.model import PRESETS, Generator, load_weights
+from iov_restore_ros.evaluation.clips import open_clips
+from iov_restore_ros.evaluation.metrics import psnr, restore_image
+from iov_restore_ros.evaluation.recurrence import Recurrence
+from iov_restore_ros.evaluation.video import DIGITS, FULL_PAST, ClipScore, measure
+from iov_restore_ros.model import PRESETS, Generator, load_weights, read_info
 from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 from iov_restore_ros.pictures.files import list_images, read_image
 
 INT8 = ' in int8'  # behind the name of a network
+FRAMES = 8  # of a clip
 instance_norm = partial(nn.InstanceNorm2d, affine=False, track_running_stats=True)
 
 
@@ -178,6 +184,29 @@ def quality(network: nn.Module, folder: Path) -> float:
     return statistics.mean(values)
 
 
+def video_table(networks: dict[str, nn.Module], text: str, task: str, seed: int | None) -> Table:
+    """Measure on the clips of ``text``, from the frame on of which the past is full."""
+    clips = [read() for _, read in open_clips(text, task, seed, FRAMES, 0.0).pictures]
+    ways: dict[str, Callable[[np.ndarray], list[np.ndarray]]] = {'as it came': list}
+    for name, network in networks.items():
+        ways[name] = lambda frames, network=network: [
+            restore_image(network, frame, 'cpu') for frame in frames
+        ]
+    past = networks['fast']
+    assert isinstance(past, Generator)
+    ways['fast, with its past'] = lambda frames: list(map(Recurrence(past, task).restore, frames))
+    table = Table(title=f'{text}: {len(clips)} clips of {FRAMES} frames')
+    for heading in ('', *DIGITS):
+        table.add_column(heading, justify='right' if heading else 'left')
+    for name, restore in ways.items():
+        scores = [ClipScore('', {name: measure(restore(frames), sharp)}) for frames, sharp in clips]
+        table.add_row(name, *(
+            f'{statistics.mean(s.mean(name, what, FULL_PAST) for s in scores):.{digits}f}'
+            for what, digits in DIGITS.items()
+        ))
+    return table
+
+
 def size_table(networks: dict[str, nn.Module], width: int, height: int, rounds: int) -> Table:
     """Measure all networks at one size."""
     photo = cv2.resize(photographs.coffee(), (width, height), interpolation=cv2.INTER_AREA)
@@ -221,6 +250,8 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--data', type=Path, help='folder with input/ and gt/')
+    parser.add_argument('--video', help='clips, as `evaluate --video` takes them')
+    parser.add_argument('--synthetic', type=int, metavar='SEED', help='degrade the clips')
     parser.add_argument('--weights', nargs='+', default=[], metavar='NAME=FILE')
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -229,6 +260,8 @@ def main() -> None:
     }
     if unknown := set(weights) - {*PRESETS, *PEERS}:
         parser.error(f'--weights {", ".join(unknown)}: known are {", ".join((*PRESETS, *PEERS))}')
+    if options.video and 'fast' not in weights:
+        parser.error('--video needs --weights fast=FILE')
     warnings.simplefilter('ignore')  # of what others' code calls
     console = Console()
     paths: dict[str, Path | None] = {
@@ -254,6 +287,10 @@ def main() -> None:
         for name in [name for name in networks if name.removesuffix(INT8) in weights]:
             table.add_row(name, f'{quality(networks[name], options.data):.2f}')
         console.print(table)
+    if options.video:
+        known = {name: network for name, network in networks.items() if name in weights}
+        task = read_info(weights['fast']).task
+        console.print(video_table(known, options.video, task, options.synthetic))
     for size in options.sizes:
         width, height = map(int, size.split('x'))
         console.print(size_table(networks, width, height, options.rounds))
