@@ -48,7 +48,7 @@ def look(picture: np.ndarray, rain: bool) -> np.ndarray:
 
     ``picture`` is uint8 H x W x 3, RGB, of ``SMALLEST`` pixels or more on a side; with ``rain``
     bright streaks are taken off, as they fall and the scene does not. Returns uint8, H and W
-    ``HALVED``.
+    halved as often as ``HALVED`` says.
     """
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)  # first: then there is a third to shrink
     for _ in range(HALVED[max(grey.shape) > LARGE]):  # OpenCV is fast at halves
