@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from iov_restore_ros.evaluation.metrics import flicker, psnr
-from iov_restore_ros.pictures.flow import judge, look, search
+from iov_restore_ros.pictures.flow import follow, judge, look, search
 from iov_restore_ros.tools.demo_footage import FRAMES_EACH, HEIGHT, WIDTH, blurred, rainy
 from iov_restore_ros.tools.demo_report import Row, Sample, Seen, measure, write_report
 
@@ -24,8 +24,9 @@ def rain():
 
 def fit(now, before):
     """Return how well the flow between two pictures agrees there and back, 0..1."""
-    pictures = look(now, False), look(before, False)
-    return judge(*search(*pictures), *pictures, (HEIGHT, WIDTH)).trust[..., 1].mean()
+    now, before = look(now, False), look(before, False)
+    there, back = search(now, before)
+    return judge(there, back, now, follow(before, there), (HEIGHT, WIDTH)).trust[..., 1].mean()
 
 
 def drive(footage, restored, first=0, count=FRAMES_EACH):

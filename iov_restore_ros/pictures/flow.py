@@ -68,17 +68,18 @@ def find_flow(now: np.ndarray, before: np.ndarray, height: int, width: int) -> F
     shapes are alike.
     """
     there, back = search(now, before)
-    flow = judge(there, back, now, before, (height, width))
-    here, then, moved = (_large_shapes(p) for p in (now, before, _moved(before, there)))
+    moved = follow(before, there)
+    flow = judge(there, back, now, moved, (height, width))
+    here, then, after = (_large_shapes(picture) for picture in (now, before, moved))
     alike = _correlation(here, then)
-    if _correlation(here, moved) < alike - WORSE:
+    if _correlation(here, after) < alike - WORSE:
         return None
     # Measured: 0.5 to 1.5 between neighbours, in a downpour down to 0.29; at cuts 0 to 0.37.
     _, agreement, likeness, _ = cv2.mean(flow.trust)
     return flow if agreement + likeness / 2 >= CUT or alike >= ALIKE else None
 
 
-def _moved(picture: np.ndarray, way: np.ndarray) -> np.ndarray:
+def follow(picture: np.ndarray, way: np.ndarray) -> np.ndarray:
     """Return a small picture, each pixel taken from where ``way`` leads, as ``search`` gives it."""
     where = cv2.add(places(*picture.shape[:2]), way)
     return cv2.remap(picture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -107,17 +108,21 @@ def search(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def judge(
-    there: np.ndarray, back: np.ndarray, now: np.ndarray, before: np.ndarray,
+    there: np.ndarray, back: np.ndarray, now: np.ndarray, moved: np.ndarray,
     size: tuple[int, int],
 ) -> Flow:
-    """Return what the flows ``there`` and ``back`` are worth, for pictures of ``size``."""
+    """
+    Return what the flows ``there`` and ``back`` are worth, for pictures of ``size``.
+
+    ``moved`` is the picture before as it ``follow``s ``there``.
+    """
     rows, columns = now.shape
     where = cv2.add(places(rows, columns), there)
     x, y = cv2.split(where)
     inside = (x > -0.5) & (y > -0.5) & (x < columns - 0.5) & (y < rows - 0.5)
-    apart_x, apart_y = cv2.split(there + _moved(back, there))
+    apart_x, apart_y = cv2.split(there + follow(back, there))
     agreement = inside / (1 + apart_x**2 + apart_y**2)
-    apart = cv2.blur(cv2.absdiff(now, _moved(before, there)).astype(np.float32), (5, 5))
+    apart = cv2.blur(cv2.absdiff(now, moved).astype(np.float32), (5, 5))
     likeness = inside / (1 + (apart / DIFFERENT) ** 2)
     trust = cv2.merge([inside.astype(np.float32), agreement, likeness])
     height, width = size

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather
 from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
-from iov_restore_ros.pictures.flow import Flow, judge, look, search
+from iov_restore_ros.pictures.flow import Flow, follow, judge, look, search
 
 MARGIN = 48  # pixels, a multiple of CELL
 # Share of the frames that have nothing beside them, as stills and what follows a cut: the first of
@@ -107,7 +107,7 @@ class Unroll:
             where = (field > 0.6) | (everywhere < 0.3)
             off = where[..., None] * (4 * normal(2, self.rng).numpy()).astype(np.float32)
             there, back = there + off, back - off
-        return judge(there, back, now, before, size)
+        return judge(there, back, now, follow(before, there), size)
 
     def _before(self, number: int) -> Tensor:
         """Return frame ``number`` as it is known from before, with margin."""
