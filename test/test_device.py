@@ -28,7 +28,8 @@ class Slow(torch.nn.Module):
     ((0.001, 0.04), 'float32'), ((0.04, 0.001), 'bfloat16'),
 ])
 def test_the_faster_precision_also_on_a_machine_that_is_busy_at_first(seconds, expected):
-    assert fastest_precision(Slow(seconds, busy_runs=5), torch.device('cpu')) == expected
+    slow = Slow(seconds, busy_runs=5)
+    assert fastest_precision(slow, torch.device('cpu'), training=True) == expected
 
 
 def test_int8_is_tried_as_a_part_of_the_generator(monkeypatch):
@@ -44,6 +45,8 @@ def test_int8_is_tried_as_a_part_of_the_generator(monkeypatch):
     monkeypatch.setattr('iov_restore_ros.model.device.to_int8', lambda body: Int8Body(*body))
     generator = Generator('fast')
     own = generator.body
-    assert fastest_precision(generator, torch.device('cpu'), int8=True)
+    assert fastest_precision(generator, torch.device('cpu'), training=True)
+    assert not tried, 'no gradient passes through it'
+    assert fastest_precision(generator, torch.device('cpu'))
     assert tried
     assert generator.body is own

@@ -41,7 +41,7 @@ def settings(pictures, tmp_path):
     return [
         'task=derain', f'data.root={pictures}', f'output={tmp_path / "run"}', 'data.crop=32',
         'batch=2', 'stages=[{steps: 6}]', 'losses={charbonnier: 1.0}', 'save_every=3',
-        'device=cpu',
+        'device=cpu', 'precision=float32',
     ]
 
 
@@ -197,13 +197,43 @@ def test_two_processes_equal_one_with_the_same_global_batch(settings, tmp_path):
     assert_equal(one['discriminator'], two['discriminator'], 1e-5)
 
 
+class Outvoted(Processes):
+    """One of three processes; the other two found the other precision to be faster."""
+
+    def mean(self, values):
+        return (values + 2 * (1 - values)) / 3
+
+
+@pytest.mark.parametrize(('found', 'taken'), [
+    ('float32', torch.bfloat16), ('bfloat16', torch.float32),
+])
+def test_processes_agree_on_a_precision(settings, monkeypatch, found, taken):
+    """It is measured: of two processes alike on a busy machine one may find the other faster."""
+    monkeypatch.setattr(
+        'iov_restore_ros.training.trainer.fastest_precision', lambda *_, **__: found
+    )
+    config = read_config([*settings, 'precision=auto'])
+    assert Trainer(config, Outvoted(0, 1, torch.device('cpu'))).dtype == taken
+
+
+def test_a_step_in_bfloat16_is_about_that_in_float32(settings):
+    reports = []
+    for precision in ('float32', 'bfloat16'):
+        trainer = Trainer(read_config([*settings, f'precision={precision}']), ALONE)
+        reports.append(trainer.take_step(list(trainer.batches.read([0]))))
+    assert reports[0] != reports[1]
+    assert reports[1] == pytest.approx(reports[0], rel=0.02)
+    assert {p.dtype for p in trainer.generator.parameters()} == {torch.float32}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_steps_on_cuda_like_on_the_cpu(settings, pairs):
-    """In bfloat16, on pairs, so that both devices see the same pictures."""
+    """On pairs, so that both devices see the same pictures."""
     settings = [*settings, *GAN, f'data.root={pairs}', 'data.layout=folders']
     reports = []
-    for device in ('cpu', 'cuda'):
-        trainer = Trainer(read_config(settings), Processes(0, 1, torch.device(device)))
+    for device, precision in ('cpu', 'float32'), ('cuda', 'bfloat16'):
+        config = read_config([*settings, f'precision={precision}'])
+        trainer = Trainer(config, Processes(0, 1, torch.device(device)))
         reports.append(trainer.take_step(list(trainer.batches.read([0]))))
     assert trainer.generator.body[0].weight.is_cuda
     for name in ('charbonnier', 'D_real', 'D_restored'):
@@ -255,6 +285,7 @@ def test_collapsed_discriminator_is_replaced(settings):
 @pytest.mark.parametrize(('change', 'complaint'), [
     ('task=paint', 'choose one of deblur, derain'),
     ('batch=many', 'batch'),
+    ('precision=float16', 'choose one of auto, float32, bfloat16'),
     ('data.color=red', 'color'),
     ('data.root=???', r'not set: data\.root'),
     ('data.layout=attic', 'data.layout=attic: choose one of sharp, footage, gopro'),

@@ -27,7 +27,7 @@ def settings(pictures, tmp_path):
     return [
         'task=deblur', f'data.root={pictures}', f'output={tmp_path / "run"}', 'data.crop=32',
         'data.frames=3', 'batch=2', 'stages=[{steps: 4}]', 'losses={charbonnier: 1.0}',
-        'device=cpu', 'fusion_rate=2', 'max_gradient=1',
+        'device=cpu', 'precision=float32', 'fusion_rate=2', 'max_gradient=1',
     ]
 
 

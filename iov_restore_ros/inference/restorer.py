@@ -88,7 +88,7 @@ class Restorer:
             self.sha256[task] = hashlib.sha256(path.read_bytes()).hexdigest()
         if precision == 'auto':
             one = next(iter(self._generators.values()))
-            precision = compute(fastest_precision, one, self.device, True)
+            precision = compute(fastest_precision, one, self.device)
         self.precision = precision
         for generator in self._generators.values():
             compute(self._prepare, generator)

@@ -33,22 +33,25 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def fastest_precision(generator: Generator, device: torch.device, int8: bool = False) -> str:
+def fastest_precision(
+    generator: Generator, device: torch.device, training: bool = False
+) -> str:
     """
     Measure which precision is the fastest for ``generator`` on ``device``; return its name.
 
-    Candidates are float32; a 16-bit type: bfloat16 on a CPU, on CUDA float16, which rounds eight
-    times finer; and, if ``int8`` allows it (no gradient passes through it), int8 on a CPU.
+    To restore, candidates are float32; a 16-bit type: bfloat16 on a CPU, on CUDA float16, which
+    rounds eight times finer; and int8 on a CPU. For ``training`` they are float32 and bfloat16,
+    everywhere: float16 cannot hold small gradients, and none passes through int8.
     Measured, not looked up: without AMX or tensor cores 16 bits are several times slower, and no
     flag says so reliably in a virtual machine. Takes a third of a second with the model fast. The
     generator is left on ``device`` in channels_last.
     """
     generator.to(device)
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    half = 'float16' if device.type == 'cuda' else 'bfloat16'
+    half = 'float16' if device.type == 'cuda' and not training else 'bfloat16'
     own = generator.body
     tried = {'float32': own, half: own}
-    if int8 and device.type == 'cpu' and int8_is_exact():
+    if not training and device.type == 'cpu' and int8_is_exact():
         tried['int8'] = to_int8(own)
     image = torch.rand(1, 3, *TRIED_SIZES[device.type], device=device)
     image = image.to(memory_format=torch.channels_last)

@@ -18,6 +18,7 @@ from iov_restore_ros.training.losses import LOSSES
 SHARP, FOOTAGE = 'sharp', 'footage'  # degraded on the fly; made from videos
 SHAPES = ('linear', 'cosine')
 OPTIMISERS = ('adam', 'adamw')
+PRECISIONS = ('auto', 'float32', 'bfloat16')
 MOST_FRAMES = 10  # of a sequence; footage is read in stretches of 13
 
 
@@ -85,6 +86,7 @@ class TrainConfig:
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     preset: str = 'fast'
     device: str = 'auto'
+    precision: str = 'auto'  # of convolutions: the faster, measured at each start; or one of both
     threads: int = 0  # CPU threads, 0 leaves it to PyTorch
     batch: int = 8  # crops at once, in each process
     accumulate: int = 1  # batches per step
@@ -117,6 +119,7 @@ def read_config(arguments: list[str]) -> TrainConfig:
     assert isinstance(config, TrainConfig)
     _choice('task', config.task, TASKS)
     _choice('preset', config.preset, PRESETS)
+    _choice('precision', config.precision, PRECISIONS)
     _choice('optimiser', config.optimiser, OPTIMISERS)
     _choice('rate.shape', config.rate.shape, SHAPES)
     _choice('adversarial.objective', config.adversarial.objective, OBJECTIVES)

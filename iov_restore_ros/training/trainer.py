@@ -63,7 +63,9 @@ class Trainer:
         self.generator.initialise()
         if config.start_from:
             start_from(self.generator, config.start_from)
-        self.dtype = getattr(torch, fastest_precision(self.generator, self.device))
+        self.generator.to(self.device)
+        self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = self._precision()
         self.average = AveragedModel(
             self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
         )
@@ -75,6 +77,15 @@ class Trainer:
         self.checkpoint = config.output / 'checkpoint.pt'
         if self.checkpoint.exists():
             self._load()
+
+    def _precision(self) -> torch.dtype:
+        """Return the data type that the convolutions of all processes run in."""
+        if self.config.precision != 'auto':
+            return getattr(torch, self.config.precision)
+        fastest = fastest_precision(self.generator, self.device, training=True)
+        # Each process measures for itself: they take what most of them found.
+        votes = torch.tensor(float(fastest == 'bfloat16'), device=self.device)
+        return torch.bfloat16 if self.processes.mean(votes) > 0.5 else torch.float32
 
     def begin_stage(self) -> None:
         """Keep the generator; start the discriminator and the optimisers afresh (Sec. 4.1)."""
