@@ -16,7 +16,6 @@ from iov_restore_ros.model import fusion as on_device
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.files import to_pictures, to_tensor
 from iov_restore_ros.pictures.flow import find_flow, look, search
-from iov_restore_ros.pictures.levels import black_point
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 
 
@@ -252,28 +251,6 @@ def test_no_frame_before_is_what_no_evidence_is(photograph):
     with torch.inference_mode():
         alone = generator(image).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0)
     assert np.abs(still[0].astype(int) - alone.numpy()).max() <= 1  # another order of the sums
-
-
-def test_the_black_point_is_the_darkest_hundredth_of_what_is_looked_at(photograph):
-    veiled = (0.8 * photograph + 40).astype(np.uint8)
-    image = torch.from_numpy(np.stack([photograph, veiled])).permute(0, 3, 1, 2) / 255
-    for frame, level in zip((photograph, veiled), on_device.black_point(image), strict=True):
-        grey = frame[::4, ::4] @ (0.299, 0.587, 0.114) / 255
-        assert (grey <= black_point(frame) + 1e-6).mean() == pytest.approx(0.01, abs=2e-3)
-        assert black_point(frame) == pytest.approx(float(level), abs=1e-6)
-    assert black_point(np.full((1, 1, 3), 51, np.uint8)) == pytest.approx(0.2)
-
-
-def test_in_a_batch_what_has_no_frame_before_is_not_told_how_dark_it_is(photograph):
-    """As on CUDA, where frames with and without one are aligned together."""
-    image = torch.from_numpy(photograph).permute(2, 0, 1)[None] / 255
-    cells = -(-photograph.shape[0] // 4), -(-photograph.shape[1] // 4)
-    known = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)
-    evidence = on_device.gather(
-        torch.cat([image, image]), torch.cat([image, image]), torch.zeros(2, 2, *cells),
-        known.expand(2, 3, *cells),
-    )
-    assert (evidence.cues[0, 6] > 0).all() and not evidence.cues[1].any()
 
 
 def test_frames_with_and_without_a_past_come_in_one_batch(street):

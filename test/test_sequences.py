@@ -53,10 +53,10 @@ def test_items_are_a_function_of_seed_and_number(stills, task):
     for number in (4, 0, 4):
         for one, two in zip(first[number], again[number], strict=True):
             assert torch.equal(one, two)
-    degraded, sharp, shutter, black = first[4]
+    degraded, sharp, shutter = first[4]
     assert degraded.shape == sharp.shape == (3, 3, SIDE, SIDE)
     assert degraded.dtype == sharp.dtype == torch.uint8
-    assert shutter.shape == () and black.shape == (3,)
+    assert shutter.shape == ()
     assert not torch.equal(first[4][1], other[4][1])
 
 
@@ -141,39 +141,17 @@ def test_far_rain_veils_all_frames_alike_and_less_or_more_above(monkeypatch):
     assert min(slopes) < -0.01 and max(slopes) > 0.01
 
 
-def with_a_black_edge(folder):
-    """Return grey footage that is almost black above, where little is cut out."""
-    frames = np.full((FRAMES, 256, 256, 3), 150, np.uint8)
-    frames[:, :40] = 10
-    write_folder(folder / 'drive', frames)
-    return Sources(footage=Clips(footage_stretches([folder]), 1.0))
-
-
 def test_scenes_that_are_hazy_themselves_stay_so(tmp_path, monkeypatch):
     monkeypatch.setattr('iov_restore_ros.pictures.sequences.HAZY', 1.0)
-    footage = Sequences('derain', with_a_black_edge(tmp_path), 2, SIDE, 99, 1, clean=1.0)
+    write_folder(tmp_path / 'night', np.zeros((FRAMES, 256, 256, 3), np.uint8))
+    night = Sources(footage=Clips(footage_stretches([tmp_path]), 1.0))
+    footage = Sequences('derain', night, 2, SIDE, 99, 1, clean=1.0)
     levels = []
     for number in range(20):
-        degraded, sharp, _, black = footage[number]
+        degraded, sharp, _ = footage[number]
         assert torch.equal(degraded, sharp)
-        levels.append(black.mean())
-    assert np.mean(levels) > 0.1
-
-
-@pytest.mark.parametrize('veiled', [False, True])
-def test_a_veil_is_told_by_how_dark_the_whole_scene_comes_out(tmp_path, monkeypatch, veiled):
-    """Of frames without anything dark in what is cut out of them, only the whole tells."""
-    module = sys.modules[shower.__module__]
-    for name, share in {'WITH_VEIL': veiled, 'WITH_MIST': 0, 'ON_LENS': 0}.items():
-        monkeypatch.setattr(module, name, share)
-    monkeypatch.setattr('iov_restore_ros.pictures.sequences.HAZY', 0.0)
-    footage = with_a_black_edge(tmp_path)
-    monkeypatch.setattr(module, 'streaks', lambda image, *_: 0 * image[:, :2])
-    levels = torch.stack([
-        Sequences('derain', footage, 2, SIDE, 99, 1, clean=0, light=0)[number][3]
-        for number in range(20)
-    ])
-    assert levels[:, 0].mean() == pytest.approx(10 / 255 + 0.1 * veiled, abs=0.03)
+        levels.append(sharp.float().mean())
+    assert np.mean(levels) > 25 and np.std(levels) > 10
 
 
 def test_a_shower_lasts_and_its_drops_differ():
@@ -238,7 +216,7 @@ def test_footage_is_blurred_by_averaging_it(tmp_path):
     write_folder(tmp_path / 'drive', pan(2, FRAMES, 360))
     footage = Clips(footage_stretches([tmp_path]), 1.0)
     sequences = Sequences('deblur', Sources(footage=footage), 3, SIDE, 9, 1, clean=0.0, light=0.0)
-    degraded, sharp, shutter, _ = sequences[1]
+    degraded, sharp, shutter = sequences[1]
     assert degraded.shape == sharp.shape == (3, 3, SIDE, SIDE) and 0.15 < shutter <= 1
 
     def detail(frames):
@@ -257,7 +235,7 @@ def test_pairs_come_in_the_order_of_their_numbers(tmp_path):
     pairs = Clips([stretch], 1.0)
     for shutter in (None, 0.8):
         sources = Sources(pairs=pairs, pairs_share=1.0, pairs_shutter=shutter)
-        degraded, sharp, told, _ = Sequences('deblur', sources, 3, SIDE, 9, 1)[0]
+        degraded, sharp, told = Sequences('deblur', sources, 3, SIDE, 9, 1)[0]
         assert torch.equal(degraded, sharp // 2)
         assert math.isnan(told) if shutter is None else told == pytest.approx(shutter)
 

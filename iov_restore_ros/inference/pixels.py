@@ -10,10 +10,9 @@ from torch import Tensor
 from iov_restore_ros.inference.past import Before
 from iov_restore_ros.model import Evidence, Generator
 from iov_restore_ros.model.cpu import compute
-from iov_restore_ros.model.fusion import BLACK_UNIT, CELL, CUES, LUMA, MOTION_UNIT, TAPS
+from iov_restore_ros.model.fusion import CELL, CUES, LUMA, MOTION_UNIT, TAPS
 from iov_restore_ros.model.wiener import deconvolve
 from iov_restore_ros.pictures.flow import places
-from iov_restore_ros.pictures.levels import black_point
 
 Window = tuple[slice, slice]  # rows and columns
 
@@ -55,9 +54,7 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
     way, trust = before.flow
     flow = enlarge(way, height, width)
     cues[..., :3] = trust
-    if before.shutter is None:
-        cues[..., 6] = black_point(frame) / BLACK_UNIT * trust[..., 0].any()
-    else:
+    if before.shutter is not None:
         share, known = before.shutter
         cues[..., 3:5] = way * (share / MOTION_UNIT)
         cues[..., 5] = known

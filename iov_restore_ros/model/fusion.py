@@ -21,9 +21,8 @@ from torch.nn import functional
 from iov_restore_ros.model.wiener import CELL, deconvolve
 
 TAPS = 5  # planes of Evidence.along
-CUES = 7  # planes of Evidence.cues
+CUES = 6  # planes of Evidence.cues
 MOTION_UNIT = 16.0  # pixels of motion that are 1 in Evidence.cues
-BLACK_UNIT = 0.25  # luma of the black point that is 1 in Evidence.cues
 ASSUMED_SHUTTER = 0.7  # share of the time that it is open, where nobody knows; so in training
 CHANNELS = 32
 BRIGHTER = 20.0  # logits for a pixel that is brighter by 1 than before
@@ -43,10 +42,8 @@ class Evidence(NamedTuple):
     ``cues``: float32 N x CUES x ceil(H / 4) x ceil(W / 4), for each cell of 4x4 pixels: whether
     ``before`` shows it (0 where there is none, or the flow leads out of it; 1); how well the flows
     there and back agree (0..1); how alike both frames are there (0..1); x and y of the motion of
-    the picture while the shutter was open, in ``MOTION_UNIT`` (0: none); whether that comes from a
-    known shutter (0 or 1); and for rain, everywhere the same, the whole frame's ``black_point``, in
-    ``BLACK_UNIT``: a part of a frame cannot tell a veil of far rain from a scene without black. 0
-    where no frame before is known: scenes of a camera have some black, single photographs may not.
+    the picture while the shutter was open, in ``MOTION_UNIT`` (0: none); and whether that comes
+    from a known shutter (0 or 1).
     """
 
     before: Tensor
@@ -62,16 +59,6 @@ def no_evidence(image: Tensor) -> Evidence:
         image.new_zeros(count, TAPS, height, width),
         image.new_zeros(count, CUES, -(-height // CELL), -(-width // CELL)),
     )
-
-
-def black_point(image: Tensor) -> Tensor:
-    """
-    Return the luma (N, 0..1) that a hundredth of each ``image`` (N x 3 x H x W) does not exceed.
-
-    Every fourth pixel of every fourth row is looked at.
-    """
-    values = luma(image[..., ::CELL, ::CELL]).flatten(1).sort().values
-    return values[:, (values.shape[1] - 1) // 100]
 
 
 def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
@@ -126,8 +113,7 @@ def steer(image: Tensor, motion: Tensor) -> Tensor:
 
 
 def gather(
-    image: Tensor, before: Tensor, way: Tensor, trust: Tensor, shutter: Tensor | None = None,
-    black: Tensor | None = None,
+    image: Tensor, before: Tensor, way: Tensor, trust: Tensor, shutter: Tensor | None = None
 ) -> Evidence:
     """
     Return the ``Evidence`` beside ``image`` (N x 3 x H x W) from the frame before (the same shape).
@@ -135,23 +121,18 @@ def gather(
     ``way`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to where it was in
     ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``shutter`` (N x 2) is the
     share of the time between the frames that the shutter was open, and whether that is known (0 or
-    1); None where the blur is of no interest. ``black`` (N) is the ``black_point`` of the frames
-    that the images are parts of; None where they are whole.
+    1); None where the blur is of no interest.
     """
     height, width = image.shape[-2:]
     flow = enlarge(way, height, width)
     if shutter is None:
         along = image.new_zeros(len(image), TAPS, height, width)
         motion = way.new_zeros(len(way), 3, *way.shape[-2:])
-        level = (black_point(image) if black is None else black).view(-1, 1, 1, 1) / BLACK_UNIT
-        # In a batch those without a frame before have no trust anywhere.
-        veil = (level * trust[:, :1].amax((2, 3), True).sign()).expand_as(way[:, :1])
     else:
         share, known = (values.view(-1, 1, 1, 1) for values in shutter.unbind(1))
         along = steer(image, way * share)
         motion = torch.cat([way * share / MOTION_UNIT, known.expand_as(way[:, :1])], 1)
-        veil = torch.zeros_like(way[:, :1])
-    return Evidence(move(before, flow), along, torch.cat([trust, motion, veil], 1))
+    return Evidence(move(before, flow), along, torch.cat([trust, motion], 1))
 
 
 def darkest(image: Tensor) -> Tensor:

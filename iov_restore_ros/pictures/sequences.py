@@ -28,7 +28,6 @@ from iov_restore_ros.pictures.files import (
     to_tensor,
 )
 from iov_restore_ros.pictures.footage import FRAMES, MARGIN, expose, flow_pace, shrink
-from iov_restore_ros.pictures.levels import STEP, black_point
 from iov_restore_ros.pictures.moving import PLACES, MovingScene
 
 FASTEST = {'derain': (24.0,), 'deblur': (30.0, 30.0, 30.0, 30.0, 60.0)}  # pixels a frame, drawn
@@ -44,8 +43,6 @@ HAZY = 0.35
 # such orange leave teal spots. Whether this helps against them was not shown.
 VIVID = 0.2
 ATTEMPTS = 20  # at footage whose motion can be followed
-
-Item = tuple[Tensor, Tensor, float, Tensor]  # degraded, sharp, shutter, black; see Sequences
 
 
 @dataclass(frozen=True)
@@ -65,10 +62,9 @@ class Sequences(Dataset):
     """
     Sequence number i: T consecutive frames as they are received, and as they should be.
 
-    An item is a function of (seed, i) alone: (degraded, sharp, shutter, black). uint8
-    T x 3 x size x size, RGB, twice; a float32 scalar: the share (0..1) of the time between two
-    frames that the shutter was open, not a number where it is unknown, 0 for rain; and float32 T:
-    the black point of the whole frames that these are cut from, as received; 0 for blur.
+    An item is a function of (seed, i) alone: (degraded, sharp, shutter), uint8
+    T x 3 x size x size, RGB, twice, and a float32 scalar: the share (0..1) of the time between two
+    frames that the shutter was open, not a number where it is unknown, 0 for rain.
 
     ``growth`` returns, for a number, the strength (0..1) of what is degraded here.
     """
@@ -93,58 +89,46 @@ class Sequences(Dataset):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         sources = self.sources
         if sources.pairs and rng.random() < sources.pairs_share:
-            degraded, sharp, shutter, black = self._paired(sources.pairs, rng)
+            degraded, sharp, shutter = self._paired(sources.pairs, rng)
         else:
-            degraded, sharp, shutter, black = self.make(rng, self.growth(index))
-        return degraded, sharp, torch.tensor(shutter, dtype=torch.float32), black
+            degraded, sharp, shutter = self.make(rng, self.growth(index))
+        return degraded, sharp, torch.tensor(shutter, dtype=torch.float32)
 
-    def _paired(self, pairs: Clips, rng: np.random.Generator) -> Item:
+    def _paired(self, pairs: Clips, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
         stretch = pairs.draw(rng)
         first = int(rng.integers(FRAMES - self.frames + 1))
-        stretch = stretch[:, first : first + self.frames]
-        black = torch.tensor([black_point(frame) for frame in stretch[0]])
-        both = self._cut(stretch, self.size, rng)
+        both = self._cut(stretch[:, first : first + self.frames], self.size, rng)
         degraded, sharp = to_tensor(flip_at_random(both, rng, upside_down=0.0))
         shutter = self.sources.pairs_shutter
-        return degraded, sharp, math.nan if shutter is None else shutter, black
+        return degraded, sharp, math.nan if shutter is None else shutter
 
-    def _rainy(self, rng: np.random.Generator, growth: float) -> Item:
-        frames, darkest = self._footage(rng) if self._from_footage(rng) else self._ride(rng)
-        levels = np.full(len(frames), darkest)
+    def _rainy(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
+        frames = self._footage(rng) if self._from_footage(rng) else self._ride(rng)
         if rng.random() < LIGHT_CHANGES:
             gains = 1 + np.cumsum(0.04 * rng.normal(size=len(frames)))
             frames = frames * gains.reshape(-1, 1, 1, 1).astype(np.float32)
-            levels *= gains
         if rng.random() < WITH_CUT:
             cut = len(frames) // 2
-            after, levels[cut:] = self._ride(rng)
-            frames = np.concatenate([frames[:cut], after[cut:]])
+            frames = np.concatenate([frames[:cut], self._ride(rng)[cut:]])
         if rng.random() < HAZY:
             haze, light = rng.uniform((0, 0.3), (0.6, 0.95))
             frames = frames + np.float32(haze) * (np.float32(255 * light) - frames)
-            levels += haze * (light - levels)
         if rng.random() < VIVID:
             frames = vivid(frames, rng)
         sharp = _to_bytes(to_tensor(frames))
         strength = growth * self._amount(rng, (0.01, 0.3), (1.0, 1.0))
-        black = torch.from_numpy(levels).float()
         if not strength:
-            return sharp, sharp, 0.0, black
+            return sharp, sharp, 0.0
         fall = None
         if self.sources.layers and rng.random() < 0.4:
             fall = self.sources.layers.draw(self.frames, self.size, rng)
-        # A fourth channel, everywhere as dark as the whole scene's darkest, shows how dark that is
-        # in this rain: in what lies between the streaks, a fifth of it by trials.
-        probe = black.view(-1, 1, 1, 1).expand_as(sharp[:, :1])
-        wet = shower(torch.cat([sharp / 255, probe], 1), strength, _torch(rng), fall)
-        seen = wet[:, 3, ::STEP, ::STEP].flatten(1).quantile(0.2, 1)
-        return _to_bytes(255 * wet[:, :3]), sharp, 0.0, seen
+        return _to_bytes(255 * shower(sharp / 255, strength, _torch(rng), fall)), sharp, 0.0
 
-    def _blurred(self, rng: np.random.Generator, growth: float) -> Item:
+    def _blurred(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
         share = growth * self._amount(rng, (CLOSED, 0.15), (0.15, 1.0))
         linear_light = rng.random() < 0.5
         if self._from_footage(rng):
@@ -158,8 +142,7 @@ class Sequences(Dataset):
             blurred = np.stack([scene.exposure(time, share, linear_light) for time in times])
         noisy = torch.full((self.frames,), float(share > 0))
         degraded = sensor_noise(to_tensor(blurred).float() / 255, noisy, _torch(rng))
-        black = torch.zeros(self.frames)
-        return _to_bytes(255 * degraded), _to_bytes(to_tensor(sharp)), share, black
+        return _to_bytes(255 * degraded), _to_bytes(to_tensor(sharp)), share
 
     def _amount(
         self, rng: np.random.Generator, little: tuple[float, float], much: tuple[float, float]
@@ -181,26 +164,24 @@ class Sequences(Dataset):
         fastest = float(rng.choice(FASTEST[self.task]))
         return MovingScene.draw(rng, self.sources.stills.draw(rng), self.size, fastest)
 
-    def _ride(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """Return frames along a path, float32 T x size x size x 3, 0..255, and their black."""
+    def _ride(self, rng: np.random.Generator) -> np.ndarray:
+        """Return frames along a path, float32 T x size x size x 3, 0..255."""
         if self.sources.stills is None:
             return self._footage(rng)
         scene = self._scene(rng)
         pace = float(rng.random() >= STANDING)
-        frames = np.stack([
+        return np.stack([
             scene.frame(pace * time) for time in np.arange(self.frames) - self.frames / 2
         ])
-        return frames, black_point(scene.photograph)
 
-    def _footage(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """Return consecutive frames of footage, uint8 T x size x size x 3, and their black."""
+    def _footage(self, rng: np.random.Generator) -> np.ndarray:
+        """Return consecutive frames of footage, uint8 T x size x size x 3."""
         assert self.sources.footage is not None
         [stretch] = self.sources.footage.draw(rng)
         first = int(rng.integers(FRAMES - self.frames + 1))
         frames = stretch[first : first + self.frames]
-        darkest = black_point(frames[0])
         frames = self._cut(frames, side_to_shrink(frames, self.size, rng), rng)
-        return flip_at_random(shrink(frames, self.size), rng, upside_down=0.0), darkest
+        return flip_at_random(shrink(frames, self.size), rng, upside_down=0.0)
 
     def _exposed(
         self, rng: np.random.Generator, share: float, linear_light: bool

@@ -87,9 +87,9 @@ class Batches:
 
     def unroll(self, batch: list[Tensor], number: int) -> Unroll:
         """Return the sequences of batch ``number``, to be restored frame by frame."""
-        degraded, sharp, shutter, black = batch
+        degraded, sharp, shutter = batch
         return Unroll(
-            (degraded, sharp, shutter, black), self.config.task, self.device, self._seed(number)
+            (degraded, sharp, shutter), self.config.task, self.device, self._seed(number)
         )
 
     def _seed(self, number: int) -> int:

@@ -39,17 +39,15 @@ class Unroll:
     """
 
     def __init__(
-        self, batch: tuple[Tensor, Tensor, Tensor, Tensor], task: str, device: torch.device,
-        seed: int,
+        self, batch: tuple[Tensor, Tensor, Tensor], task: str, device: torch.device, seed: int
     ) -> None:
         """
-        Begin. ``batch`` is items of ``Sequences``: (degraded, sharp, shutter, black).
+        Begin. ``batch`` is items of ``Sequences``: (degraded, sharp, shutter).
 
-        uint8 N x T x 3 x H x W twice, H and W multiples of 4, float32 N and N x T. What is drawn
-        here depends on ``seed`` alone.
+        uint8 N x T x 3 x H x W twice, H and W multiples of 4, and float32 N. What is drawn here
+        depends on ``seed`` alone.
         """
-        self.received, sharp, shutter, black = batch
-        self.black = black.to(device)
+        self.received, sharp, shutter = batch
         self.degraded, self.sharp = (
             frames.to(device, non_blocking=True).float() / 255 for frames in (self.received, sharp)
         )
@@ -91,9 +89,7 @@ class Unroll:
             for planes in zip(*flows, strict=True)
         )
         shutter = None if rain else self.told
-        outer = gather(
-            self.degraded[:, number], before, way, trust, shutter, self.black[:, number]
-        )
+        outer = gather(self.degraded[:, number], before, way, trust, shutter)
         return Evidence(
             _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
         )
