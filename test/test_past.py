@@ -10,7 +10,7 @@ from skimage import data as photographs
 
 from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference import Past, Restorer
-from iov_restore_ros.inference.pixels import gather, restore_gathered
+from iov_restore_ros.inference.pixels import gather, restore_gathered, restore_pixels, to_image
 from iov_restore_ros.model import TASKS, Generator
 from iov_restore_ros.model import fusion as on_device
 from iov_restore_ros.pictures.degradations import shower
@@ -240,6 +240,20 @@ def test_opencv_gathers_what_pytorch_gathers(street, task):
     assert (tensor(gathered.along) - expected.along).abs().mean() < 2e-3
     torch.testing.assert_close(tensor(gathered.cues), expected.cues)
     assert bool(gathered.along.any()) == (task == 'deblur')
+
+
+@pytest.mark.parametrize('shutter', [None, torch.ones(2, 2, device='meta')], ids=['rain', 'blur'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_all_is_computed_where_the_frame_is(shutter, dtype):
+    """On a device without values, which PyTorch refuses to mix with the CPU as it does a GPU."""
+    generator = Generator('fast').to('meta', dtype)
+    pixels = torch.zeros(2, 3, 60, 100, dtype=torch.uint8, device='meta')
+    trust = torch.zeros(2, 3, 15, 25, device='meta')
+    evidence = on_device.gather(
+        to_image(pixels), to_image(pixels), trust[:, :2], trust, shutter)
+    for known in (None, evidence):
+        restored, finite = restore_pixels(pixels, generator, known)
+        assert restored.is_meta and restored.shape == (2, 60, 100, 3) and finite.is_meta
 
 
 def test_no_frame_before_is_what_no_evidence_is(photograph):
