@@ -165,6 +165,21 @@ def test_the_flow_is_the_motion_of_the_camera(street, step):
     assert np.median(flow.trust[middle][..., 1]) > 0.5
 
 
+def test_blur_is_followed_between_the_frames_as_they_came(street):
+    """Whatever the one before came out like; those that went missing are followed as well."""
+    frames = drive(street, 3, (6.0, 0.0))
+    past = Past()
+    past.look_back(frames[0], 0.0, 'deblur')
+    past.keep(np.full_like(frames[0], 128), 0.0)
+    known = past.look_back(frames[1], 1 / RATE, 'deblur')
+    assert (known.pixels == 128).all()
+    assert np.allclose(np.median(known.flow.way[8:-8, 8:-8].reshape(-1, 2), 0), (6, 0), atol=0.3)
+    past.miss(1.5 / RATE, lambda: frames[1])
+    known = past.look_back(frames[2], 2 / RATE, 'deblur')
+    assert (known.pixels == frames[1]).all()
+    assert np.allclose(np.median(known.flow.way[8:-8, 8:-8].reshape(-1, 2), 0), (6, 0), atol=0.3)
+
+
 def test_a_flow_that_leaves_the_picture_is_known_as_such(street):
     before, now = drive(street, 2, (24.0, 0.0))
     inside = find_flow(look(now, False), look(before, False), *SIZE).trust[..., 0]

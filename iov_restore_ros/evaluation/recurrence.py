@@ -29,6 +29,7 @@ class Recurrence:
         self._device = next(generator.parameters()).device
         self._gauge = ShutterGauge()
         self._before: np.ndarray | None = None  # as it was restored
+        self._small: np.ndarray | None = None  # what to look for the flow in, if not in that
 
     @torch.inference_mode()
     def restore(self, frame: np.ndarray) -> np.ndarray:
@@ -44,11 +45,16 @@ class Recurrence:
         return self._before
 
     def _evidence(self, frame: np.ndarray, image: Tensor) -> Evidence | None:
-        before = self._before
-        if before is None or before.shape != frame.shape or min(frame.shape[:2]) < SMALLEST:
+        before, then = self._before, self._small
+        if min(frame.shape[:2]) < SMALLEST:
             return None
         rain = self.task == 'derain'
-        flow = find_flow(look(frame, rain), look(before, rain), *frame.shape[:2])
+        small = look(frame, rain)
+        if not rain:
+            self._small = small
+        if before is None or before.shape != frame.shape:
+            return None
+        flow = find_flow(small, look(before, rain) if then is None else then, *frame.shape[:2])
         if flow is None:
             return None
         shutter = None

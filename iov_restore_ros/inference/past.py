@@ -6,7 +6,8 @@ What a camera saw lately: the frame before, as it was restored, and how the pict
         restored = past.restore(restorer, frame, stamp, 'derain')
 
 One for each camera or file. It holds one frame as it was restored and, at most, one newer one that
-was not (for 1280x720 2.8 MB each), whatever comes.
+was not (for 1280x720 2.8 MB each), and of the last few that came to be deblurred a small grey one
+(58 kB each), whatever comes.
 """
 
 from collections import deque
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 LONGEST_GAP = 0.35  # s between two frames of which one is the frame before of the other
 INTERVALS = 9  # between frames, of which the middle one counts as the camera's
+ON_THEIR_WAY = 4  # frames that are being restored, more than any device works on at once
 
 
 class Before(NamedTuple):
@@ -42,10 +44,15 @@ class Before(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A frame that was received, at ``stamp`` (s), and how to get at it; None if that fails."""
+    """
+    A frame that was received, at ``stamp`` (s), and how to get at it; None if that fails.
+
+    ``small`` is what its flow is looked for in, where that is not a look at its pixels.
+    """
 
     stamp: float
     open: Callable[[], np.ndarray | None]
+    small: np.ndarray | None = None
 
 
 class Past:
@@ -68,6 +75,7 @@ class Past:
         self._kept: Seen | None = None  # restored
         self._missed: Seen | None = None  # received, not restored
         self._missed_stamps: deque[float] = deque(maxlen=INTERVALS)
+        self._small: deque[tuple[float, np.ndarray]] = deque(maxlen=ON_THEIR_WAY)  # by stamps
         self._task = ''
         self._latest = -np.inf  # stamp of what was received, restored or not
         self._intervals: deque[float] = deque(maxlen=INTERVALS)
@@ -76,6 +84,7 @@ class Past:
     def forget(self) -> None:
         """Begin anew: what comes has nothing to do with what was."""
         self._kept = self._missed = None
+        self._small.clear()
         self._latest = -np.inf
         self._intervals.clear()
 
@@ -88,6 +97,12 @@ class Past:
         """
         before, self.reason = self._before(frame, stamp, task)
         self._task = task
+        if self.reason == 'too small':
+            return None
+        rain = task == 'derain'
+        small = look(frame, rain)
+        if not rain:
+            self._small.append((stamp, small))
         pixels = before.open() if before else None
         if before is None or pixels is None:
             self.reason = self.reason or 'unreadable'
@@ -96,8 +111,8 @@ class Past:
             self.forget()
             self.reason = 'another size'
             return None
-        rain = task == 'derain'
-        flow = find_flow(look(frame, rain), look(pixels, rain), *frame.shape[:2])
+        then = look(pixels, rain) if before.small is None else before.small
+        flow = find_flow(small, then, *frame.shape[:2])
         if flow is None:
             self.reason = 'cut'
             return None
@@ -106,7 +121,9 @@ class Past:
     def keep(self, restored: np.ndarray, stamp: float) -> None:
         """Remember a frame, as it was restored; unless a newer one is remembered already."""
         if self._kept is None or stamp > self._kept.stamp:
-            self._kept = Seen(stamp, lambda: restored)
+            # Two frames that are blurred alike tell better how the picture moved.
+            small = next((small for when, small in self._small if when == stamp), None)
+            self._kept = Seen(stamp, lambda: restored, small)
 
     def miss(self, stamp: float, open_: Callable[[], np.ndarray | None]) -> None:
         """

@@ -3,8 +3,8 @@ How a picture moved since the one before: OpenCV's DIS flow, and where it can be
 
 Source of the flow: Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016. What
 pays was measured on driving footage in rain and on blurred video (docs/video.md): half of the size
-and a flow in steps of four pixels, of large pictures half of both; streaks taken off before; the
-frame before as it was restored.
+and a flow in steps of four pixels, of large pictures half of both; streaks taken off before; in
+rain the frame before as it was restored, of blurred frames both as they came.
 """
 
 import functools

@@ -77,11 +77,11 @@ class Unroll:
     def _evidence(self, number: int) -> Evidence:
         before = self._before(number - 1)
         rain = self.task == 'derain'
+        found_in = before.mul(255).round().byte().cpu() if rain else self.received[:, number - 1]
         flows = [
             self._flow(look(now, rain), look(then, rain), now.shape[:2])
             for now, then in zip(
-                _pictures(self.received[:, number]),
-                _pictures(before.mul(255).round().byte().cpu()), strict=True,
+                _pictures(self.received[:, number]), _pictures(found_in), strict=True
             )
         ]
         way, trust = (
