@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iov_restore_ros.model import Generator
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, Evidence, gather
-from iov_restore_ros.pictures.flow import SMALLEST, find_flow, look
+from iov_restore_ros.pictures.flow import SMALLEST, find_flow, look, speed
 from iov_restore_ros.pictures.shutter_gauge import ShutterGauge
 
 
@@ -30,6 +30,7 @@ class Recurrence:
         self._gauge = ShutterGauge()
         self._before: np.ndarray | None = None  # as it was restored
         self._small: np.ndarray | None = None  # what to look for the flow in, if not in that
+        self._way: np.ndarray | None = None  # of the frame before
 
     @torch.inference_mode()
     def restore(self, frame: np.ndarray) -> np.ndarray:
@@ -45,7 +46,8 @@ class Recurrence:
         return self._before
 
     def _evidence(self, frame: np.ndarray, image: Tensor) -> Evidence | None:
-        before, then = self._before, self._small
+        before, then, earlier = self._before, self._small, self._way
+        self._way = None
         if min(frame.shape[:2]) < SMALLEST:
             return None
         rain = self.task == 'derain'
@@ -57,14 +59,18 @@ class Recurrence:
         flow = find_flow(small, look(before, rain) if then is None else then, *frame.shape[:2])
         if flow is None:
             return None
-        shutter = None
-        if not rain:
-            if not self.shutter:
-                self._gauge.watch(frame, flow, 1.0)
-            share = self.shutter or self._gauge.share()
-            shutter = torch.tensor([[share or ASSUMED_SHUTTER, float(share > 0)]]).to(image.device)
+        self._way = flow.way
         way, trust = (self._tensor(plane) for plane in flow)
-        return gather(image, self._tensor(before).div(255), way, trust, shutter)
+        motion = None if rain else self._tensor(self._motion(frame, speed(flow.way, earlier)))
+        return gather(image, self._tensor(before).div(255), way, trust, motion)
+
+    def _motion(self, frame: np.ndarray, moving: np.ndarray) -> np.ndarray:
+        """Return what `Before.motion` is in `inference/past.py`."""
+        if not self.shutter:
+            self._gauge.watch(frame, moving, 1.0)
+        share = self.shutter or self._gauge.share()
+        known = np.full((*moving.shape[:2], 1), share > 0, np.float32)
+        return np.concatenate([moving * np.float32(share or ASSUMED_SHUTTER), known], 2)
 
     def _tensor(self, planes: np.ndarray) -> Tensor:
         """Return H x W x C as float32 1 x C x H x W on the generator's device."""

@@ -31,7 +31,7 @@ class Slot:
             'pixels': (shape, torch.uint8), 'before': (shape, torch.uint8),
             'way': ((batch, *cells, 2), torch.float32),
             'trust': ((batch, *cells, 3), torch.float32),
-            'shutter': ((batch, 2), torch.float32),
+            'motion': ((batch, *cells, 3), torch.float32),
         }
         self.sent = {
             name: torch.empty(kind[0], dtype=kind[1], pin_memory=True)
@@ -55,12 +55,12 @@ class Slot:
             sent['pixels'][:] = frame
             sent['before'][:] = frame if before is None else before.pixels
             sent['way'][:], sent['trust'][:] = (0, 0) if before is None else before.flow
-            sent['shutter'][:] = (before and before.shutter) or 0
+            sent['motion'][:] = 0 if before is None or before.motion is None else before.motion
         befores = [before for _, before in inputs if before is not None]
         if not befores:
             return ('pixels',)
-        steered = any(before.shutter is not None for before in befores)
-        return ('pixels', 'before', 'way', 'trust', *(['shutter'] if steered else []))
+        steered = any(before.motion is not None for before in befores)
+        return ('pixels', 'before', 'way', 'trust', *(['motion'] if steered else []))
 
 
 class CudaPipeline:
@@ -169,15 +169,12 @@ class CudaPipeline:
 def _restore(slot: Slot, key: Key) -> None:
     generator, count, names = key
     # Channels first; as they lie in memory they stay last.
-    sent = {name: slot.there[name][:count] for name in names}
-    planes = {
-        name: memory.permute(0, 3, 1, 2) for name, memory in sent.items() if name != 'shutter'
-    }
+    planes = {name: slot.there[name][:count].permute(0, 3, 1, 2) for name in names}
     evidence = None
     if 'before' in names and generator.fusion is not None:
         evidence = gather(
             to_image(planes['pixels']), to_image(planes['before']), planes['way'], planes['trust'],
-            sent.get('shutter'),
+            planes.get('motion'),
         )
     restored, finite = restore_pixels(planes['pixels'], generator, evidence)
     slot.restored[:count].copy_(restored)

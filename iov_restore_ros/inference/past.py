@@ -7,7 +7,7 @@ What a camera saw lately: the frame before, as it was restored, and how the pict
 
 One for each camera or file. It holds one frame as it was restored and, at most, one newer one that
 was not (for 1280x720 2.8 MB each), and of the last few that came to be deblurred a small grey one
-(58 kB each), whatever comes.
+and its flow (0.5 MB each), whatever comes.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
-from iov_restore_ros.pictures.flow import SMALLEST, Flow, find_flow, look
+from iov_restore_ros.pictures.flow import SMALLEST, Flow, find_flow, look, speed
 from iov_restore_ros.pictures.shutter_gauge import ShutterGauge
 
 if TYPE_CHECKING:
@@ -34,25 +34,35 @@ class Before(NamedTuple):
     The frame before another one.
 
     ``pixels``: uint8 H x W x 3, RGB, where it saw them; ``flow``: from the frame to it;
-    ``shutter``: the share of the time between both that the shutter was open, and whether it is
-    known; None where the blur is of no interest.
+    ``motion``: float32 ceil(H / 4) x ceil(W / 4) x 3, how far each cell moved while the shutter was
+    open (x before y, pixels), and whether the shutter is known; None where the blur is of no
+    interest.
     """
 
     pixels: np.ndarray
     flow: Flow
-    shutter: tuple[float, bool] | None
+    motion: np.ndarray | None
+
+
+class Trace(NamedTuple):
+    """
+    What is left of a frame that came to be deblurred, whatever is made of it.
+
+    ``small``: what a flow is looked for in; ``way``: the flow to the one before it, which lay
+    ``took`` s back; None if there was none.
+    """
+
+    small: np.ndarray
+    way: np.ndarray | None
+    took: float
 
 
 class Seen(NamedTuple):
-    """
-    A frame that was received, at ``stamp`` (s), and how to get at it; None if that fails.
-
-    ``small`` is what its flow is looked for in, where that is not a look at its pixels.
-    """
+    """A frame that was received, at ``stamp`` (s), and how to get at it; None if that fails."""
 
     stamp: float
     open: Callable[[], np.ndarray | None]
-    small: np.ndarray | None = None
+    trace: Trace | None = None
 
 
 class Past:
@@ -75,7 +85,7 @@ class Past:
         self._kept: Seen | None = None  # restored
         self._missed: Seen | None = None  # received, not restored
         self._missed_stamps: deque[float] = deque(maxlen=INTERVALS)
-        self._small: deque[tuple[float, np.ndarray]] = deque(maxlen=ON_THEIR_WAY)  # by stamps
+        self._traces: deque[tuple[float, Trace]] = deque(maxlen=ON_THEIR_WAY)  # by stamps
         self._task = ''
         self._latest = -np.inf  # stamp of what was received, restored or not
         self._intervals: deque[float] = deque(maxlen=INTERVALS)
@@ -84,7 +94,7 @@ class Past:
     def forget(self) -> None:
         """Begin anew: what comes has nothing to do with what was."""
         self._kept = self._missed = None
-        self._small.clear()
+        self._traces.clear()
         self._latest = -np.inf
         self._intervals.clear()
 
@@ -99,31 +109,21 @@ class Past:
         self._task = task
         if self.reason == 'too small':
             return None
-        rain = task == 'derain'
-        small = look(frame, rain)
-        if not rain:
-            self._small.append((stamp, small))
-        pixels = before.open() if before else None
-        if before is None or pixels is None:
-            self.reason = self.reason or 'unreadable'
+        small = look(frame, task == 'derain')
+        pixels, flow = self._follow(before, frame, small, task)
+        took = stamp - before.stamp if before else 0.0
+        if task == 'deblur':
+            self._traces.append((stamp, Trace(small, flow and flow.way, took)))
+        if before is None or pixels is None or flow is None:
             return None
-        if pixels.shape != frame.shape:
-            self.forget()
-            self.reason = 'another size'
-            return None
-        then = look(pixels, rain) if before.small is None else before.small
-        flow = find_flow(small, then, *frame.shape[:2])
-        if flow is None:
-            self.reason = 'cut'
-            return None
-        return Before(pixels, flow, self._shutter(frame, flow, stamp - before.stamp, task))
+        motion = self._motion(frame, flow.way, took, before.trace) if task == 'deblur' else None
+        return Before(pixels, flow, motion)
 
     def keep(self, restored: np.ndarray, stamp: float) -> None:
         """Remember a frame, as it was restored; unless a newer one is remembered already."""
         if self._kept is None or stamp > self._kept.stamp:
-            # Two frames that are blurred alike tell better how the picture moved.
-            small = next((small for when, small in self._small if when == stamp), None)
-            self._kept = Seen(stamp, lambda: restored, small)
+            trace = next((trace for when, trace in self._traces if when == stamp), None)
+            self._kept = Seen(stamp, lambda: restored, trace)
 
     def miss(self, stamp: float, open_: Callable[[], np.ndarray | None]) -> None:
         """
@@ -177,14 +177,36 @@ class Past:
             self._intervals.append(stamp - self._latest)
         self._latest = max(self._latest, stamp)
 
-    def _shutter(
-        self, frame: np.ndarray, flow: Flow, apart: float, task: str
-    ) -> tuple[float, bool] | None:
-        if task != 'deblur':
-            return None
-        steps = apart / median(self._intervals) if self._intervals else 1.0
+    def _follow(
+        self, before: Seen | None, frame: np.ndarray, small: np.ndarray, task: str
+    ) -> tuple[np.ndarray | None, Flow | None]:
+        """Return the pixels of ``before`` and the flow to it, or None and None, with a reason."""
+        pixels = before.open() if before else None
+        if before is None or pixels is None:
+            self.reason = self.reason or 'unreadable'
+            return None, None
+        if pixels.shape != frame.shape:
+            self.forget()
+            self.reason = 'another size'
+            return None, None
+        # Two frames that are blurred alike tell better how the picture moved.
+        then = before.trace.small if before.trace else look(pixels, task == 'derain')
+        flow = find_flow(small, then, *frame.shape[:2])
+        if flow is None:
+            self.reason = 'cut'
+        return pixels, flow
+
+    def _motion(
+        self, frame: np.ndarray, way: np.ndarray, took: float, trace: Trace | None
+    ) -> np.ndarray:
+        """Return ``Before.motion`` of a frame whose ``way`` ``took`` s, to be deblurred."""
+        moving = way
+        if trace is not None and trace.way is not None:
+            moving = speed(way, trace.way, trace.took / took)
+        steps = took / median(self._intervals) if self._intervals else 1.0
         share = self.shutter
         if not share:
-            self._gauge.watch(frame, flow, steps)
+            self._gauge.watch(frame, moving, steps)
             share = self._gauge.share()
-        return (share or ASSUMED_SHUTTER) / steps, share > 0
+        known = np.full((*way.shape[:2], 1), share > 0, np.float32)
+        return np.concatenate([moving * np.float32((share or ASSUMED_SHUTTER) / steps), known], 2)

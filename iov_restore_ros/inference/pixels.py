@@ -54,11 +54,10 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
     way, trust = before.flow
     flow = enlarge(way, height, width)
     cues[..., :3] = trust
-    if before.shutter is not None:
-        share, known = before.shutter
-        cues[..., 3:5] = way * (share / MOTION_UNIT)
-        cues[..., 5] = known
-        along = steer(frame, way * np.float32(share))
+    if before.motion is not None:
+        cues[..., 3:5] = before.motion[..., :2] / MOTION_UNIT
+        cues[..., 5] = before.motion[..., 2]
+        along = steer(frame, np.ascontiguousarray(before.motion[..., :2]))
     return Gathered(frame, move(before.pixels, flow), along, cues)
 
 

@@ -113,26 +113,26 @@ def steer(image: Tensor, motion: Tensor) -> Tensor:
 
 
 def gather(
-    image: Tensor, before: Tensor, way: Tensor, trust: Tensor, shutter: Tensor | None = None
+    image: Tensor, before: Tensor, way: Tensor, trust: Tensor, motion: Tensor | None = None
 ) -> Evidence:
     """
     Return the ``Evidence`` beside ``image`` (N x 3 x H x W) from the frame before (the same shape).
 
     ``way`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to where it was in
-    ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``shutter`` (N x 2) is the
-    share of the time between the frames that the shutter was open, and whether that is known (0 or
-    1); None where the blur is of no interest.
+    ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``motion`` (N x 3 x the
+    same) is x and y of how far the picture moved while the shutter was open, in pixels, and whether
+    that comes from a known shutter (0 or 1); None where the blur is of no interest.
     """
     height, width = image.shape[-2:]
     flow = enlarge(way, height, width)
-    if shutter is None:
+    if motion is None:
         along = image.new_zeros(len(image), TAPS, height, width)
-        motion = way.new_zeros(len(way), 3, *way.shape[-2:])
+        cues = way.new_zeros(len(way), 3, *way.shape[-2:])
     else:
-        share, known = (values.view(-1, 1, 1, 1) for values in shutter.unbind(1))
-        along = steer(image, way * share)
-        motion = torch.cat([way * share / MOTION_UNIT, known.expand_as(way[:, :1])], 1)
-    return Evidence(move(before, flow), along, torch.cat([trust, motion], 1))
+        moved, known = motion.split([2, 1], 1)
+        along = steer(image, moved)
+        cues = torch.cat([moved / MOTION_UNIT, known], 1)
+    return Evidence(move(before, flow), along, torch.cat([trust, cues], 1))
 
 
 def darkest(image: Tensor) -> Tensor:

@@ -79,6 +79,17 @@ def find_flow(now: np.ndarray, before: np.ndarray, height: int, width: int) -> F
     return flow if agreement + likeness / 2 >= CUT or alike >= ALIKE else None
 
 
+def speed(way: np.ndarray, earlier: np.ndarray | None, times: float = 1.0) -> np.ndarray:
+    """
+    Return how far the picture moves in the time that ``way`` took, at the moment of the frame.
+
+    ``way`` itself tells of half of that time ago. ``earlier`` is the way of the frame before, which
+    took so many ``times`` as long: what changed between the two is taken to go on. With None it is
+    not known, and taken to be nothing.
+    """
+    return way if earlier is None else way + (way - earlier / times) / (1 + times)
+
+
 def follow(picture: np.ndarray, way: np.ndarray) -> np.ndarray:
     """Return a small picture, each pixel taken from where ``way`` leads, as ``search`` gives it."""
     where = cv2.add(places(*picture.shape[:2]), way)

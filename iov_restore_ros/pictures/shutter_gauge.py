@@ -12,7 +12,7 @@ Source of the dip: Rom, On the cepstrum of two-dimensional functions, IEEE Trans
 import cv2
 import numpy as np
 
-from iov_restore_ros.pictures.flow import CELL, Flow
+from iov_restore_ros.pictures.flow import CELL
 
 WINDOW = 64  # pixels on a side
 WINDOWS = 24, 6  # looked at in a frame while the share is unknown, and when it is known
@@ -40,11 +40,11 @@ class ShutterGauge:
         self._windows = np.zeros(len(SHARES))
         self._turn = 0
 
-    def watch(self, frame: np.ndarray, flow: Flow, steps: float) -> None:
+    def watch(self, frame: np.ndarray, moving: np.ndarray, steps: float) -> None:
         """
-        Look at ``frame`` (uint8 H x W x 3) as it was received, and the flow to the one before.
+        Look at ``frame`` (uint8 H x W x 3) as it was received, and how far it moves.
 
-        ``steps`` is how many frame times lie between the two.
+        ``moving`` is what ``flow.speed`` returns, for so many frame times as ``steps``.
         """
         for sums in (self._dips, self._squares, self._windows):
             sums *= FORGETTING
@@ -60,7 +60,7 @@ class ShutterGauge:
             rng.integers(0, width - WINDOW + 1, count), strict=True,
         ):
             rows, columns = (slice(side // CELL, (side + WINDOW) // CELL) for side in (top, left))
-            ways = flow.way[rows, columns].reshape(-1, 2) / steps
+            ways = moving[rows, columns].reshape(-1, 2) / steps
             way = np.median(ways, 0)
             length = float(np.hypot(*way))
             apart = float(np.abs(ways - way).mean())

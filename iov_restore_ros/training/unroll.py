@@ -15,7 +15,7 @@ from torch import Tensor
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather
 from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
-from iov_restore_ros.pictures.flow import Flow, follow, judge, look, search
+from iov_restore_ros.pictures.flow import Flow, follow, judge, look, search, speed
 
 MARGIN = 48  # pixels, a multiple of CELL
 # Share of the frames that have nothing beside them, as stills and what follows a cut: the first of
@@ -56,6 +56,7 @@ class Unroll:
         self.rng = torch.Generator().manual_seed(seed)
         # For the whole sequence, as it is wrong about all frames of a camera: such errors add up.
         self.told = self._told(shutter).to(device)
+        self.ways: dict[int, np.ndarray] = {}  # of the last frame, N x H / 4 x W / 4 x 2
         self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
 
     def frame(self, number: int) -> tuple[Tensor, Evidence | None, Tensor]:
@@ -84,12 +85,16 @@ class Unroll:
                 _pictures(self.received[:, number]), _pictures(found_in), strict=True
             )
         ]
-        way, trust = (
-            torch.from_numpy(np.stack(planes)).permute(0, 3, 1, 2).to(before.device)
-            for planes in zip(*flows, strict=True)
+        ways, trusts = (np.stack(planes) for planes in zip(*flows, strict=True))
+        moving = speed(ways, self.ways.get(number - 1))
+        self.ways = {number: ways}
+        way, trust, motion = (
+            torch.from_numpy(planes).permute(0, 3, 1, 2).to(before.device)
+            for planes in (ways, trusts, moving)
         )
-        shutter = None if rain else self.told
-        outer = gather(self.degraded[:, number], before, way, trust, shutter)
+        share, known = (told.view(-1, 1, 1, 1) for told in self.told.unbind(1))
+        told = torch.cat([motion * share, known.expand_as(motion[:, :1])], 1)
+        outer = gather(self.degraded[:, number], before, way, trust, None if rain else told)
         return Evidence(
             _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
         )
