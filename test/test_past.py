@@ -217,6 +217,19 @@ def test_the_shutter_counts_for_one_frame_time_also_across_a_missing_frame(stree
     assert Past().look_back(frames[0], 0.0, 'derain') is None
 
 
+def test_what_gets_faster_is_blurred_by_its_speed_at_the_frame(street):
+    """The flow tells how fast it was half a frame time before; also across a missing frame."""
+    past = Past(shutter=1.0)
+    speeds = {1: 3.5, 2: 6.5, 4: 10.5}  # of the second frame only the mean on the way is known
+    for time in (0, *speeds):
+        [frame] = drive(street, 1, start=(60 + 2.5 * time + time**2, 60.0))
+        before = past.look_back(frame, time / RATE, 'deblur')
+        past.keep(frame, time / RATE)
+        if before is not None:
+            moved = np.median(before.motion[8:-8, 8:-8, 0])
+            assert moved == pytest.approx(speeds[time], abs=0.35)
+
+
 @pytest.mark.parametrize('share', [0.4, 0.8])
 def test_the_shutter_is_found_in_blurred_video(street, share):
     """A camera that pans over the photograph; every frame is the mean of what it passed."""
