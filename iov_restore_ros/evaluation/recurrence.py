@@ -56,7 +56,9 @@ class Recurrence:
             self._small = small
         if before is None or before.shape != frame.shape:
             return None
-        flow = find_flow(small, look(before, rain) if then is None else then, *frame.shape[:2])
+        restored = look(before, rain)
+        came = restored if then is None else then
+        flow = find_flow(small, came, *frame.shape[:2], restored=restored)
         if flow is None:
             return None
         self._way = flow.way

@@ -189,9 +189,10 @@ class Past:
             self.forget()
             self.reason = 'another size'
             return None, None
+        then = look(pixels, task == 'derain')
         # Two frames that are blurred alike tell better how the picture moved.
-        then = before.trace.small if before.trace else look(pixels, task == 'derain')
-        flow = find_flow(small, then, *frame.shape[:2])
+        came = before.trace.small if before.trace else then
+        flow = find_flow(small, came, *frame.shape[:2], restored=then)
         if flow is None:
             self.reason = 'cut'
         return pixels, flow

@@ -59,17 +59,22 @@ def look(picture: np.ndarray, rain: bool) -> np.ndarray:
     return cv2.GaussianBlur(grey, (0, 0), SMOOTHING)
 
 
-def find_flow(now: np.ndarray, before: np.ndarray, height: int, width: int) -> Flow | None:
+def find_flow(
+    now: np.ndarray, before: np.ndarray, height: int, width: int, *,
+    restored: np.ndarray | None = None,
+) -> Flow | None:
     """
     Return the flow between what ``look`` gave for two pictures of ``height`` x ``width``.
 
     None if they do not show one scene. A flow that makes their large shapes less alike is a wrong
     one. Between those of a cut no flow fits. None fits in a downpour either, but there the large
-    shapes are alike.
+    shapes are alike. ``restored`` is a look at the one before as it was restored, if that isn't
+    ``before``: how alike the pictures are is said of it.
     """
     there, back = search(now, before)
     moved = follow(before, there)
-    flow = judge(there, back, now, moved, (height, width))
+    beside = moved if restored is None else follow(restored, there)
+    flow = judge(there, back, now, beside, (height, width))
     here, then, after = (_large_shapes(picture) for picture in (now, before, moved))
     alike = _correlation(here, then)
     if _correlation(here, after) < alike - WORSE:

@@ -78,11 +78,12 @@ class Unroll:
     def _evidence(self, number: int) -> Evidence:
         before = self._before(number - 1)
         rain = self.task == 'derain'
-        found_in = before.mul(255).round().byte().cpu() if rain else self.received[:, number - 1]
+        then = before.mul(255).round().byte().cpu()
+        came = then if rain else self.received[:, number - 1]
         flows = [
-            self._flow(look(now, rain), look(then, rain), now.shape[:2])
-            for now, then in zip(
-                _pictures(self.received[:, number]), _pictures(found_in), strict=True
+            self._flow(look(now, rain), look(one, rain), look(other, rain), now.shape[:2])
+            for now, one, other in zip(
+                *map(_pictures, (self.received[:, number], came, then)), strict=True
             )
         ]
         ways, trusts = (np.stack(planes) for planes in zip(*flows, strict=True))
@@ -99,7 +100,9 @@ class Unroll:
             _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
         )
 
-    def _flow(self, now: np.ndarray, before: np.ndarray, size: tuple[int, int]) -> Flow:
+    def _flow(
+        self, now: np.ndarray, before: np.ndarray, restored: np.ndarray, size: tuple[int, int]
+    ) -> Flow:
         """Return what `pictures/flow.py` finds, now and then a wrong one."""
         there, back = search(now, before)
         wrong, everywhere = uniform(2, self.rng).tolist()
@@ -108,7 +111,7 @@ class Unroll:
             where = (field > 0.6) | (everywhere < 0.3)
             off = where[..., None] * (4 * normal(2, self.rng).numpy()).astype(np.float32)
             there, back = there + off, back - off
-        return judge(there, back, now, follow(before, there), size)
+        return judge(there, back, now, follow(restored, there), size)
 
     def _before(self, number: int) -> Tensor:
         """Return frame ``number`` as it is known from before, with margin."""
