@@ -173,6 +173,8 @@ def test_blur_is_followed_between_the_frames_as_they_came(street):
     past.keep(np.full_like(frames[0], 128), 0.0)
     known = past.look_back(frames[1], 1 / RATE, 'deblur')
     assert (known.pixels == 128).all()
+    agreement, likeness = np.median(known.flow.trust[8:-8, 8:-8, 1:].reshape(-1, 2), 0)
+    assert agreement > 0.5 > likeness, 'it is not like what came out'
     assert np.allclose(np.median(known.flow.way[8:-8, 8:-8].reshape(-1, 2), 0), (6, 0), atol=0.3)
     past.miss(1.5 / RATE, lambda: frames[1])
     known = past.look_back(frames[2], 2 / RATE, 'deblur')

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iov_restore_ros.model import Generator
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, Evidence, gather
-from iov_restore_ros.pictures.flow import SMALLEST, find_flow, look, speed
+from iov_restore_ros.pictures.flow import SMALLEST, find_flow, look, speed, while_open
 from iov_restore_ros.pictures.shutter_gauge import ShutterGauge
 
 
@@ -71,8 +71,7 @@ class Recurrence:
         if not self.shutter:
             self._gauge.watch(frame, moving, 1.0)
         share = self.shutter or self._gauge.share()
-        known = np.full((*moving.shape[:2], 1), share > 0, np.float32)
-        return np.concatenate([moving * np.float32(share or ASSUMED_SHUTTER), known], 2)
+        return while_open(moving, share or ASSUMED_SHUTTER, share > 0)
 
     def _tensor(self, planes: np.ndarray) -> Tensor:
         """Return H x W x C as float32 1 x C x H x W on the generator's device."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
-from iov_restore_ros.pictures.flow import SMALLEST, Flow, find_flow, look, speed
+from iov_restore_ros.pictures.flow import SMALLEST, Flow, find_flow, look, speed, while_open
 from iov_restore_ros.pictures.shutter_gauge import ShutterGauge
 
 if TYPE_CHECKING:
@@ -209,5 +209,4 @@ class Past:
         if not share:
             self._gauge.watch(frame, moving, steps)
             share = self._gauge.share()
-        known = np.full((*way.shape[:2], 1), share > 0, np.float32)
-        return np.concatenate([moving * np.float32((share or ASSUMED_SHUTTER) / steps), known], 2)
+        return while_open(moving, (share or ASSUMED_SHUTTER) / steps, share > 0)

@@ -73,7 +73,7 @@ def find_flow(
     """
     there, back = search(now, before)
     moved = follow(before, there)
-    beside = moved if restored is None else follow(restored, there)
+    beside = moved if restored is None or restored is before else follow(restored, there)
     flow = judge(there, back, now, beside, (height, width))
     here, then, after = (_large_shapes(picture) for picture in (now, before, moved))
     alike = _correlation(here, then)
@@ -93,6 +93,17 @@ def speed(way: np.ndarray, earlier: np.ndarray | None, times: float = 1.0) -> np
     not known, and taken to be nothing.
     """
     return way if earlier is None else way + (way - earlier / times) / (1 + times)
+
+
+def while_open(moving: np.ndarray, share: float, known: bool) -> np.ndarray:
+    """
+    Return how far each cell moved while the shutter was open, and whether that is known.
+
+    ``moving`` (... x 2, pixels) is for a time of which the shutter was open that ``share``. Returns
+    float32 ... x 3.
+    """
+    told = np.full((*moving.shape[:-1], 1), known, np.float32)
+    return np.concatenate([moving * np.float32(share), told], -1)
 
 
 def follow(picture: np.ndarray, way: np.ndarray) -> np.ndarray:

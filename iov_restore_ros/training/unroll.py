@@ -15,7 +15,7 @@ from torch import Tensor
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather
 from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
-from iov_restore_ros.pictures.flow import Flow, follow, judge, look, search, speed
+from iov_restore_ros.pictures.flow import Flow, follow, judge, look, search, speed, while_open
 
 MARGIN = 48  # pixels, a multiple of CELL
 # Share of the frames that have nothing beside them, as stills and what follows a cut: the first of
@@ -55,7 +55,7 @@ class Unroll:
         self.task = task
         self.rng = torch.Generator().manual_seed(seed)
         # For the whole sequence, as it is wrong about all frames of a camera: such errors add up.
-        self.told = self._told(shutter).to(device)
+        self.told = self._told(shutter)
         self.ways: dict[int, np.ndarray] = {}  # of the last frame, N x H / 4 x W / 4 x 2
         self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
 
@@ -78,27 +78,36 @@ class Unroll:
     def _evidence(self, number: int) -> Evidence:
         before = self._before(number - 1)
         rain = self.task == 'derain'
-        then = before.mul(255).round().byte().cpu()
-        came = then if rain else self.received[:, number - 1]
-        flows = [
-            self._flow(look(now, rain), look(one, rain), look(other, rain), now.shape[:2])
-            for now, one, other in zip(
-                *map(_pictures, (self.received[:, number], came, then)), strict=True
-            )
-        ]
-        ways, trusts = (np.stack(planes) for planes in zip(*flows, strict=True))
-        moving = speed(ways, self.ways.get(number - 1))
-        self.ways = {number: ways}
-        way, trust, motion = (
-            torch.from_numpy(planes).permute(0, 3, 1, 2).to(before.device)
-            for planes in (ways, trusts, moving)
+        now, then = (
+            [look(picture, rain) for picture in _pictures(frames)]
+            for frames in (self.received[:, number], before.mul(255).round().byte().cpu())
         )
-        share, known = (told.view(-1, 1, 1, 1) for told in self.told.unbind(1))
-        told = torch.cat([motion * share, known.expand_as(motion[:, :1])], 1)
-        outer = gather(self.degraded[:, number], before, way, trust, None if rain else told)
+        came = then
+        if not rain:  # as `inference/past.py` does it
+            came = [look(picture, rain) for picture in _pictures(self.received[:, number - 1])]
+        height, width = before.shape[-2:]
+        flows = [self._flow(*three, (height, width)) for three in zip(now, came, then, strict=True)]
+        ways, trusts = (np.stack(planes) for planes in zip(*flows, strict=True))
+        motion = None if rain else self._motion(ways, number)
+        outer = gather(
+            self.degraded[:, number], before, self._tensor(ways), self._tensor(trusts), motion
+        )
         return Evidence(
             _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
         )
+
+    def _motion(self, ways: np.ndarray, number: int) -> Tensor:
+        """Return `Before.motion` of `inference/past.py` for each sequence, as it is told."""
+        moving = speed(ways, self.ways.get(number - 1))
+        self.ways = {number: ways}
+        return self._tensor(np.stack([
+            while_open(one, share, known > 0)
+            for one, (share, known) in zip(moving, self.told.tolist(), strict=True)
+        ]))
+
+    def _tensor(self, planes: np.ndarray) -> Tensor:
+        """Return N x H x W x C as N x C x H x W on the device."""
+        return torch.from_numpy(planes).permute(0, 3, 1, 2).to(self.degraded.device)
 
     def _flow(
         self, now: np.ndarray, before: np.ndarray, restored: np.ndarray, size: tuple[int, int]
