@@ -10,7 +10,7 @@ from torch import Tensor
 from iov_restore_ros.inference.past import Before
 from iov_restore_ros.model import Evidence, Generator
 from iov_restore_ros.model.cpu import compute
-from iov_restore_ros.model.fusion import CELL, CUES, LUMA, MOTION_UNIT, TAPS
+from iov_restore_ros.model.fusion import ALONG, CELL, CUES, LUMA, MOTION_UNIT, path_cues
 from iov_restore_ros.model.wiener import deconvolve
 from iov_restore_ros.pictures.flow import places
 
@@ -22,7 +22,7 @@ class Gathered:
     """
     A frame and the ``Evidence`` beside it, as arrays with the channels last.
 
-    ``frame`` and ``before``: uint8 H x W x 3; ``along``: float32 H x W x TAPS; ``cues``: float32
+    ``frame`` and ``before``: uint8 H x W x 3; ``along``: float32 H x W x ALONG; ``cues``: float32
     ceil(H / 4) x ceil(W / 4) x CUES.
     """
 
@@ -47,18 +47,22 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
     """
     height, width = frame.shape[:2]
     rows, columns = -(-height // CELL), -(-width // CELL)
-    along = np.broadcast_to(np.float32(0), (height, width, TAPS))  # costs no memory
+    along = np.broadcast_to(np.float32(0), (height, width, ALONG))  # costs no memory
     cues = np.zeros((rows, columns, CUES), np.float32)
     if before is None:
         return Gathered(frame, frame, along, cues)
+    if before.blurring is not None:
+        motion, moments, told = before.blurring
+        path = torch.from_numpy(moments).permute(2, 3, 0, 1)[None]
+        cues[..., 3:5] = motion / MOTION_UNIT
+        cues[..., 5:-2] = path_cues(path)[0].permute(1, 2, 0)
+        cues[..., -2:] = told
+        along = steer(frame, motion, path)
+    if before.flow is None:
+        return Gathered(frame, frame, along, cues)
     way, trust = before.flow
-    flow = enlarge(way, height, width)
     cues[..., :3] = trust
-    if before.motion is not None:
-        cues[..., 3:5] = before.motion[..., :2] / MOTION_UNIT
-        cues[..., 5] = before.motion[..., 2]
-        along = steer(frame, np.ascontiguousarray(before.motion[..., :2]))
-    return Gathered(frame, move(before.pixels, flow), along, cues)
+    return Gathered(frame, move(before.pixels, enlarge(way, height, width)), along, cues)
 
 
 def move(image: np.ndarray, flow: np.ndarray, times: float = 1.0) -> np.ndarray:
@@ -67,22 +71,21 @@ def move(image: np.ndarray, flow: np.ndarray, times: float = 1.0) -> np.ndarray:
     return cv2.remap(image, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def steer(frame: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """Return what `model.fusion.steer` does, as float32 H x W x TAPS."""
-    luma = cv2.transform(frame.astype(np.float32), np.array([LUMA], np.float32) / 255)
+def steer(frame: np.ndarray, motion: np.ndarray, path: Tensor) -> np.ndarray:
+    """Return what `model.fusion.steer` does, for one frame, as float32 H x W x ALONG."""
+    image = frame.astype(np.float32) / np.float32(255)
+    luma = cv2.transform(image, np.array([LUMA], np.float32))
     across, down = (
         cv2.Sobel(luma, cv2.CV_32F, dx, dy, ksize=1, scale=0.5, borderType=cv2.BORDER_REPLICATE)
         for dx, dy in ((1, 0), (0, 1))
     )
     way = enlarge(motion, *luma.shape)
     slope = across * way[..., 0] + down * way[..., 1]
-    undone = compute(
-        deconvolve, torch.from_numpy(luma)[None, None],
-        torch.from_numpy(motion).permute(2, 0, 1)[None],
-    )
+    undone = compute(deconvolve, torch.from_numpy(image).permute(2, 0, 1)[None], path)
     return cv2.merge([
         move(luma, way) - luma, move(luma, way, -1) - luma,
-        -move(slope, way, 0.5), move(slope, way, -0.5), undone.numpy()[0, 0] - luma,
+        -move(slope, way, 0.5), move(slope, way, -0.5),
+        undone[0].permute(1, 2, 0).contiguous().numpy() - image,
     ])
 
 

@@ -2,11 +2,11 @@
 What is known beside the frame itself, and how it is put together before the residual blocks.
 
 A camera delivers video. The frame before, restored and moved onto this one, shows what rain or
-blur hides now; and the way that the picture moved while the shutter was open says how to undo a
-blur, without a network: a straight blur of L pixels makes of a sharp line x(t) the line y(t) with
-y'(t) = (x(t + L/2) - x(t - L/2)) / L, and so x(t) = x(t + L) - L y'(t + L/2), and the same from
-the other side. `along` holds these terms, with y for the unknown x(t +- L); half of each added up
-gives 2 dB at 8 and at 16 pixels already. How much of which to take where is what ``Fusion`` learns.
+blur hides now; and the path that the picture took while the shutter was open says how to undo a
+blur, without a network: by Wiener's filter, and where the path is straight, of L pixels, because it
+makes of a sharp line x(t) the line y(t) with y'(t) = (x(t + L/2) - x(t - L/2)) / L, and so
+x(t) = x(t + L) - L y'(t + L/2), and the same from the other side. `along` holds these terms, with y
+for the unknown x(t +- L). How much of which to take where is what ``Fusion`` learns.
 
 Not from the paper, which restores single pictures. Feeding the last output back is from Sajjadi et
 al., Frame-Recurrent Video Super-Resolution, CVPR 2018.
@@ -20,11 +20,15 @@ from torch.nn import functional
 
 from iov_restore_ros.model.wiener import CELL, deconvolve
 
-TAPS = 5  # planes of Evidence.along
-CUES = 6  # planes of Evidence.cues
+MOMENTS = 9  # of a path, evenly spaced over the exposure, an odd number
+TAPS = 4  # planes of Evidence.along that are luma; the other three are colours
+ALONG = TAPS + 3  # planes of Evidence.along
+BENT = tuple(quarter * (MOMENTS - 1) // 4 for quarter in (1, 2, 3))  # moments that are told apart
+CUES = 9 + 2 * len(BENT)  # planes of Evidence.cues
 MOTION_UNIT = 16.0  # pixels of motion that are 1 in Evidence.cues
 ASSUMED_SHUTTER = 0.7  # share of the time that it is open, where nobody knows; so in training
 CHANNELS = 32
+SEEN = 3 * 3 * CELL**2 + CHANNELS  # planes of a quarter of the size for the blocks
 BRIGHTER = 20.0  # logits for a pixel that is brighter by 1 than before
 RAISED_REACH = 3  # cells about one: `darkest` sees two, `enlarge` one more
 LITTLE = -1.0  # logit of the share of the frame before, at first
@@ -38,12 +42,13 @@ class Evidence(NamedTuple):
 
     ``before``: float32 N x 3 x H x W, RGB, 0..1: the frame before, as it was restored (as it
     was received where it was not), each pixel moved to where this frame has it.
-    ``along``: float32 N x TAPS x H x W, what ``steer`` returns.
+    ``along``: float32 N x ALONG x H x W, what ``steer`` returns.
     ``cues``: float32 N x CUES x ceil(H / 4) x ceil(W / 4), for each cell of 4x4 pixels: whether
     ``before`` shows it (0 where there is none, or the flow leads out of it; 1); how well the flows
-    there and back agree (0..1); how alike both frames are there (0..1); x and y of the motion of
-    the picture while the shutter was open, in ``MOTION_UNIT`` (0: none); and whether that comes
-    from a known shutter (0 or 1).
+    there and back agree (0..1); how alike both frames are there (0..1); x and y of the motion while
+    the shutter was open that the flow tells of, in ``MOTION_UNIT``; what ``path_cues`` returns; and
+    whether the share of the time that the shutter was open is known, and whether the path comes
+    from a gyroscope (0 or 1).
     """
 
     before: Tensor
@@ -56,7 +61,7 @@ def no_evidence(image: Tensor) -> Evidence:
     count, _, height, width = image.shape
     return Evidence(
         image,
-        image.new_zeros(count, TAPS, height, width),
+        image.new_zeros(count, ALONG, height, width),
         image.new_zeros(count, CUES, -(-height // CELL), -(-width // CELL)),
     )
 
@@ -90,14 +95,34 @@ def luma(image: Tensor) -> Tensor:
     return red * image[:, :1] + green * image[:, 1:2] + blue * image[:, 2:]
 
 
-def steer(image: Tensor, motion: Tensor) -> Tensor:
-    """
-    Return ``Evidence.along``, N x TAPS x H x W: the luma of ``image`` along its ``motion``.
+def chord(path: Tensor) -> Tensor:
+    """Return how far N x MOMENTS x 2 x ... lies from its end back to its beginning: N x 2 x ...."""
+    return path[:, 0] - path[:, -1]
 
-    ``image`` is N x 3 x H x W, ``motion`` N x 2 x ceil(H / 4) x ceil(W / 4), the pixels that the
-    picture moved while the shutter was open. With L their length and y the luma: y one L ahead and
-    behind, less y here; L times its slope half an L ahead (negative) and behind; and what Wiener's
-    filter makes of y, less y.
+
+def path_cues(path: Tensor) -> Tensor:
+    """
+    Return what of ``path`` (N x MOMENTS x 2 x ...) is told the network, N x (CUES - 7) x ....
+
+    In ``MOTION_UNIT``, x before y: its chord, and how far from the chord it is after one, two and
+    three quarters of the exposure.
+    """
+    straight = chord(path)
+    bent = [
+        path[:, moment] - path[:, 0] + straight * (moment / (MOMENTS - 1)) for moment in BENT
+    ]
+    return torch.cat([straight, *bent], 1) / MOTION_UNIT
+
+
+def steer(image: Tensor, motion: Tensor, path: Tensor) -> Tensor:
+    """
+    Return ``Evidence.along``, N x ALONG x H x W: ``image`` along the way that it took.
+
+    ``image`` is N x 3 x H x W, ``motion`` N x 2 x ceil(H / 4) x ceil(W / 4) a straight one, pixels,
+    and ``path`` N x MOMENTS x 2 x the same, as ``deconvolve`` takes it. With L the length of the
+    motion and y the luma: y one L ahead and behind, less y here; L times its slope half an L ahead
+    (negative) and behind; and what Wiener's filter makes of the image along the path, less the
+    image: R, G, B.
     """
     grey = luma(image)
     edged = functional.pad(grey, (1, 1, 1, 1), mode='replicate')
@@ -108,30 +133,34 @@ def steer(image: Tensor, motion: Tensor) -> Tensor:
     return torch.cat([
         move(grey, way) - grey, move(grey, -way) - grey,
         -move(slope, way / 2), move(slope, -way / 2),
-        deconvolve(grey, motion) - grey,
+        deconvolve(image, path) - image,
     ], 1)
 
 
 def gather(
-    image: Tensor, before: Tensor, way: Tensor, trust: Tensor, motion: Tensor | None = None
+    image: Tensor, before: Tensor, way: Tensor, trust: Tensor,
+    blurring: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Evidence:
     """
     Return the ``Evidence`` beside ``image`` (N x 3 x H x W) from the frame before (the same shape).
 
     ``way`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to where it was in
-    ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``motion`` (N x 3 x the
-    same) is x and y of how far the picture moved while the shutter was open, in pixels, and whether
-    that comes from a known shutter (0 or 1); None where the blur is of no interest.
+    ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``blurring`` is motion
+    (N x 2 x the same) and path (N x 2 MOMENTS x the same, x and y of each moment) as ``steer``
+    takes them, and the last two cues (N x 2 x 1 x 1); None where the blur is of no interest.
     """
     height, width = image.shape[-2:]
     flow = enlarge(way, height, width)
-    if motion is None:
-        along = image.new_zeros(len(image), TAPS, height, width)
-        cues = way.new_zeros(len(way), 3, *way.shape[-2:])
+    if blurring is None:
+        along = image.new_zeros(len(image), ALONG, height, width)
+        cues = way.new_zeros(len(way), CUES - 3, *way.shape[-2:])
     else:
-        moved, known = motion.split([2, 1], 1)
-        along = steer(image, moved)
-        cues = torch.cat([moved / MOTION_UNIT, known], 1)
+        motion, planes, told = blurring
+        path = planes.unflatten(1, (MOMENTS, 2))
+        along = steer(image, motion, path)
+        cues = torch.cat([
+            motion / MOTION_UNIT, path_cues(path), told.expand(-1, -1, *way.shape[-2:]),
+        ], 1)
     return Evidence(move(before, flow), along, torch.cat([trust, cues], 1))
 
 
@@ -158,26 +187,27 @@ class Fusion(nn.Module):
     """
     Puts a frame and its ``Evidence`` together: a better frame to start from, and features of both.
 
-    Each pixel takes a share of the frame before, and each cell of 4x4 a weight for each plane along
-    the motion. Both depend on what a few convolutions see at a quarter of the size.
+    Each pixel takes a share of the frame before and of what Wiener's filter changes, and each cell
+    of 4x4 a weight for each other plane along the path. They depend on what a few convolutions see
+    at a quarter of the size.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        seen = 2 * 3 * CELL**2 + TAPS * CELL**2 + CUES
+        seen = 2 * 3 * CELL**2 + ALONG * CELL**2 + CUES
         self.look = nn.Sequential(
             nn.Conv2d(seen, CHANNELS, 3, padding=1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
             nn.LeakyReLU(0.2),
         )
-        self.weigh = nn.Conv2d(CHANNELS, CELL**2 + TAPS, 3, padding=1)
+        self.weigh = nn.Conv2d(CHANNELS, 2 * CELL**2 + TAPS, 3, padding=1)
         self.brighter = nn.Parameter(torch.ones(()))
         self.raised = nn.Parameter(torch.ones(()))
 
     def forward(self, image: Tensor, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """
-        Return the better frame (float32 N x 3 x H x W), and N x 128 x H/4 x W/4 for the blocks.
+        Return the better frame (float32 N x 3 x H x W), and N x SEEN x H/4 x W/4 for the blocks.
 
         ``image`` is float32 N x 3 x H x W; H and W are multiples of 4. The convolutions run in the
         data type of their weights, which the features have too.
@@ -196,15 +226,19 @@ class Fusion(nn.Module):
         # Differences from the frame, and that about mid-grey: so all of it is small.
         features = self.look(torch.cat([here - 0.5, change, along, evidence.cues], 1).to(dtype))
         weights = self.weigh(features).float()
-        share, taps = weights.split([CELL**2, TAPS], 1)
+        share, taps, undoing = weights.split([CELL**2, TAPS, CELL**2], 1)
         # Rain is brighter than what it hides, and thin: a change of the light is wide.
         brighter = -luma(_by_pixel(change, 3)).flatten(1, 2)
         wide = _about(brighter.mean(1, keepdim=True))
         share = torch.sigmoid(share + BRIGHTER * self.brighter.float() * (brighter - wide))
         taken = share * evidence.cues[:, :1]
-        undone = (taps.unsqueeze(2) * _by_pixel(along, TAPS)).sum(1, keepdim=True)
-        better = here + (taken.unsqueeze(1) * _by_pixel(change, 3) + undone).flatten(1, 2)
-        pair = torch.cat([better - 0.5, here - better], 1)
+        samples, undone = _by_pixel(along, ALONG).split([TAPS, 3], 1)
+        better = here + (
+            taken.unsqueeze(1) * _by_pixel(change, 3)
+            + (taps.unsqueeze(2) * samples).sum(1, keepdim=True)
+            + undoing.unsqueeze(1) * undone
+        ).flatten(1, 2)
+        pair = torch.cat([better - 0.5, here - better, undone.flatten(1, 2)], 1)
         return functional.pixel_shuffle(better, CELL), torch.cat([pair.to(dtype), features], 1)
 
     def initialise(self) -> None:
@@ -213,4 +247,4 @@ class Fusion(nn.Module):
             self.weigh.weight *= 0.1
             assert self.weigh.bias is not None
             self.weigh.bias.fill_(LITTLE)
-            self.weigh.bias[CELL**2 :] = TAPS_AT_FIRST
+            self.weigh.bias[CELL**2 :] = TAPS_AT_FIRST  # also of what Wiener's filter changes

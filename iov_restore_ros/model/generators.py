@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from iov_restore_ros.model.fusion import CELL, CHANNELS, Evidence, Fusion, no_evidence
+from iov_restore_ros.model.fusion import CELL, SEEN, Evidence, Fusion, no_evidence
 
 LEAKY_SLOPE = 0.2  # the paper names LeakyReLU but no slope
 SIZE_MULTIPLE = CELL  # every body works on a map of a quarter of the height and width
@@ -99,7 +99,7 @@ def fast_body() -> nn.Sequential:
     of the paper's cost. Without dropout: 64 channels have none to spare, and nothing overfits here.
     """
     return nn.Sequential(
-        nn.Conv2d(2 * 3 * CELL**2 + CHANNELS, 64, 3, padding=1),
+        nn.Conv2d(SEEN, 64, 3, padding=1),
         *[ResidualBlock(64, dropout=0.0) for _ in range(10)],
         nn.Conv2d(64, 48, 3, padding=1),
         nn.PixelShuffle(CELL),

@@ -8,6 +8,7 @@ import numpy as np
 
 from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.files import detail
+from iov_restore_ros.pictures.shaking import ShakenCamera
 
 SHRINK = 2.2  # as much at most, which sharpens and shows more of the scene
 PLACES = 3  # of which the one with the strongest edges is taken
@@ -15,6 +16,7 @@ WITH_OBJECT = 0.3  # share of the scenes
 # Pixels, mean of an exponential draw. A flow between frames knows nothing of it, so it is a reason
 # not to trust the flow: without it a shaken camera came out worse with its shutter told than alone.
 VIBRATION = 0.3
+QUICK = 4.0  # pixels of a shaken camera's exposure
 MOMENTS = 9, 25  # least and most that an exposure is averaged from
 
 
@@ -72,6 +74,7 @@ class MovingScene:
         """Look at ``middle`` (x, y) of ``photograph`` (uint8 H x W x 3, RGB) at time 0."""
         self.photograph, self.size, self.path, self.middle = photograph, size, path, middle
         self.object: tuple[np.ndarray, CameraPath] | None = None  # float32 R, G, B, opacity
+        self.shaken: tuple[ShakenCamera, float] | None = None  # and its time at our time 0
 
     @classmethod
     def draw(
@@ -110,9 +113,9 @@ class MovingScene:
             scene.object = layers, CameraPath.draw(rng, fastest, size)
         return scene
 
-    def frame(self, time: float) -> np.ndarray:
+    def frame(self, time: float, interpolation: int = cv2.INTER_CUBIC) -> np.ndarray:
         """Return the picture of a moment, float32 size x size x 3, RGB, 0..255."""
-        seen = self._see(self.photograph, self.path, time, cv2.INTER_CUBIC).astype(np.float32)
+        seen = self._see(self.photograph, self.path, time, interpolation).astype(np.float32)
         if self.object is not None:
             layers = self._see(*self.object, time, cv2.INTER_LINEAR)
             opacity = layers[..., 3:]
@@ -129,10 +132,16 @@ class MovingScene:
             return self.frame(time)
         least, most = MOMENTS
         gamma = GAMMA if linear_light else 1.0
-        count = int(np.clip(np.linalg.norm(self.path.velocity) * share + 1, least, most)) | 1
+        moved = float(np.linalg.norm(self.path.velocity)) * share
+        if self.shaken is not None:
+            moved += self.shaken[0].extent(time + self.shaken[1], share)
+        count = int(np.clip(moved + 1, least, most)) | 1
+        # Of a shaken one cubic takes three times as long, and is not seen behind a blur.
+        quick = self.shaken is not None and moved > QUICK
+        interpolation = cv2.INTER_LINEAR if quick else cv2.INTER_CUBIC
         total = np.zeros((self.size, self.size, 3), np.float32)
         for moment in time + share * np.linspace(-0.5, 0.5, count):
-            total += cv2.pow(self.frame(moment) / 255, gamma)
+            total += cv2.pow(self.frame(moment, interpolation) / 255, gamma)
         return cv2.pow(total / count, 1 / gamma) * 255
 
     def _see(
@@ -140,7 +149,13 @@ class MovingScene:
     ) -> np.ndarray:
         matrix = path.matrix(time)
         matrix[:, 2] += self.middle - matrix[:, :2] @ np.full(2, (self.size - 1) / 2)
-        return cv2.warpAffine(
-            image, matrix, (self.size, self.size), flags=interpolation | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT,
+        how = {
+            'dsize': (self.size, self.size), 'flags': interpolation | cv2.WARP_INVERSE_MAP,
+            'borderMode': cv2.BORDER_REFLECT,
+        }
+        if self.shaken is None:
+            return cv2.warpAffine(image, matrix, **how)
+        camera, start = self.shaken
+        return cv2.warpPerspective(
+            image, np.vstack([matrix, [0, 0, 1]]) @ camera.view(time + start), **how
         )

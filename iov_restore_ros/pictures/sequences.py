@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,10 +26,12 @@ from iov_restore_ros.pictures.files import (
     detail,
     flip_at_random,
     side_to_shrink,
+    to_pictures,
     to_tensor,
 )
 from iov_restore_ros.pictures.footage import FRAMES, MARGIN, expose, flow_pace, shrink
-from iov_restore_ros.pictures.moving import PLACES, MovingScene
+from iov_restore_ros.pictures.moving import MOMENTS, PLACES, QUICK, MovingScene
+from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, ShakenCamera
 
 FASTEST = {'derain': (24.0,), 'deblur': (30.0, 30.0, 30.0, 30.0, 60.0)}  # pixels a frame, drawn
 MAX_BLUR = 30.0  # pixels
@@ -43,6 +46,9 @@ HAZY = 0.35
 # such orange leave teal spots. Whether this helps against them was not shown.
 VIVID = 0.2
 ATTEMPTS = 20  # at footage whose motion can be followed
+LINEAR_LIGHT = 0.75  # share of the shaken sequences that are averaged in it
+COMPRESSED = 0.35  # share of the shaken sequences that come as JPEG
+QUALITY = 80, 98
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,11 @@ class Sequences(Dataset):
     """
     Sequence number i: T consecutive frames as they are received, and as they should be.
 
-    An item is a function of (seed, i) alone: (degraded, sharp, shutter), uint8
-    T x 3 x size x size, RGB, twice, and a float32 scalar: the share (0..1) of the time between two
-    frames that the shutter was open, not a number where it is unknown, 0 for rain.
+    An item is a function of (seed, i) alone: (degraded, sharp, shutter, rates, camera): uint8
+    T x 3 x size x size, RGB, twice; a float32 scalar: the share (0..1) of the time between two
+    frames that the shutter was open, not a number where it is unknown, 0 for rain; float32 S x 3,
+    what a gyroscope would measure, see ``ShakenCamera.rates``; and float32 4, of that camera: focal
+    length, x and y of its middle (pixels), time of a frame (s). All zeros without a gyroscope.
 
     ``growth`` returns, for a number, the strength (0..1) of what is degraded here.
     """
@@ -79,24 +87,37 @@ class Sequences(Dataset):
         seed: int,
         clean: float = 0.25,
         light: float = 0.1,
+        shaken: float = 0.0,
     ) -> None:
-        """Serve ``count`` sequences; the share ``clean`` stays so, ``light`` is degraded little."""
+        """
+        Serve ``count`` sequences; the share ``clean`` stays so, ``light`` is degraded little.
+
+        Of those that are blurred the share ``shaken`` is of a camera with a gyroscope.
+        """
         self.make = {'derain': self._rainy, 'deblur': self._blurred}[task]
         self.task, self.sources, self.frames, self.size = task, sources, frames, size
         self.count, self.seed, self.clean, self.light = count, seed, clean, light
+        self.shaken = shaken
         self.growth: Callable[[int], float] = _full_strength
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng((self.seed, index))
         sources = self.sources
+        rates = np.zeros((int((self.frames - 1 + 2 * STILL_BEFORE) * SAMPLES) + 1, 3))
+        camera = np.zeros(4)
         if sources.pairs and rng.random() < sources.pairs_share:
             degraded, sharp, shutter = self._paired(sources.pairs, rng)
+        elif self.task == 'deblur' and rng.random() < self.shaken:
+            degraded, sharp, shutter, shaken = self._shaken(rng, self.growth(index))
+            rates = shaken.rates(self.frames)
+            camera[:] = shaken.focal, *shaken.middle, shaken.period
         else:
             degraded, sharp, shutter = self.make(rng, self.growth(index))
-        return degraded, sharp, torch.tensor(shutter, dtype=torch.float32)
+        known = (torch.tensor(one, dtype=torch.float32) for one in (shutter, rates, camera))
+        return degraded, sharp, *known
 
     def _paired(self, pairs: Clips, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
         stretch = pairs.draw(rng)
@@ -129,7 +150,7 @@ class Sequences(Dataset):
         return _to_bytes(255 * shower(sharp / 255, strength, _torch(rng), fall)), sharp, 0.0
 
     def _blurred(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
-        share = growth * self._amount(rng, (CLOSED, 0.15), (0.15, 1.0))
+        share = growth * self._amount(rng, (CLOSED, 0.15), (0.3, 1.0))
         linear_light = rng.random() < 0.5
         if self._from_footage(rng):
             blurred, sharp, share = self._exposed(rng, share, linear_light)
@@ -143,6 +164,34 @@ class Sequences(Dataset):
         noisy = torch.full((self.frames,), float(share > 0))
         degraded = sensor_noise(to_tensor(blurred).float() / 255, noisy, _torch(rng))
         return _to_bytes(255 * degraded), _to_bytes(to_tensor(sharp)), share
+
+    def _shaken(
+        self, rng: np.random.Generator, growth: float
+    ) -> tuple[Tensor, Tensor, float, ShakenCamera]:
+        """Return frames of a camera that shakes, what they should be, their shutter, the camera."""
+        share = growth * (0.0 if rng.random() < self.clean else float(rng.uniform(0.1, 1.0)))
+        camera = ShakenCamera.draw(rng, self.frames, self.size, max(share, 0.3))
+        gamma = GAMMA if rng.random() < LINEAR_LIGHT else 1.0
+        if self._from_footage(rng):
+            frames = self._footage(rng)
+            sharp = np.stack([_seen(frame, camera, time) for time, frame in enumerate(frames)])
+            blurred = np.stack([
+                _exposed(frame, camera, time, share, gamma) for time, frame in enumerate(frames)
+            ])
+        else:
+            scene = self._scene(rng)
+            start = self.frames / 2
+            scene.shaken = camera, start
+            times = np.arange(self.frames) - start
+            sharp = np.stack([scene.frame(time) for time in times])
+            blurred = np.stack([scene.exposure(time, share, gamma > 1) for time in times])
+        noisy = torch.full((self.frames,), float(share > 0))
+        degraded = _to_bytes(255 * sensor_noise(
+            to_tensor(blurred).float() / 255, noisy, _torch(rng)
+        ))
+        if share and rng.random() < COMPRESSED:
+            degraded = compressed(degraded, int(rng.integers(*QUALITY)))
+        return degraded, _to_bytes(to_tensor(sharp)), share, camera
 
     def _amount(
         self, rng: np.random.Generator, little: tuple[float, float], much: tuple[float, float]
@@ -232,6 +281,38 @@ def vivid(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     swapped = frames[..., rng.permutation(3)].astype(np.float32)
     grey = swapped.mean(-1, keepdims=True)
     return (grey + rng.uniform(1, 3) * (swapped - grey)).clip(0, 255)
+
+
+def compressed(frames: Tensor, quality: int) -> Tensor:
+    """Return uint8 T x 3 x H x W as JPEG of ``quality`` leaves them."""
+    pictures = []
+    for picture in to_pictures(frames / 255):
+        _, data = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        pictures.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    return to_tensor(np.stack(pictures))
+
+
+def _seen(
+    frame: np.ndarray, camera: ShakenCamera, time: float, interpolation: int = cv2.INTER_CUBIC
+) -> np.ndarray:
+    """Return what ``camera`` sees of ``frame`` (H x W x 3) at a moment, float32, 0..255."""
+    return cv2.warpPerspective(
+        frame, camera.view(time), frame.shape[1::-1],
+        flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT,
+    ).astype(np.float32)
+
+
+def _exposed(
+    frame: np.ndarray, camera: ShakenCamera, time: float, share: float, gamma: float
+) -> np.ndarray:
+    """Return what ``camera`` sees while its shutter is open, as ``_seen`` does."""
+    moved = camera.extent(time, share)
+    count = int(np.clip(moved + 1, *MOMENTS)) | 1
+    interpolation = cv2.INTER_LINEAR if moved > QUICK else cv2.INTER_CUBIC
+    total = np.zeros(frame.shape, np.float32)
+    for moment in time + share * np.linspace(-0.5, 0.5, count):
+        total += cv2.pow(_seen(frame, camera, moment, interpolation) / 255, gamma)
+    return cv2.pow(total / count, 1 / gamma) * 255
 
 
 def _full_strength(index: int) -> float:

@@ -39,7 +39,7 @@ class Batches:
             sources = find_sources(data)
             self.crops, self.pictures = Sequences(
                 config.task, sources, data.frames, data.crop + 2 * MARGIN, ENDLESS, config.seed,
-                data.clean, data.light,
+                data.clean, data.light, data.shaken,
             ), count_pictures(sources)
         elif data.layout == SHARP:
             size = data.crop + 2 * MARGINS[config.task]
@@ -87,10 +87,7 @@ class Batches:
 
     def unroll(self, batch: list[Tensor], number: int) -> Unroll:
         """Return the sequences of batch ``number``, to be restored frame by frame."""
-        degraded, sharp, shutter = batch
-        return Unroll(
-            (degraded, sharp, shutter), self.config.task, self.device, self._seed(number)
-        )
+        return Unroll(tuple(batch), self.config.task, self.device, self._seed(number))
 
     def _seed(self, number: int) -> int:
         return self.config.seed * 1_000_003 + number

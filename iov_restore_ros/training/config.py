@@ -40,6 +40,7 @@ class DataConfig:
     pairs_share: float = 0.15
     pairs_shutter: float | None = None  # share of the time that it was open in them, if known
     streaks: Path | None = None  # layers of rain, for sequences
+    shaken: float = 0.0  # share of the blurred sequences whose camera shakes and has a gyroscope
     clean: float = 0.1  # share of the crops degraded on the fly that are left clean
     light: float = 0.1  # and of those that are degraded only a little
     detailed: bool = False  # prefer crops with detail

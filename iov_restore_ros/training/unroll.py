@@ -15,7 +15,9 @@ from torch import Tensor
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather
 from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
-from iov_restore_ros.pictures.flow import Flow, follow, judge, look, search, speed, while_open
+from iov_restore_ros.pictures.flow import Flow, follow, judge, look, search, speed
+from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE
+from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, straight, turned
 
 MARGIN = 48  # pixels, a multiple of CELL
 # Share of the frames that have nothing beside them, as stills and what follows a cut: the first of
@@ -27,6 +29,14 @@ UNKNOWN = 0.4  # share of the sequences whose shutter is assumed
 NOT_ASKED = 0.08  # and of those whose motion isn't told either
 WRONG = 0.1  # share of the flows that are wrong in places, or everywhere, without contradiction
 UNSURE = 0.08  # sigma of a known shutter, a share of it
+# Of a gyroscope:
+UNUSED = 0.1  # share of those that aren't listened to
+EVERY = 1, 8  # samples of ``ShakenCamera.rates``, of which it gives one
+NOISE = 0.012  # rad/s, mean of the exponential draw of its sigma
+BIAS = 0.006  # rad/s
+LATE = 0.0012  # s, sigma of its clock
+FOCAL = 0.015  # sigma of the focal length as it is told, a share of it
+MISTAKEN = 0.05  # share of those that are wrong about an axis
 
 
 class Unroll:
@@ -39,15 +49,15 @@ class Unroll:
     """
 
     def __init__(
-        self, batch: tuple[Tensor, Tensor, Tensor], task: str, device: torch.device, seed: int
+        self, batch: tuple[Tensor, ...], task: str, device: torch.device, seed: int
     ) -> None:
         """
-        Begin. ``batch`` is items of ``Sequences``: (degraded, sharp, shutter).
+        Begin. ``batch`` is items of ``Sequences``: (degraded, sharp, shutter, rates, camera).
 
-        uint8 N x T x 3 x H x W twice, H and W multiples of 4, and float32 N. What is drawn here
-        depends on ``seed`` alone.
+        uint8 N x T x 3 x H x W twice, H and W multiples of 4, and float32 N, N x S x 3, N x 4. What
+        is drawn here depends on ``seed`` alone.
         """
-        self.received, sharp, shutter = batch
+        self.received, sharp, shutter, rates, cameras = batch
         self.degraded, self.sharp = (
             frames.to(device, non_blocking=True).float() / 255 for frames in (self.received, sharp)
         )
@@ -56,6 +66,7 @@ class Unroll:
         self.rng = torch.Generator().manual_seed(seed)
         # For the whole sequence, as it is wrong about all frames of a camera: such errors add up.
         self.told = self._told(shutter)
+        self.gyroscopes = [self._gyroscope(*pair) for pair in zip(rates, cameras, strict=True)]
         self.ways: dict[int, np.ndarray] = {}  # of the last frame, N x H / 4 x W / 4 x 2
         self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
 
@@ -63,12 +74,12 @@ class Unroll:
         """
         Return a frame, what is known beside it and what it should be, without the margin.
 
-        float32 N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN). The first one has nothing beside it, nor
-        has a part of the others; these want the one before to be kept.
+        float32 N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN). The first one has no frame before it, nor
+        have a part of the others; these want the one before to be kept.
         """
         image, target = self.degraded[:, number], self.sharp[:, number]
         alone = number == 0 or bool(uniform(1, self.rng) < ALONE)
-        evidence = None if alone else self._evidence(number)
+        evidence = self._still(number) if alone else self._evidence(number)
         return _inner(image), evidence, _inner(target)
 
     def keep(self, restored: Tensor) -> None:
@@ -85,25 +96,75 @@ class Unroll:
         came = then
         if not rain:  # as `inference/past.py` does it
             came = [look(picture, rain) for picture in _pictures(self.received[:, number - 1])]
-        height, width = before.shape[-2:]
-        flows = [self._flow(*three, (height, width)) for three in zip(now, came, then, strict=True)]
+        size = before.shape[-2:]
+        flows = [self._flow(*three, size) for three in zip(now, came, then, strict=True)]
         ways, trusts = (np.stack(planes) for planes in zip(*flows, strict=True))
-        motion = None if rain else self._motion(ways, number)
-        outer = gather(
-            self.degraded[:, number], before, self._tensor(ways), self._tensor(trusts), motion
-        )
-        return Evidence(
-            _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
+        blurring = None if rain else self._blurring(number, ways)
+        return _inner_of(gather(
+            self.degraded[:, number], before, self._tensor(ways), self._tensor(trusts), blurring
+        ))
+
+    def _still(self, number: int) -> Evidence | None:
+        """Return what is known of a frame that has none before it."""
+        if not any(self.gyroscopes):
+            return None
+        image = self.degraded[:, number]
+        blurring = self._blurring(number, None)
+        nothing = image.new_zeros(len(image), 5, *blurring[0].shape[-2:])
+        return _inner_of(gather(image, image, nothing[:, :2], nothing[:, 2:], blurring))
+
+    def _blurring(self, number: int, ways: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what ``gather`` takes, of each sequence."""
+        size = self.received.shape[-2:]
+        cells = tuple(-(-side // CELL) for side in size)
+        motions, paths, told = [], [], []
+        rest = np.zeros((len(self.told), *cells, 2), np.float32) if ways is None else ways.copy()
+        for index, gyroscope in enumerate(self.gyroscopes):
+            share, known = self.told[index].tolist()
+            path = None
+            if gyroscope is not None and share:
+                samples, camera, period = gyroscope
+                stamp = number * period
+                path = turned(samples, camera, size, stamp, TAU * share * period)
+                back = turned(samples, camera, size, stamp, np.array([-period]))
+                if back is not None and ways is not None:
+                    rest[index] -= back[:, :, 0]
+            moving = rest[index]
+            if ways is not None and number - 1 in self.ways:
+                moving = speed(moving, self.ways[number - 1][index])
+            motions.append(moving * np.float32(share))
+            told.append([float(known and (path is not None or ways is not None)), path is not None])
+            paths.append(straight(motions[-1]) if path is None else path)
+        self.ways = {} if ways is None else {number: rest}
+        return (
+            self._tensor(np.stack(motions)), self._tensor(np.stack(paths).reshape(
+                len(paths), *cells, -1)),
+            torch.tensor(told, dtype=torch.float32, device=self.degraded.device)[..., None, None],
         )
 
-    def _motion(self, ways: np.ndarray, number: int) -> Tensor:
-        """Return `Before.motion` of `inference/past.py` for each sequence, as it is told."""
-        moving = speed(ways, self.ways.get(number - 1))
-        self.ways = {number: ways}
-        return self._tensor(np.stack([
-            while_open(one, share, known > 0)
-            for one, (share, known) in zip(moving, self.told.tolist(), strict=True)
-        ]))
+    def _gyroscope(
+        self, rates: Tensor, camera: Tensor
+    ) -> tuple[Gyroscope, Camera, float] | None:
+        """Return what a real one would tell, its camera, and the time of a frame; None for none."""
+        draws = normal(6, self.rng).tolist()
+        unused, wrong, fewer, noise = uniform(4, self.rng).tolist()
+        apart = NOISE * float(np.log(1 / max(noise, 1e-9))) * normal(tuple(rates.shape), self.rng)
+        focal, x, y, period = camera.tolist()
+        if not focal or unused < UNUSED:
+            return None
+        gyroscope = Gyroscope()
+        every = EVERY[0] + int(fewer * (EVERY[1] - EVERY[0] + 1))
+        measured = rates + apart + BIAS * torch.tensor(draws[:3])
+        if wrong < MISTAKEN:
+            measured = measured[:, [1, 0, 2]]
+        late = LATE * draws[3]
+        for number in range(0, len(rates), every):
+            gyroscope.add(
+                (number / SAMPLES - STILL_BEFORE) * period + late, *measured[number].tolist()
+            )
+        focal *= 1 + FOCAL * draws[4]
+        matrix = np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]])
+        return gyroscope, Camera(matrix, np.eye(3)), period
 
     def _tensor(self, planes: np.ndarray) -> Tensor:
         """Return N x H x W x C as N x C x H x W on the device."""
@@ -141,6 +202,10 @@ class Unroll:
         known = (draw >= UNKNOWN) & ~shutter.isnan()
         share = torch.where(known, told, ASSUMED_SHUTTER)
         return torch.stack([torch.where(draw < NOT_ASKED, 0.0, share), known.float()], 1)
+
+
+def _inner_of(outer: Evidence) -> Evidence:
+    return Evidence(_inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL))
 
 
 def _inner(planes: Tensor, margin: int = MARGIN) -> Tensor:

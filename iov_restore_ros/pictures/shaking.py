@@ -1,0 +1,149 @@
+"""How a camera on a vehicle or in a hand shakes, and what its gyroscope says of it."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+VIBRATION = 6.0, 40.0  # Hz, of a mount and an engine
+WALK = 0.6, 5.0  # Hz, of a hand, and of a vehicle's springs
+BUMP = 5.0, 25.0  # Hz, of what dies away after a bump
+DECAYS = 0.08, 0.4  # s in which it dies away by e
+SAMPLES = 32  # of the angular rates in the time of a frame
+RATES = 10.0, 15.0, 20.0, 25.0, 30.0, 60.0  # frames a second
+BLUR = 5.0  # pixels, mean of an exponential draw
+MOST_BLUR = 26.0  # pixels
+MOST_MOTION = 36.0  # pixels from frame to frame
+LITTLE_BLUR = 2.0  # pixels, in LITTLE of the sequences
+LITTLE = 0.25
+STILL_BEFORE = 1.0  # frames' times before the first frame at which the rates begin
+
+
+@dataclass(frozen=True)
+class Shake:
+    """
+    A camera's orientation as a function of time: vibrations, swaying, and bumps that die away.
+
+    Each is N x ...: ``frequencies`` (Hz), ``phases``, ``amplitudes`` (N x 3, rad, about the camera's
+    x, y and z), and of a bump ``starts`` and ``decays`` (s; infinite for what goes on).
+    """
+
+    frequencies: np.ndarray
+    phases: np.ndarray
+    amplitudes: np.ndarray
+    starts: np.ndarray
+    decays: np.ndarray
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, span: float) -> 'Shake':
+        """Return one of amplitude 1 or so, for times from 0 to ``span`` s."""
+        kinds = [VIBRATION] * int(rng.integers(1, 4)) + [WALK] * int(rng.integers(1, 3))
+        weights = [rng.exponential() for _ in kinds]
+        bumps = int(rng.poisson(1.5 * span)) if rng.random() < 0.7 else 0
+        kinds += [BUMP] * bumps
+        weights += [2.0 * rng.exponential() for _ in range(bumps)]
+        low, high = np.log(kinds).T
+        frequencies = np.exp(rng.uniform(low, high))
+        # Most of it is pitch: roads are uneven along the way.
+        axes = rng.normal(size=(len(kinds), 3)) * rng.choice(
+            [(1, 0.4, 0.3), (1, 1, 0.5), (0.4, 1, 0.3)]
+        )
+        first = len(kinds) - bumps
+        starts = np.concatenate([np.full(first, -np.inf), rng.uniform(-0.3, span, bumps)])
+        decays = np.concatenate([np.full(first, np.inf), rng.uniform(*DECAYS, bumps)])
+        # What swings faster swings less far.
+        amplitudes = axes * np.array(weights)[:, None] / np.sqrt(1 + (frequencies[:, None] / 8) ** 2)
+        return cls(frequencies, rng.uniform(0, 2 * np.pi, len(kinds)), amplitudes, starts, decays)
+
+    def angles(self, times: np.ndarray) -> np.ndarray:
+        """Return rotation vectors at ``times`` (N, s), N x 3, rad, of the camera in the world."""
+        since = times[:, None] - self.starts
+        going = np.where(since < 0, 0.0, np.exp(-np.where(
+            np.isfinite(since), since, 0.0) / self.decays))
+        # A bump begins at rest.
+        phases = np.where(np.isfinite(self.starts), 0.0, self.phases)
+        turns = np.where(np.isfinite(self.starts), since, times[:, None]) * self.frequencies
+        return (going * np.sin(2 * np.pi * turns + phases)) @ self.amplitudes
+
+    def scaled(self, factor: float) -> 'Shake':
+        """Return one that turns so many times as far."""
+        return Shake(
+            self.frequencies, self.phases, self.amplitudes * factor, self.starts, self.decays
+        )
+
+
+
+@dataclass(frozen=True)
+class ShakenCamera:
+    """
+    A camera that shakes while it takes frames, at the times 0, 1, 2, ... (in frames' times).
+
+    ``focal`` (pixels) and ``middle`` (x, y, pixels of the picture) are those of a pinhole camera,
+    ``period`` is the time of a frame, s.
+    """
+
+    shake: Shake
+    focal: float
+    middle: np.ndarray
+    period: float
+
+    @classmethod
+    def draw(
+        cls, rng: np.random.Generator, frames: int, size: int, share: float
+    ) -> 'ShakenCamera':
+        """Return one for so many ``frames`` of ``size``, exposed for ``share`` of their time."""
+        period = 1 / float(rng.choice(RATES))
+        camera = cls(
+            Shake.draw(rng, (frames + 1) * period), float(np.exp(rng.uniform(*np.log((300, 1500))))),
+            size / 2 + rng.uniform(-300, 300, 2), period,
+        )
+        blur = rng.uniform(0, LITTLE_BLUR) if rng.random() < LITTLE else rng.exponential(BLUR)
+        times = np.arange(frames)[:, None]
+        exposures = camera._places((times + share * np.linspace(-0.5, 0.5, 17)).ravel())
+        extents = np.linalg.norm(np.ptp(exposures.reshape(frames, 17, 2), 1), axis=1)
+        steps = np.linalg.norm(np.diff(camera._places(times[:, 0].astype(float)), axis=0), axis=1)
+        factor = min(
+            blur / max(float(np.median(extents)), 1e-9), MOST_BLUR / max(extents.max(), 1e-9),
+            MOST_MOTION / max(steps.max(), 1e-9),
+        )
+        return cls(camera.shake.scaled(factor), camera.focal, camera.middle, period)
+
+    def view(self, time: float) -> np.ndarray:
+        """Return 3 x 3: where a pixel of the picture at ``time`` lies in one that doesn't shake."""
+        matrix = np.array([
+            [self.focal, 0, self.middle[0]], [0, self.focal, self.middle[1]], [0, 0, 1],
+        ])
+        [turn] = rotations(self._angles(np.array([time])))
+        return matrix @ turn @ np.linalg.inv(matrix)
+
+    def extent(self, time: float, share: float) -> float:
+        """Return how many pixels the picture moves meanwhile, there and back counted once."""
+        places = self._places(time + share * np.linspace(-0.5, 0.5, 17))
+        return float(np.linalg.norm(np.ptp(places, 0)))
+
+    def rates(self, frames: int) -> np.ndarray:
+        """
+        Return the angular rates about the camera's axes, S x 3, rad/s.
+
+        ``SAMPLES`` in the time of a frame, from ``STILL_BEFORE`` on to as long after the last.
+        """
+        count = int((frames - 1 + 2 * STILL_BEFORE) * SAMPLES) + 1
+        times = np.arange(count) / SAMPLES - STILL_BEFORE
+        little = 0.02 / SAMPLES
+        before, after = (rotations(self._angles(times + shift)) for shift in (-little, little))
+        turns = np.swapaxes(before, -1, -2) @ after
+        cross = (turns - np.swapaxes(turns, -1, -2)) / 2  # of a small turn its vector
+        vectors = np.stack([cross[:, 2, 1], cross[:, 0, 2], cross[:, 1, 0]], -1)
+        return vectors / (2 * little * self.period)
+
+    def _angles(self, times: np.ndarray) -> np.ndarray:
+        return self.shake.angles((times + STILL_BEFORE) * self.period)
+
+    def _places(self, times: np.ndarray) -> np.ndarray:
+        """Return about where the middle of the picture is seen, N x 2, pixels."""
+        return self.focal * self._angles(times)[:, 1::-1] * np.array([-1.0, 1.0])
+
+
+def rotations(vectors: np.ndarray) -> np.ndarray:
+    """Return N x 3 x 3 for rotation vectors N x 3, rad."""
+    return np.stack([cv2.Rodrigues(vector)[0] for vector in vectors])

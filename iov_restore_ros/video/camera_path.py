@@ -1,0 +1,222 @@
+"""
+The path of each pixel while the shutter was open, from the angular rates of a gyroscope.
+
+A camera that turns moves what it sees, whatever its distance: v(t) = R(t)' R(s) v(s) for a direction
+v that was seen at the time s, R(t) being the camera's orientation. The rates are integrated on
+SO(3), and each place of the picture is taken through the moments of its exposure; of a rolling
+shutter each row has its own. What a gyroscope cannot see, a vehicle that drives on, comes from the
+optical flow (`video/aligner.py`).
+
+Frames as in REP 103 and 104: camera coordinates are x right, y down, z forward.
+"""
+
+from bisect import bisect_left
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from iov_restore_ros.model.fusion import MOMENTS
+from iov_restore_ros.model.wiener import CELL
+
+KEPT = 3.0  # s of angular rates
+NODES = 32  # pixels between the places that are projected; between them all is smooth
+LONGEST_HOLE = 0.05  # s without a sample, across which the rates are still interpolated
+FASTEST = 35.0  # rad/s, 2000 degrees/s, what gyroscopes measure at most
+TAU = np.linspace(-0.5, 0.5, MOMENTS)  # of the time that the shutter is open
+
+
+class Camera(NamedTuple):
+    """
+    How a camera sees.
+
+    ``matrix``: 3 x 3, pixels; ``distortion``: coefficients of sensor_msgs/CameraInfo, empty for
+    none; ``rotation``: 3 x 3, from the IMU's frame to the camera's; ``readout``: s from the first
+    row to the last (rolling shutter; negative if it is read from below), 0 for a global shutter;
+    ``fisheye``: whether the distortion is CameraInfo's `equidistant`.
+    """
+
+    matrix: np.ndarray
+    rotation: np.ndarray
+    distortion: np.ndarray = np.zeros(0)
+    readout: float = 0.0
+    fisheye: bool = False
+
+
+class Gyroscope:
+    """
+    The angular rates of the last ``KEPT`` s, in the IMU's frame. Not thread-safe.
+
+    ``refused`` counts samples that were not finite or faster than any gyroscope measures.
+    """
+
+    def __init__(self) -> None:
+        self._stamps: list[float] = []  # s, ascending
+        self._rates: list[tuple[float, float, float]] = []  # rad/s
+        self.refused = 0
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    @property
+    def newest(self) -> float:
+        """The latest stamp, s; minus infinity without one."""
+        return self._stamps[-1] if self._stamps else -np.inf
+
+    def add(self, stamp: float, x: float, y: float, z: float) -> None:
+        """
+        Take in a sample: ``stamp`` in s, rates in rad/s.
+
+        A late one finds its place, a second one with a stamp replaces the first. A jump back of
+        more than ``KEPT`` s (a bag that loops) begins anew.
+        """
+        # Anything but a number from -FASTEST to FASTEST; NaN too compares as false.
+        if not (abs(x) <= FASTEST and abs(y) <= FASTEST and abs(z) <= FASTEST and stamp == stamp):
+            self.refused += 1
+            return
+        stamps, rates = self._stamps, self._rates
+        if not stamps or stamp > stamps[-1]:
+            stamps.append(stamp)
+            rates.append((x, y, z))
+            # Rarely, and then many at once: taking one from the front costs as much as the rest.
+            if stamps[0] < stamp - 2 * KEPT:
+                old = bisect_left(stamps, stamp - KEPT)
+                del stamps[:old], rates[:old]
+            return
+        if stamp < stamps[-1] - KEPT:
+            self.forget()
+            self.add(stamp, x, y, z)
+            return
+        place = bisect_left(stamps, stamp)
+        if stamps[place] == stamp:
+            rates[place] = (x, y, z)
+        else:
+            stamps.insert(place, stamp)
+            rates.insert(place, (x, y, z))
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._stamps.clear()
+        self._rates.clear()
+
+    def orientations(
+        self, times: np.ndarray, bias: np.ndarray | float = 0.0
+    ) -> np.ndarray | None:
+        """
+        Return the orientations at ``times`` (s, any shape), ... x 3 x 3, relative to some start.
+
+        Each takes vectors from the IMU's frame at that time to the one at the start. ``bias`` (3,
+        rad/s) is taken off the rates. None where samples are missing: before the first, after the
+        last, or in a hole of more than ``LONGEST_HOLE`` s.
+        """
+        first, last = float(times.min()), float(times.max())
+        stamps = self._stamps
+        if not stamps or not (stamps[0] <= first and last <= stamps[-1]):
+            return None
+        low = max(0, bisect_left(stamps, first) - 1)
+        high = bisect_left(stamps, last) + 1
+        known = np.array(stamps[low:high])
+        rates = np.array(self._rates[low:high]) - bias
+        steps = np.diff(known)
+        if len(known) > 1 and steps.max() > LONGEST_HOLE:
+            return None
+        # From sample to sample, by the mean of both rates.
+        orientations = np.empty((len(known), 3, 3))
+        orientations[0] = np.eye(3)
+        turns = rotation(steps[:, None] * (rates[1:] + rates[:-1]) / 2)
+        for number, turn in enumerate(turns):
+            np.matmul(orientations[number], turn, orientations[number + 1])
+        # From the sample before each time, by the mean of the rates there and then.
+        before = np.searchsorted(known, times, side='right') - 1
+        after = np.minimum(before + 1, len(known) - 1)
+        passed = (times - known[before])[..., None]
+        interval = np.maximum(known[after] - known[before], 1e-9)[..., None]
+        halfway = rates[before] + (rates[after] - rates[before]) * passed / interval / 2
+        return orientations[before] @ rotation(passed * halfway)
+
+
+def rotation(vectors: np.ndarray) -> np.ndarray:
+    """Return ... x 3 x 3 for rotation vectors ... x 3, rad (Rodrigues' formula)."""
+    angle = np.maximum(np.linalg.norm(vectors, axis=-1), 1e-12)[..., None, None]
+    cross = np.zeros((*vectors.shape[:-1], 3, 3))
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    cross[..., 0, 1], cross[..., 0, 2], cross[..., 1, 2] = -z, y, -x
+    cross -= np.swapaxes(cross, -1, -2)
+    cross /= angle
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
+
+
+def turned(
+    gyroscope: Gyroscope, camera: Camera, size: tuple[int, int], stamp: float,
+    offsets: np.ndarray, bias: np.ndarray | float = 0.0,
+) -> np.ndarray | None:
+    """
+    Return where what each cell shows lies so much later, by the camera's turning alone.
+
+    ``size``: height and width of the picture, whose middle row was exposed about ``stamp`` (s, the
+    gyroscope's clock). ``offsets``: M, s. Returns float32 ceil(H / 4) x ceil(W / 4) x M x 2, pixels
+    from the middle of each cell, x before y; None where samples are missing.
+    """
+    height, width = size
+    y, x = (np.linspace(0, side - 1, -(-side // NODES) + 1) for side in size)
+    middles = stamp + camera.readout * (y / max(height - 1, 1) - 0.5)  # of each row of nodes
+    orientations = gyroscope.orientations(np.concatenate(
+        [middles[:, None], middles[:, None] + offsets], 1
+    ), bias)
+    if orientations is None:
+        return None
+    there, then = orientations[:, :1], orientations[:, 1:]
+    turns = camera.rotation @ np.swapaxes(then, -1, -2) @ there @ camera.rotation.T
+    nodes = np.stack(np.meshgrid(x, y), -1)
+    rays = _rays(camera, nodes)
+    seen = np.einsum('rmij,rcj->rcmi', turns, rays)
+    away = _project(camera, seen) - nodes[:, :, None]
+    down, across = (
+        _between_nodes(side, len(places)) for side, places in ((height, y), (width, x))
+    )
+    rows = np.tensordot(down, away.astype(np.float32), 1)
+    return np.ascontiguousarray(np.moveaxis(np.tensordot(across, rows, (1, 1)), 0, 1))
+
+
+def straight(motion: np.ndarray) -> np.ndarray:
+    """
+    Return the path that a straight ``motion`` is: float32 rows x columns x ``MOMENTS`` x 2, pixels.
+
+    ``motion`` (rows x columns x 2) leads to where each cell's content was, as an optical flow does.
+    """
+    return -TAU[:, None].astype(np.float32) * motion[:, :, None]
+
+
+def _rays(camera: Camera, places: np.ndarray) -> np.ndarray:
+    """Return the directions (... x 3) in which ``places`` (... x 2, pixels) are seen."""
+    flat = places.reshape(-1, 1, 2)
+    if camera.fisheye:
+        normal = cv2.fisheye.undistortPoints(flat, camera.matrix, camera.distortion)
+    else:
+        normal = cv2.undistortPoints(flat, camera.matrix, camera.distortion)
+    return np.concatenate([normal[:, 0], np.ones((len(flat), 1))], 1).reshape(
+        *places.shape[:-1], 3
+    )
+
+
+def _project(camera: Camera, directions: np.ndarray) -> np.ndarray:
+    """Return the places (... x 2, pixels) at which ``directions`` (... x 3) are seen."""
+    flat = directions.reshape(-1, 1, 3)
+    nothing = np.zeros(3)
+    if camera.fisheye:
+        places = cv2.fisheye.projectPoints(
+            flat, nothing, nothing, camera.matrix, camera.distortion
+        )[0]
+    elif camera.distortion.any():
+        places = cv2.projectPoints(flat, nothing, nothing, camera.matrix, camera.distortion)[0]
+    else:
+        places = flat @ camera.matrix.T
+        places = places[..., :2] / places[..., 2:]
+    return places.reshape(*directions.shape[:-1], 2)
+
+
+def _between_nodes(side: int, count: int) -> np.ndarray:
+    """Return the weights of ``count`` nodes at the middle of each cell: ceil(side / 4) x count."""
+    middles = np.minimum(np.arange(-(-side // CELL)) * CELL + (CELL - 1) / 2, side - 1)
+    where = middles * (count - 1) / max(side - 1, 1)
+    return np.maximum(0, 1 - np.abs(where[:, None] - np.arange(count))).astype(np.float32)
