@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from iov_restore_ros.inference.past import Before
 from iov_restore_ros.inference.pixels import restore_pixels, to_image
 from iov_restore_ros.model import Generator
 from iov_restore_ros.model.fusion import CELL, gather
+from iov_restore_ros.video.before import Before
 
 KEPT_SIZES = 8  # sizes of frames whose memory and graphs are kept
 

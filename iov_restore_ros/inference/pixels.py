@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iov_restore_ros.inference.past import Before
 from iov_restore_ros.model import Evidence, Generator
 from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.fusion import CELL, CUES, LUMA, MOTION_UNIT, TAPS
 from iov_restore_ros.model.wiener import deconvolve
-from iov_restore_ros.pictures.flow import places
+from iov_restore_ros.pictures.warp import move
+from iov_restore_ros.video.before import Before
 
 Window = tuple[slice, slice]  # rows and columns
 
@@ -59,12 +59,6 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
         cues[..., 5] = before.motion[..., 2]
         along = steer(frame, np.ascontiguousarray(before.motion[..., :2]))
     return Gathered(frame, move(before.pixels, flow), along, cues)
-
-
-def move(image: np.ndarray, flow: np.ndarray, times: float = 1.0) -> np.ndarray:
-    """Return ``image``, each pixel taken from ``times`` ``flow`` (H x W x 2, pixels) away."""
-    there = cv2.scaleAdd(flow, times, places(*flow.shape[:2]))
-    return cv2.remap(image, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def steer(frame: np.ndarray, motion: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
 """
 Sequences frame by frame, as a camera's past has them: each restored beside the one restored before.
 
-What a generator learns from is what `inference/past.py` will give it: its own last output, aligned
-by the same flow. So a sequence carries ``MARGIN`` more pixels on every side than is restored, as a
-flow needs to see where things went. Out there stands, for what was restored before, the sharp frame
-with a little of the degraded one, and as much too dark or too bright as what was restored: on a
-road that comes nearer for dozens of frames such errors add up, and in a crop all that moves would
-come in fresh.
+What a generator learns from is what `video/history.py` will give it: its own last output, aligned
+by the same `video/aligner.py`. So a sequence carries ``MARGIN`` more pixels on every side than is
+restored, as a flow needs to see where things went. Out there stands, for what was restored before,
+the sharp frame with a little of the degraded one, and as much too dark or too bright as what was
+restored: on a road that comes nearer for dozens of frames such errors add up, and in a crop all
+that moves would come in fresh.
 """
 
 import numpy as np
@@ -15,7 +15,10 @@ from torch import Tensor
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather
 from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
-from iov_restore_ros.pictures.flow import Flow, follow, judge, look, search, speed, while_open
+from iov_restore_ros.pictures.warp import move
+from iov_restore_ros.video.aligner import Previous, Trace, align, trace_of
+from iov_restore_ros.video.before import Before
+from iov_restore_ros.video.flow import Flow, judge, search
 
 MARGIN = 48  # pixels, a multiple of CELL
 # Share of the frames that have nothing beside them, as stills and what follows a cut: the first of
@@ -56,7 +59,7 @@ class Unroll:
         self.rng = torch.Generator().manual_seed(seed)
         # For the whole sequence, as it is wrong about all frames of a camera: such errors add up.
         self.told = self._told(shutter)
-        self.ways: dict[int, np.ndarray] = {}  # of the last frame, N x H / 4 x W / 4 x 2
+        self.traces: dict[int, list[Trace | None]] = {}  # of the last frame, of each sequence
         self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
 
     def frame(self, number: int) -> tuple[Tensor, Evidence | None, Tensor]:
@@ -77,18 +80,11 @@ class Unroll:
 
     def _evidence(self, number: int) -> Evidence:
         before = self._before(number - 1)
-        rain = self.task == 'derain'
-        now, then = (
-            [look(picture, rain) for picture in _pictures(frames)]
-            for frames in (self.received[:, number], before.mul(255).round().byte().cpu())
-        )
-        came = then
-        if not rain:  # as `inference/past.py` does it
-            came = [look(picture, rain) for picture in _pictures(self.received[:, number - 1])]
-        height, width = before.shape[-2:]
-        flows = [self._flow(*three, (height, width)) for three in zip(now, came, then, strict=True)]
+        known = self._known(number, before)
+        flows = [one.flow for one in known]
         ways, trusts = (np.stack(planes) for planes in zip(*flows, strict=True))
-        motion = None if rain else self._motion(ways, number)
+        motions = [one.motion for one in known if one.motion is not None]
+        motion = self._tensor(np.stack(motions)) if motions else None
         outer = gather(
             self.degraded[:, number], before, self._tensor(ways), self._tensor(trusts), motion
         )
@@ -96,23 +92,28 @@ class Unroll:
             _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
         )
 
-    def _motion(self, ways: np.ndarray, number: int) -> Tensor:
-        """Return `Before.motion` of `inference/past.py` for each sequence, as it is told."""
-        moving = speed(ways, self.ways.get(number - 1))
-        self.ways = {number: ways}
-        return self._tensor(np.stack([
-            while_open(one, share, known > 0)
-            for one, (share, known) in zip(moving, self.told.tolist(), strict=True)
-        ]))
+    def _known(self, number: int, before: Tensor) -> list[Before]:
+        """Return what each sequence knows beside a frame of the one ``before``, as it is told."""
+        frames, received = (_pictures(self.received[:, n]) for n in (number, number - 1))
+        restored = _pictures(before.mul(255).round().byte().cpu())
+        traces = self.traces.get(number - 1) or [trace_of(frame, self.task) for frame in received]
+        aligned = [
+            align(frame, Previous(pixels, 1.0, trace), self.task, self._flow)
+            for frame, pixels, trace in zip(frames, restored, traces, strict=True)
+        ]
+        self.traces = {number: [one.trace for one in aligned]}
+        told = zip(aligned, self.told.tolist(), strict=True)
+        befores = [one.before(share, known > 0) for one, (share, known) in told]
+        return [one for one in befores if one is not None]  # all: `_flow` always finds one
 
     def _tensor(self, planes: np.ndarray) -> Tensor:
         """Return N x H x W x C as N x C x H x W on the device."""
         return torch.from_numpy(planes).permute(0, 3, 1, 2).to(self.degraded.device)
 
     def _flow(
-        self, now: np.ndarray, before: np.ndarray, restored: np.ndarray, size: tuple[int, int]
+        self, now: np.ndarray, before: np.ndarray, height: int, width: int, *, restored: np.ndarray
     ) -> Flow:
-        """Return what `pictures/flow.py` finds, now and then a wrong one."""
+        """Return what `find_flow` finds, also at a cut, and now and then a wrong one."""
         there, back = search(now, before)
         wrong, everywhere = uniform(2, self.rng).tolist()
         if wrong < WRONG:
@@ -120,7 +121,7 @@ class Unroll:
             where = (field > 0.6) | (everywhere < 0.3)
             off = where[..., None] * (4 * normal(2, self.rng).numpy()).astype(np.float32)
             there, back = there + off, back - off
-        return judge(there, back, now, follow(restored, there), size)
+        return judge(there, back, now, move(restored, there), (height, width))
 
     def _before(self, number: int) -> Tensor:
         """Return frame ``number`` as it is known from before, with margin."""
