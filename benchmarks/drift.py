@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from skimage import data as photographs
 
-from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model import TASKS
 
 FIFTHS = 5
@@ -29,13 +29,13 @@ def run(restorer: Restorer, task: str, what: str, count: int) -> list[float]:
     scene = np.ascontiguousarray(photographs.coffee()[100:228, 100:292])
     other = np.ascontiguousarray(photographs.astronaut()[100:228, 100:292])
     noise = np.random.default_rng(0).integers(0, 256, (EVERY, *scene.shape), np.uint8)
-    past, distances = Past(), []
+    history, distances = History(), []
     for number in track(range(count), f'{task}, {what}', console=Console(stderr=True)):
         frame = {
             'still': scene, 'noise': noise[number % len(noise)],
             'cuts': (scene, other)[number // 10 % 2],
         }[what]
-        restored = past.restore(restorer, frame, number / RATE, task)
+        restored = restore_next(restorer, history, frame, number / RATE, task)
         if number % EVERY == 0:
             [alone] = restorer.restore([frame], task)
             distances.append(float(np.abs(restored.astype(float) - alone).mean()))

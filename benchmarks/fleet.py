@@ -28,7 +28,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from skimage import data as photographs
 
-from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model import TASKS
 
 TYPES = get_typestore(Stores.LATEST)
@@ -205,9 +205,9 @@ def warm_up(_: Path) -> None:
         frames = list(drive(cuts[-1] + WATCHED, 160, 128, task == 'derain'))
 
         def behind(cut: int, first: int, frames=frames, restorer=restorer, task=task):
-            past = Past()
+            history = History()
             seen = [
-                past.restore(restorer, frames[n][0], n / RATE, task)
+                restore_next(restorer, history, frames[n][0], n / RATE, task)
                 for n in range(first, cut + WATCHED)
             ]
             return np.stack(seen[-WATCHED:]).astype(float)

@@ -21,7 +21,7 @@ from rich.table import Table
 from skimage import data as photographs
 from torch import nn
 
-from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model import TASKS
 from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.generators import ResidualBlock
@@ -63,7 +63,7 @@ def measure(size: tuple[int, int], task: str, rounds: int) -> dict[str, float]:
     frames = frames_of(size)
     network = compute(blocks_alone)
     restorer = Restorer(device='cpu', precision='float32', tasks=[task])
-    past = Past(shutter=0.5)
+    history = History(shutter=0.5)
     seconds: dict[str, list[float]] = defaultdict(list)
 
     def timed(way: str, work: Callable, *arguments: object) -> None:
@@ -75,9 +75,9 @@ def measure(size: tuple[int, int], task: str, rounds: int) -> dict[str, float]:
         frame, when = frames[number % FRAMES], number / RATE
         timed('blocks alone', compute, run_blocks, network, frame)
         timed('frame alone', restorer.restore, [frame], task)
-        timed('with the frame before', past.restore, restorer, frame, when, task)
+        timed('with the frame before', restore_next, restorer, history, frame, when, task)
         cv2.setNumThreads(1)
-        timed('aligning', past.look_back, frames[(number + 1) % FRAMES], when + 0.01, task)
+        timed('aligning', history.look_back, frames[(number + 1) % FRAMES], when + 0.01, task)
         cv2.setNumThreads(-1)
     return {way: 1000 * statistics.median(times[1:]) for way, times in seconds.items()}
 

@@ -38,8 +38,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from iov_restore_ros.evaluation.clips import open_clips
 from iov_restore_ros.evaluation.metrics import psnr, restore_image
-from iov_restore_ros.evaluation.recurrence import Recurrence
 from iov_restore_ros.evaluation.video import DIGITS, FULL_PAST, ClipScore, measure
+from iov_restore_ros.inference import Restorer, restore_sequence
 from iov_restore_ros.model import PRESETS, Generator, load_weights, read_info
 from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
@@ -194,7 +194,8 @@ def video_table(networks: dict[str, nn.Module], text: str, task: str, seed: int 
         ]
     past = networks['fast']
     assert isinstance(past, Generator)
-    ways['fast, with its past'] = lambda frames: list(map(Recurrence(past, task).restore, frames))
+    restorer = Restorer.of({task: past})
+    ways['fast, with its past'] = lambda frames: restore_sequence(restorer, frames, task)
     table = Table(title=f'{text}: {len(clips)} clips of {FRAMES} frames')
     for heading in ('', *DIGITS):
         table.add_column(heading, justify='right' if heading else 'left')

@@ -15,7 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
-from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.node.compressed import decode, encode
 from iov_restore_ros.node.images import seconds, view
 from iov_restore_ros.tools import restore_bag
@@ -73,9 +73,9 @@ def drive(photograph):
 
 def in_order(drive):
     """Restore the frames of ``drive`` as a sequence."""
-    restorer, past = Restorer(device='cpu', precision='float32', tasks=['derain']), Past()
+    restorer, history = Restorer(device='cpu', precision='float32', tasks=['derain']), History()
     return [
-        past.restore(restorer, view(image), seconds(image.header.stamp), 'derain')
+        restore_next(restorer, history, view(image), seconds(image.header.stamp), 'derain')
         for _, image, _ in drive
     ]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pictures import RATE, drive, rain
 
-from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model import TASKS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -57,26 +57,26 @@ def test_a_sequence_is_close_to_the_cpu(street, task):
     """The frame before is moved on the device, not by OpenCV, which rounds to 8 bits."""
     frames = rain(drive(street, 6))
     cpu, cuda = (Restorer(device=device, precision='float32') for device in ('cpu', 'cuda'))
-    pasts = [Past(shutter=0.5) for _ in range(2)]
+    histories = [History(shutter=0.5) for _ in range(2)]
     for number, frame in enumerate(frames):
         a, b = (
-            past.restore(restorer, frame, number / RATE, task)
-            for past, restorer in zip(pasts, (cpu, cuda), strict=True)
+            restore_next(restorer, history, frame, number / RATE, task)
+            for history, restorer in zip(histories, (cpu, cuda), strict=True)
         )
         off = np.abs(a.astype(int) - b)
         assert off.mean() < 0.5
         assert np.percentile(off, 99) <= 4
-        for past in pasts:  # differences do not add up
-            past.keep(a, number / RATE + 0.001)
+        for history in histories:  # differences do not add up
+            history.keep(a, number / RATE + 0.001)
 
 
 def test_frames_with_and_without_a_past_come_in_one_batch(street):
     cuda = Restorer(device='cuda', precision='float32')
     before, now, other = rain(drive(street, 3))
-    past = Past()
-    past.look_back(before, 0.0, 'derain')
-    past.keep(before, 0.0)
-    known = past.look_back(now, 1 / RATE, 'derain')
+    history = History()
+    history.look_back(before, 0.0, 'derain')
+    history.keep(before, 0.0)
+    known = history.look_back(now, 1 / RATE, 'derain')
     for _ in range(3):  # eagerly, captured, replayed
         together = cuda.restore([other, now, before], 'derain', [None, known, None])
         alone = [

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from iov_restore_ros.evaluation.metrics import flicker, psnr
-from iov_restore_ros.pictures.flow import follow, judge, look, search
+from iov_restore_ros.pictures.warp import move
 from iov_restore_ros.tools.demo_footage import FRAMES_EACH, HEIGHT, WIDTH, blurred, rainy
 from iov_restore_ros.tools.demo_report import Row, Sample, Seen, measure, write_report
+from iov_restore_ros.video.flow import judge, look, search
 
 DATA = re.compile('data:image/webp;base64,([^"]+)')
 
@@ -26,7 +27,7 @@ def fit(now, before):
     """Return how well the flow between two pictures agrees there and back, 0..1."""
     now, before = look(now, False), look(before, False)
     there, back = search(now, before)
-    return judge(there, back, now, follow(before, there), (HEIGHT, WIDTH)).trust[..., 1].mean()
+    return judge(there, back, now, move(before, there), (HEIGHT, WIDTH)).trust[..., 1].mean()
 
 
 def drive(footage, restored, first=0, count=FRAMES_EACH):

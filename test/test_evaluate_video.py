@@ -1,4 +1,4 @@
-"""Sequences under measurement: the recurrence, flicker, and `evaluate --video`."""
+"""Sequences under measurement: flicker, and `evaluate --video`."""
 
 import csv
 import json
@@ -7,14 +7,14 @@ import re
 import cv2
 import numpy as np
 import pytest
+import torch
 from pictures import RATE, drive, rain
 
 from iov_restore_ros.evaluation import evaluate
 from iov_restore_ros.evaluation.clips import open_clips
 from iov_restore_ros.evaluation.metrics import flicker, psnr, restore_image
-from iov_restore_ros.evaluation.recurrence import Recurrence
 from iov_restore_ros.evaluation.video import PAST, ClipScore
-from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference import Restorer, restore_sequence
 from iov_restore_ros.model import TASKS, Generator, WeightsInfo, load_weights, save_weights
 from iov_restore_ros.model import shipped_weights as shipped
 from iov_restore_ros.pictures.footage import FRAMES, MARGIN
@@ -50,42 +50,6 @@ def pairs(tmp_path, street):
         write(tmp_path / 'pairs' / 'gt' / name, sharp)
         write(tmp_path / 'pairs' / 'input' / name, rain(sharp))
     return tmp_path / 'pairs'
-
-
-# The recurrence
-
-
-@pytest.mark.parametrize(('task', 'shutter'), [('derain', 0.0), ('deblur', 0.0), ('deblur', 0.6)])
-def test_a_sequence_is_restored_as_a_cameras_past_restores_it(generators, street, task, shutter):
-    """But for OpenCV, which moves pictures in steps of 1/32 of a pixel."""
-    other = np.ascontiguousarray(255 - street[::-1, ::-1])
-    frames = drive(street, 3, (9.0, 1.3)) + drive(other, 2, (-7.0, 2.0))  # a cut
-    frames = rain(frames) if task == 'derain' else [cv2.blur(frame, (5, 1)) for frame in frames]
-    restorer = Restorer(device='cpu', precision='float32', tasks=[task])
-    past = Past(shutter=shutter)
-    recurrence, step = (Recurrence(generators[task], task, shutter) for _ in range(2))
-    for number, frame in enumerate(frames):
-        expected = past.restore(restorer, frame, number / RATE, task)
-        off = np.abs(recurrence.restore(frame).astype(int) - expected)
-        assert off.mean() < 0.25
-        # From the same frame before. One's own, a grey level off, can lead the flow elsewhere.
-        off = np.abs(step.restore(frame).astype(int) - expected)
-        assert (off <= 1).mean() > 0.998
-        step._before = expected
-        assert past.reason == {0: 'first', 3: 'cut'}.get(number, '')
-        still = restore_image(generators[task], frame, 'cpu').astype(int)
-        assert (np.abs(still - expected).max() <= 1) == bool(past.reason)
-
-
-@pytest.mark.parametrize('size', [(20, 90), (64, 90)])
-def test_what_cannot_have_a_past_is_a_still(generators, street, size):
-    recurrence = Recurrence(generators['derain'], 'derain')
-    recurrence.restore(np.ascontiguousarray(street[: size[0], : 80]))
-    frame = np.ascontiguousarray(street[: size[0], : size[1]])
-    still = restore_image(generators['derain'], frame, 'cpu')
-    assert np.array_equal(recurrence.restore(frame), still), 'another size'
-    again = recurrence.restore(frame)
-    assert np.array_equal(again, still) == (min(size) < 32)
 
 
 # Flicker
@@ -125,8 +89,8 @@ def test_clips_are_measured_frame_by_frame(run, pairs, generators, tmp_path, cap
         [cv2.imread(str(pairs / kind / 'two' / f'{n}.png'))[..., ::-1] for n in range(5)]
         for kind in ('input', 'gt')
     )
-    recurrence = Recurrence(generators['derain'], 'derain')
-    restored = [recurrence.restore(np.ascontiguousarray(frame)) for frame in wet]
+    restorer = Restorer(device='cpu', precision='float32', tasks=['derain'])
+    restored = restore_sequence(restorer, map(np.ascontiguousarray, wet), 'derain')
     last = [row for row in rows if row['clip'] == 'input/two' and row['frame'] == '4']
     assert [row['restored'] for row in last] == ['input', 'alone', 'with past']
     assert float(last[0]['PSNR dB']) == psnr(wet[4], sharp[4])
@@ -240,8 +204,16 @@ def without_a_past(pairs):
     return [pairs, '--task', 'derain', '--weights', path], 'wei2021_preprint has no past, --video'
 
 
+def broken(pairs):
+    path, generator = pairs / 'other.safetensors', Generator('fast')
+    for parameter in generator.parameters():
+        torch.nn.init.constant_(parameter, 1e30)
+    save_weights(path, generator, WeightsInfo('fast', 'derain'))
+    return [pairs, '--task', 'derain', '--weights', path], 'output of the network is not finite'
+
+
 @pytest.mark.parametrize('fault', [
-    alone, too_short, too_small, without_motion_to_follow, without_a_past,
+    alone, too_short, too_small, without_motion_to_follow, without_a_past, broken,
     lambda pairs: ([pairs], 'give --task'),
     lambda pairs: ([f'rain100h={pairs}'], 'rain100h are single pictures, --video takes folders'),
     lambda pairs: ([pairs, '--task', 'derain', '--limit', 3], '--limit must be at least 4'),

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
-from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference import History, Restorer
 from iov_restore_ros.inference.pixels import gather
 from iov_restore_ros.model import Generator, shipped_weights
 from iov_restore_ros.model.generators import ResidualBlock
@@ -33,10 +33,10 @@ def test_command_exports_what_the_restorer_does(tmp_path, photograph):
     assert metadata['weights sha256'] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert (metadata['model'], metadata['task']) == ('fast', 'derain')
     frames = [photograph, photograph[::-1]]
-    past = Past()
+    history = History()
     for number in range(2):
-        known = past.look_back(photograph, number / 30, 'derain')
-        past.keep(photograph, number / 30)
+        known = history.look_back(photograph, number / 30, 'derain')
+        history.keep(photograph, number / 30)
     befores = [known, None]
     expected = Restorer(device='cpu', precision='float32', tasks=['derain']).restore(
         frames, 'derain', befores

@@ -5,21 +5,22 @@ import sys
 
 import cv2
 import pytest
-import torch
-from torch import nn
 
 from iov_restore_ros.evaluation import gain_curves
+from iov_restore_ros.model import Generator
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, MOTION_UNIT
-from iov_restore_ros.pictures.shutter_gauge import ShutterGauge
+from iov_restore_ros.video.shutter_gauge import ShutterGauge
 
 
-class Nothing(nn.Module):
-    """Restores nothing, and remembers what is known beside each frame."""
+class Nothing(Generator):
+    """Restores nothing, and remembers what is known beside each frame; so do its copies."""
 
     def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
+        super().__init__('fast')
         self.seen = []
+
+    def __deepcopy__(self, memo):
+        return self
 
     def forward(self, image, evidence=None):
         self.seen.append(evidence)
@@ -65,7 +66,7 @@ def test_blur_is_as_long_as_the_axis_says(monkeypatch, large):
     # For each length the frame alone, three frames with the shutter unknown, three with it known.
     for number, length in enumerate((8.0, 16.0)):
         alone, first, _, unknown, _, _, known = nothing.seen[7 * number : 7 * number + 7]
-        assert alone is None and first is None
+        assert alone is None and not first.cues.any()
         motions = []
         for evidence, told in ((unknown, 0), (known, 1)):
             cues = evidence.cues[0, :, 8:-8, 8:-8]

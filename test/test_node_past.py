@@ -7,7 +7,7 @@ from pictures import RATE, drive, rain
 from ros_harness import make_message
 from sensor_msgs.msg import CompressedImage
 
-from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.node.images import from_rgb, view
 
 
@@ -34,11 +34,11 @@ def seconds(message):
     return message.header.stamp.sec + message.header.stamp.nanosec / 1e9
 
 
-def offline(restorer, messages, frames, task, past=None):
+def offline(restorer, messages, frames, task, history=None):
     """Return what restoring ``frames`` at the messages' times in order gives."""
-    past = past or Past()
+    history = history or History()
     return [
-        past.restore(restorer, frame, seconds(message), task)
+        restore_next(restorer, history, frame, seconds(message), task)
         for message, frame in zip(messages, frames, strict=True)
     ]
 
@@ -91,7 +91,7 @@ def test_gaps_loops_and_late_frames(rig, restorer, wet):
     frames = [wet[n % 6] for n in range(7)]
     sent = [at(frame, time) for frame, time in zip(frames, times, strict=True)]
     got = [rig.round_trip(message) for message in sent]
-    expected = offline(restorer, sent, frames, 'derain', Past(longest_gap=0.2))
+    expected = offline(restorer, sent, frames, 'derain', History(longest_gap=0.2))
     assert all(map(same, got, expected, sent))
     stills = restorer.restore(frames, 'derain')
     assert [same(*each) for each in zip(got, stills, sent, strict=True)] == [
@@ -118,13 +118,13 @@ def test_without_a_past_when_it_is_not_wanted(rig, restorer, wet):
 def test_a_shutter_that_becomes_known_counts_from_the_next_frame(rig, restorer, wet):
     rig.start(mode='deblur')
     sent = [at(frame, 100 + n / RATE) for n, frame in enumerate(wet[:4])]
-    past = Past()
+    history = History()
     got = [rig.round_trip(message) for message in sent[:2]]
-    expected = offline(restorer, sent[:2], wet[:2], 'deblur', past)
+    expected = offline(restorer, sent[:2], wet[:2], 'deblur', history)
     rig.set_parameters(shutter=0.5)
-    past.shutter = 0.5
+    history.shutter = 0.5
     got += [rig.round_trip(message) for message in sent[2:]]
-    expected += offline(restorer, sent[2:], wet[2:4], 'deblur', past)
+    expected += offline(restorer, sent[2:], wet[2:4], 'deblur', history)
     assert all(map(same, got, expected, sent))
 
 
@@ -158,9 +158,9 @@ def test_a_frame_that_was_dropped_is_the_frame_before(rig, restorer, wet):
     rig.spin(0.05)
     got = rig.round_trip(newest)
     assert not any(m.header == dropped.header for m in rig.images['camera'])
-    past = Past()
-    past.miss(seconds(dropped), lambda: wet[1])
-    before = past.look_back(wet[2], seconds(newest), 'derain')
+    history = History()
+    history.miss(seconds(dropped), lambda: wet[1])
+    before = history.look_back(wet[2], seconds(newest), 'derain')
     assert same(got, restorer.restore([wet[2]], 'derain', [before])[0], newest)
 
 

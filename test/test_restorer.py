@@ -6,7 +6,15 @@ import torch
 
 from iov_restore_ros.evaluation.metrics import features_kept, psnr
 from iov_restore_ros.inference import RestoreError, Restorer
-from iov_restore_ros.model import TASKS, Generator, WeightsError, WeightsInfo, save_weights
+from iov_restore_ros.model import (
+    TASKS,
+    Generator,
+    WeightsError,
+    WeightsInfo,
+    load_weights,
+    save_weights,
+    shipped_weights,
+)
 from iov_restore_ros.model.int8 import int8_is_exact
 
 
@@ -31,6 +39,20 @@ def test_degraded_photographs_get_better(restorer, degraded_pair, task, gain):
 def test_clean_photograph_is_left_alone(restorer, photograph, task):
     [restored] = restorer.restore([photograph], task)
     assert psnr(restored, photograph) > 38
+
+
+def test_a_generator_at_hand_is_restored_with_as_its_file_is(restorer, photograph):
+    generator, _ = load_weights(shipped_weights('fast', 'derain'))
+    kept = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    of_it = Restorer.of({'derain': generator})
+    [expected], [restored] = (r.restore([photograph], 'derain') for r in (restorer, of_it))
+    assert np.array_equal(expected, restored)
+    assert (of_it.model, of_it.precision, of_it.uses_past) == ('fast', 'float32', True)
+    with pytest.raises(ValueError, match='unknown task'):
+        of_it.restore([photograph], 'deblur')
+    of_it.close()
+    for name, tensor in generator.state_dict().items():
+        assert tensor.is_contiguous() and torch.equal(tensor, kept[name]), 'it is as it was'
 
 
 def test_mixed_sizes_come_back_in_order(restorer, photograph):

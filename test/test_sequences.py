@@ -14,10 +14,10 @@ from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.degradations.layers import StreakLayers
 from iov_restore_ros.pictures.degradations.rain import streaks
 from iov_restore_ros.pictures.files import DataError, Stills
-from iov_restore_ros.pictures.flow import find_flow, look
 from iov_restore_ros.pictures.footage import FRAMES
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 from iov_restore_ros.pictures.sequences import Sequences, Sources, vivid
+from iov_restore_ros.video.flow import find_flow, look
 
 SIDE = 64
 

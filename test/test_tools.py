@@ -13,7 +13,7 @@ import pytest
 from pictures import RATE, drive, rain
 from PIL import Image
 
-from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.pictures.files import read_as_stored
 from iov_restore_ros.tools.image_source import open_source
 from iov_restore_ros.tools.restore_files import Report, restore_all
@@ -134,8 +134,8 @@ def test_what_is_stopped_leaves_nothing_half_done_and_goes_on(tmp_path, photogra
 
 def in_order(frames, rate=RATE):
     """Restore ``frames`` as a sequence."""
-    restorer, past = Restorer(device='cpu', precision='float32', tasks=['derain']), Past()
-    return [past.restore(restorer, f, n / rate, 'derain') for n, f in enumerate(frames)]
+    restorer, history = Restorer(device='cpu', precision='float32', tasks=['derain']), History()
+    return [restore_next(restorer, history, f, n / rate, 'derain') for n, f in enumerate(frames)]
 
 
 def test_pictures_of_a_folder_are_frames_with_video_only(tmp_path, street):

@@ -14,9 +14,9 @@ from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.degradations.draw import sensor_noise
 from iov_restore_ros.pictures.files import DataError, to_pictures, to_tensor
-from iov_restore_ros.pictures.flow import SMALLEST
 from iov_restore_ros.pictures.footage import MARGIN, Footage, expose, list_footage
 from iov_restore_ros.pictures.readings import Pair
+from iov_restore_ros.video.flow import SMALLEST
 
 IN_ORDER = ('folders', 'gopro', 'gopro_gamma')  # layouts whose pictures follow one another
 SHORTEST = 4  # frames: two with a full past, of which the second changed since the first

@@ -45,6 +45,7 @@ from iov_restore_ros.evaluation.report import (
 from iov_restore_ros.evaluation.report_page import Slider, data_url
 from iov_restore_ros.evaluation.sources import Image, Root, open_root
 from iov_restore_ros.evaluation.video import measure_clips, video_report
+from iov_restore_ros.inference import RestoreError
 from iov_restore_ros.model import (
     PRESETS,
     TASKS,
@@ -124,7 +125,7 @@ def main() -> int:
             write_files(options.output, report, facts)
         if options.report:
             write_page(options.output / 'report.html', report, facts)
-    except (WeightsError, ValueError, OSError) as error:
+    except (WeightsError, RestoreError, ValueError, OSError) as error:
         parser.error(str(error))
     return 0
 

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.progress import track
 
 from iov_restore_ros.evaluation.metrics import psnr, restore_image
-from iov_restore_ros.evaluation.recurrence import Recurrence
 from iov_restore_ros.evaluation.report import markdown_table
 from iov_restore_ros.evaluation.report_page import Table
+from iov_restore_ros.inference import RestoreError, Restorer, restore_sequence
 from iov_restore_ros.model import TASKS, Generator, WeightsError, load_weights, shipped_weights
 from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.pictures.degradations import shower
@@ -110,6 +110,7 @@ def measure(
     ``ways`` are the shutters that are told (0: unknown); None stands for the frame alone.
     """
     device = next(generator.parameters()).device
+    restorer = Restorer.of({task: generator})
     curves = Curves(title, x_name, xs, [], {way: [] for way in ways})
     for x in track(xs, task, console=Console(stderr=True)):
         before: list[float] = []
@@ -121,8 +122,7 @@ def measure(
                 if shutter is None:
                     restored = restore_image(generator, frames[-1], device)
                 else:
-                    recurrence = Recurrence(generator, task, shutter)
-                    restored = [recurrence.restore(frame) for frame in frames][-1]
+                    restored = restore_sequence(restorer, frames, task, shutter)[-1]
                 gains[way].append(psnr(restored, sharp) - before[-1])
         curves.input.append(float(np.mean(before)))
         for way, values in gains.items():
@@ -240,7 +240,7 @@ def main() -> int:
             blur_curves(pictures, deblur, options.shutter, options.seed),
             rain_curves(pictures, derain, options.seed),
         ]
-    except (WeightsError, ValueError, OSError) as error:
+    except (WeightsError, RestoreError, ValueError, OSError) as error:
         parser.error(str(error))
     text = '\n'.join(markdown_table(table(curves, len(pictures))) for curves in both)
     print(text)

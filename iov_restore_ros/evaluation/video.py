@@ -15,10 +15,10 @@ from iov_restore_ros.evaluation.metrics import (
     restore_image,
     ssim,
 )
-from iov_restore_ros.evaluation.recurrence import Recurrence
 from iov_restore_ros.evaluation.report import Report, finite, label, mean
 from iov_restore_ros.evaluation.report_page import Slider, Table, data_url
 from iov_restore_ros.evaluation.sources import Root
+from iov_restore_ros.inference import Restorer, restore_sequence
 from iov_restore_ros.model import Generator
 
 INPUT, ALONE, PAST = WAYS = 'input', 'alone', 'with past'
@@ -69,15 +69,15 @@ def measure_clips(root: Root, generator: Generator, shutter: float, sliders: int
     ``shutter`` is the share of the frame time that it was open; 0: unknown.
     """
     device = next(generator.parameters()).device
+    restorer = Restorer.of({root.task: generator})
     result = VideoResult(root)
     for name, read in track(root.pictures, root.path.name, console=Console(stderr=True)):
         degraded, sharp = read()
         check_size(f'{root.path}: {name}', sharp[0])
-        recurrence = Recurrence(generator, root.task, shutter)
         restored = {
             INPUT: list(degraded),
             ALONE: [restore_image(generator, frame, device) for frame in degraded],
-            PAST: [recurrence.restore(frame) for frame in degraded],
+            PAST: restore_sequence(restorer, degraded, root.task, shutter),
         }
         score = ClipScore(name, {way: measure(f, sharp) for way, f in restored.items()})
         result.scores.append(score)

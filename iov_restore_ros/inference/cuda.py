@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from iov_restore_ros.inference.past import Before
 from iov_restore_ros.inference.pixels import restore_pixels, to_image
 from iov_restore_ros.model import Generator
-from iov_restore_ros.model.fusion import CELL, gather
+from iov_restore_ros.model.fusion import CELL, MOMENTS, gather
+from iov_restore_ros.video.before import Before
 
 KEPT_SIZES = 8  # sizes of frames whose memory and graphs are kept
 
+ALIGNED = 'before', 'way', 'trust'  # what is sent of the frame before
+BLURRED = 'motion', 'path', 'told'  # and of how a frame was blurred
 Key = tuple[Generator, int, tuple[str, ...]]  # of a graph; its frames, and what is sent
 
 
@@ -31,7 +33,9 @@ class Slot:
             'pixels': (shape, torch.uint8), 'before': (shape, torch.uint8),
             'way': ((batch, *cells, 2), torch.float32),
             'trust': ((batch, *cells, 3), torch.float32),
-            'motion': ((batch, *cells, 3), torch.float32),
+            'motion': ((batch, *cells, 2), torch.float32),
+            'path': ((batch, *cells, 2 * MOMENTS), torch.float32),
+            'told': ((batch, 1, 1, 2), torch.float32),
         }
         self.sent = {
             name: torch.empty(kind[0], dtype=kind[1], pin_memory=True)
@@ -50,17 +54,21 @@ class Slot:
 
     def fill(self, inputs: Sequence[tuple[np.ndarray, Before | None]]) -> tuple[str, ...]:
         """Write ``inputs`` into the memory that is sent; return the names of what has to be."""
-        for place, (frame, before) in enumerate(inputs):
-            sent = {name: memory[place].numpy() for name, memory in self.sent.items()}
-            sent['pixels'][:] = frame
-            sent['before'][:] = frame if before is None else before.pixels
-            sent['way'][:], sent['trust'][:] = (0, 0) if before is None else before.flow
-            sent['motion'][:] = 0 if before is None or before.motion is None else before.motion
+        names = ['pixels']
         befores = [before for _, before in inputs if before is not None]
-        if not befores:
-            return ('pixels',)
-        steered = any(before.motion is not None for before in befores)
-        return ('pixels', 'before', 'way', 'trust', *(['motion'] if steered else []))
+        if befores:
+            names += ALIGNED
+        if any(before.blurring is not None for before in befores):
+            names += BLURRED
+        for place, (frame, before) in enumerate(inputs):
+            known = {'pixels': frame, 'before': frame}
+            if before is not None:
+                known |= before.planes()
+                if before.pixels is not None:
+                    known['before'] = before.pixels
+            for name in names:
+                self.sent[name][place].numpy()[:] = known.get(name, 0)
+        return tuple(names)
 
 
 class CudaPipeline:
@@ -174,7 +182,7 @@ def _restore(slot: Slot, key: Key) -> None:
     if 'before' in names and generator.fusion is not None:
         evidence = gather(
             to_image(planes['pixels']), to_image(planes['before']), planes['way'], planes['trust'],
-            planes.get('motion'),
+            (planes['motion'], planes['path'], planes['told']) if 'path' in names else None,
         )
     restored, finite = restore_pixels(planes['pixels'], generator, evidence)
     slot.restored[:count].copy_(restored)

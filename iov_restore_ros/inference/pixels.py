@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iov_restore_ros.inference.past import Before
 from iov_restore_ros.model import Evidence, Generator
 from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.fusion import ALONG, CELL, CUES, LUMA, MOTION_UNIT, path_cues
 from iov_restore_ros.model.wiener import deconvolve
-from iov_restore_ros.pictures.flow import places
+from iov_restore_ros.pictures.warp import move
+from iov_restore_ros.video.before import Before
 
 Window = tuple[slice, slice]  # rows and columns
 
@@ -58,17 +58,11 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
         cues[..., 5:-2] = path_cues(path)[0].permute(1, 2, 0)
         cues[..., -2:] = told
         along = steer(frame, motion, path)
-    if before.flow is None:
+    if before.flow is None or before.pixels is None:
         return Gathered(frame, frame, along, cues)
     way, trust = before.flow
     cues[..., :3] = trust
     return Gathered(frame, move(before.pixels, enlarge(way, height, width)), along, cues)
-
-
-def move(image: np.ndarray, flow: np.ndarray, times: float = 1.0) -> np.ndarray:
-    """Return ``image``, each pixel taken from ``times`` ``flow`` (H x W x 2, pixels) away."""
-    there = cv2.scaleAdd(flow, times, places(*flow.shape[:2]))
-    return cv2.remap(image, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def steer(frame: np.ndarray, motion: np.ndarray, path: Tensor) -> np.ndarray:

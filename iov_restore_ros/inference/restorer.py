@@ -6,6 +6,7 @@ The one class that users of the generators meet.
     [restored] = restorer.restore([frame], 'deblur')
 """
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 
 from iov_restore_ros.inference.cuda import CudaPipeline
-from iov_restore_ros.inference.past import Before
 from iov_restore_ros.inference.pixels import Window, gather, restore_gathered
 from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import (
@@ -30,6 +30,7 @@ from iov_restore_ros.model.cpu import begin, compute
 from iov_restore_ros.model.device import fastest_precision, pick_device
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 from iov_restore_ros.model.phase_convolution import fold_upsampling
+from iov_restore_ros.video.before import Before
 
 PRECISIONS = ('float32', 'float16', 'bfloat16', 'int8')
 CUDA_BATCH = 8
@@ -72,20 +73,44 @@ class Restorer:
         """
         if precision != 'auto' and precision not in PRECISIONS:
             raise ValueError(f'unknown precision {precision!r}: auto, {", ".join(PRECISIONS)}')
-        self.model = model
-        self.uses_past = model in VIDEO
-        self.device = pick_device(device)
         self.info: dict[str, WeightsInfo] = {}
         self.weights: dict[str, Path] = {}
         self.sha256: dict[str, str] = {}
-        self._generators: dict[str, Generator] = {}
+        where = pick_device(device)
+        generators: dict[str, Generator] = {}
         for task in tasks:
             path = Path((weights or {}).get(task) or shipped_weights(model, task))
-            generator, self.info[task] = compute(load_weights, path, task, model)
-            generator.body = compute(fold_upsampling, generator.body)
-            self._generators[task] = generator
+            generators[task], self.info[task] = compute(load_weights, path, task, model)
             self.weights[task] = path
             self.sha256[task] = hashlib.sha256(path.read_bytes()).hexdigest()
+        self._take(model, generators, where, precision, batch)
+
+    @classmethod
+    def of(cls, generators: Mapping[str, Generator]) -> 'Restorer':
+        """
+        Return one of ``generators`` that are at hand, by their tasks: on their device, in float32.
+
+        All of one model, in evaluation mode; they are copied. ``info``, ``weights`` and ``sha256``
+        are empty, as there are no files.
+        """
+        restorer = cls.__new__(cls)
+        restorer.info, restorer.weights, restorer.sha256 = {}, {}, {}
+        one = next(iter(generators.values()))
+        device = next(one.parameters()).device
+        restorer._take(one.preset, copy.deepcopy(dict(generators)), device, 'float32', 0)
+        return restorer
+
+    def _take(
+        self, model: str, generators: dict[str, Generator], device: torch.device, precision: str,
+        batch: int,
+    ) -> None:
+        """Make ``generators`` ready to restore, see ``__init__``."""
+        self.model = model
+        self.uses_past = model in VIDEO
+        self.device = device
+        self._generators = generators
+        for generator in generators.values():
+            generator.body = compute(fold_upsampling, generator.body)
         if precision == 'auto':
             one = next(iter(self._generators.values()))
             precision = compute(fastest_precision, one, self.device)
@@ -106,7 +131,7 @@ class Restorer:
         """
         Restore ``frames``: uint8, H x W x 3, RGB, each of any size; ``task`` is deblur or derain.
 
-        ``befores`` are the frames before them, of their sizes, as each one's ``Past`` has them;
+        ``befores`` are the frames before them, of their sizes, as each one's ``History`` has them;
         without, they are stills. Returns new arrays of the same shapes in the same order; nothing
         of the input is changed. Frames of one size are computed together, ``batch`` at a time; what
         is beyond memory in tiles, with the same result. Raises ``ValueError`` for something that is

@@ -3,9 +3,9 @@ A blur whose path is known undone by Wiener's filter, window by window: no netwo
 
 A picture that takes a path d(t) while the shutter is open comes out as the mean of itself, moved by
 d: its spectrum is multiplied by the mean of exp(-2 pi i f d), of a straight path of L pixels
-sinc(f L). To divide by that where it is not small, and no more where noise would come up, gains 4 dB
-on a camera that a bad road shakes by 10 pixels; where the path is wrongly told it rings. So it is a
-part of ``fusion.Evidence.along``, of which the network takes as much as is good.
+sinc(f L). To divide by that where it is not small, and no more where noise would come up, gains
+4 dB on a camera that a bad road shakes by 10 pixels; where the path is wrongly told it rings. So it
+is a part of ``fusion.Evidence.along``, of which the network takes as much as is good.
 
 Source: Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949; in
 windows, because the path differs from place to place.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from iov_restore_ros.inference import BlurGauge, Past
+from iov_restore_ros.inference import BlurGauge, History
 from iov_restore_ros.node.compare import ComparePublisher
 from iov_restore_ros.node.qos import FollowingSubscription, create_publisher
 from iov_restore_ros.node.statistics import Statistics
@@ -30,7 +30,7 @@ class Camera:
         self.name = name
         self.statistics = Statistics()
         self.gauge = BlurGauge()
-        self.past = Past()
+        self.history = History()
         self._node = node
         self._lock = threading.Lock()
         self._infos: deque[CameraInfo] = deque(maxlen=INFOS_KEPT)

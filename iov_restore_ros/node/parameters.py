@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 
 from iov_restore_ros.inference import PRECISIONS
-from iov_restore_ros.inference.past import LONGEST_GAP
 from iov_restore_ros.model import PRESETS
 from iov_restore_ros.node.compressed import CODECS
 from iov_restore_ros.node.mode_policy import MODES, WEATHERS
 from iov_restore_ros.node.transports import TRANSPORTS
+from iov_restore_ros.video.history import LONGEST_GAP
 
 
 class Form(NamedTuple):

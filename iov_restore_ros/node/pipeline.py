@@ -111,7 +111,7 @@ class FramePipeline:
         self._cameras = cameras
         self._scheduler: FrameScheduler[Frame, Batch] | None = None
         self._told: dict[str, float] = {}  # when a reason for skipping a frame was last logged
-        self._restored_by: Restorer | None = None  # what the cameras' pasts hold
+        self._restored_by: Restorer | None = None  # what the cameras' histories hold
 
     @property
     def restorer(self) -> Restorer:
@@ -153,7 +153,7 @@ class FramePipeline:
         for frame in scheduler.stop(timeout):
             frame.camera.statistics.end(Outcome.DROPPED_STOPPING)
         for camera in self._cameras:
-            camera.past.forget()
+            camera.history.forget()
             self._node.get_logger().info(f'{camera.name}: {camera.statistics.report()}')
 
     def _receive(self, camera: Camera, message: Image | CompressedImage) -> None:
@@ -172,7 +172,7 @@ class FramePipeline:
         if at_once and self._chooser.decide().task is None:
             self._publish(frame, message, Outcome.PASSED)
         elif older := self._scheduler.offer(camera.name, frame):
-            camera.past.miss(older.stamp(), older.pixels)
+            camera.history.miss(older.stamp(), older.pixels)
             camera.statistics.end(Outcome.DROPPED_FOR_NEWER)
 
     def _skip(self, camera: Camera, error: Exception) -> None:
@@ -224,7 +224,7 @@ class FramePipeline:
         try:
             batch.restored = batch.restoring.result()
             for picture, pixels in zip(batch.pictures, batch.restored, strict=True):
-                picture.frame.camera.past.keep(pixels, picture.frame.stamp())
+                picture.frame.camera.history.keep(pixels, picture.frame.stamp())
         except Exception as error:  # noqa: BLE001  as above
             batch.error = error
         batch.took = time.monotonic() - batch.started
@@ -259,16 +259,16 @@ class FramePipeline:
         if self._restored_by is not self._restorer:
             self._restored_by = self._restorer
             for camera in self._cameras:
-                camera.past.forget()
+                camera.history.forget()
         looked = []
         for picture in pictures:
             camera = picture.frame.camera
-            camera.past.longest_gap = self._node.get_parameter('max_gap').value
-            camera.past.shutter = self._node.get_parameter('shutter').value
+            camera.history.longest_gap = self._node.get_parameter('max_gap').value
+            camera.history.shutter = self._node.get_parameter('shutter').value
             started = time.monotonic()
-            before = camera.past.look_back(picture.pixels, picture.frame.stamp(), task)
+            before = camera.history.look_back(picture.pixels, picture.frame.stamp(), task)
             took = time.monotonic() - started if before else nan
-            camera.statistics.look_back(camera.past.reason)
+            camera.statistics.look_back(camera.history.reason)
             looked.append(replace(picture, before=before, aligning=took))
         return looked
 
@@ -281,7 +281,7 @@ class FramePipeline:
             (picture.frame, Outcome.PASSED_SHARP) for picture in compress(batch.pictures, sharp)
         ]
         for frame, _ in batch.passing:
-            frame.camera.past.miss(frame.stamp(), frame.pixels)
+            frame.camera.history.miss(frame.stamp(), frame.pixels)
         batch.pictures = list(compress(batch.pictures, map(not_, sharp)))
 
     def _open(self, frame: Frame) -> Picture | None:

@@ -25,6 +25,7 @@ from iov_restore_ros.pictures.files import (
     to_tensor,
     video_length,
 )
+from iov_restore_ros.pictures.warp import move
 
 FRAMES = 13  # greatest M of Eq. 2; GOPRO has 7 to 13
 MAX_BLUR = 30.0  # pixels, for 95 % of a crop
@@ -228,13 +229,7 @@ def _between(first: np.ndarray, second: np.ndarray, flow: np.ndarray, share: flo
 
 def _move(image: np.ndarray, flow: np.ndarray, share: float) -> np.ndarray:
     """Return the inner part of ``image``, each pixel taken from ``share`` of the flow away."""
-    height, width = flow.shape[:2]
-    rows, columns = np.mgrid[MARGIN : height - MARGIN, MARGIN : width - MARGIN].astype(np.float32)
-    way = share * _inner(flow)
-    return cv2.remap(
-        image, columns + way[..., 0], rows + way[..., 1], cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REFLECT,
-    )
+    return move(image, _inner(flow), share, first=MARGIN, border=cv2.BORDER_REFLECT)
 
 
 def _inner(image: np.ndarray) -> np.ndarray:

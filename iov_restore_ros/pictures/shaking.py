@@ -11,6 +11,7 @@ BUMP = 5.0, 25.0  # Hz, of what dies away after a bump
 DECAYS = 0.08, 0.4  # s in which it dies away by e
 SAMPLES = 32  # of the angular rates in the time of a frame
 RATES = 10.0, 15.0, 20.0, 25.0, 30.0, 60.0  # frames a second
+FOCAL = 300.0, 1500.0  # pixels
 BLUR = 5.0  # pixels, mean of an exponential draw
 MOST_BLUR = 26.0  # pixels
 MOST_MOTION = 36.0  # pixels from frame to frame
@@ -24,8 +25,8 @@ class Shake:
     """
     A camera's orientation as a function of time: vibrations, swaying, and bumps that die away.
 
-    Each is N x ...: ``frequencies`` (Hz), ``phases``, ``amplitudes`` (N x 3, rad, about the camera's
-    x, y and z), and of a bump ``starts`` and ``decays`` (s; infinite for what goes on).
+    Each is N x ...: ``frequencies`` (Hz), ``phases``, ``amplitudes`` (N x 3, rad, about x, y and z
+    of the camera), and of a bump ``starts`` and ``decays`` (s; infinite for what goes on).
     """
 
     frequencies: np.ndarray
@@ -52,7 +53,8 @@ class Shake:
         starts = np.concatenate([np.full(first, -np.inf), rng.uniform(-0.3, span, bumps)])
         decays = np.concatenate([np.full(first, np.inf), rng.uniform(*DECAYS, bumps)])
         # What swings faster swings less far.
-        amplitudes = axes * np.array(weights)[:, None] / np.sqrt(1 + (frequencies[:, None] / 8) ** 2)
+        far = np.array(weights) / np.sqrt(1 + (frequencies / 8) ** 2)
+        amplitudes = axes * far[:, None]
         return cls(frequencies, rng.uniform(0, 2 * np.pi, len(kinds)), amplitudes, starts, decays)
 
     def angles(self, times: np.ndarray) -> np.ndarray:
@@ -93,10 +95,9 @@ class ShakenCamera:
     ) -> 'ShakenCamera':
         """Return one for so many ``frames`` of ``size``, exposed for ``share`` of their time."""
         period = 1 / float(rng.choice(RATES))
-        camera = cls(
-            Shake.draw(rng, (frames + 1) * period), float(np.exp(rng.uniform(*np.log((300, 1500))))),
-            size / 2 + rng.uniform(-300, 300, 2), period,
-        )
+        shake = Shake.draw(rng, (frames + 1) * period)
+        focal = float(np.exp(rng.uniform(*np.log(FOCAL))))
+        camera = cls(shake, focal, size / 2 + rng.uniform(-300, 300, 2), period)
         blur = rng.uniform(0, LITTLE_BLUR) if rng.random() < LITTLE else rng.exponential(BLUR)
         times = np.arange(frames)[:, None]
         exposures = camera._places((times + share * np.linspace(-0.5, 0.5, 17)).ravel())

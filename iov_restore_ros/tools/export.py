@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from iov_restore_ros import __version__
-from iov_restore_ros.inference import Past
+from iov_restore_ros.inference import History
 from iov_restore_ros.inference.pixels import Gathered, gather
 from iov_restore_ros.model import (
     PRESETS,
@@ -198,11 +198,11 @@ def checked(video: bool) -> Iterator[list[Gathered]]:
     if not video:
         return
     [photo] = photos(1, 300, 400)
-    past = Past(shutter=0.5)
+    history = History(shutter=0.5)
     for number in range(3):
         frame = np.ascontiguousarray(photo[4 * number :, 6 * number :][:250, :331])
-        yield [gather(frame, past.look_back(frame, number / 30, 'deblur'))]
-        past.keep(frame, number / 30)
+        yield [gather(frame, history.look_back(frame, number / 30, 'deblur'))]
+        history.keep(frame, number / 30)
 
 
 def photos(batch: int, height: int, width: int) -> list[np.ndarray]:

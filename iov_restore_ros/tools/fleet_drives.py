@@ -14,10 +14,10 @@ from typing import Any
 from pyarrow import fs
 from rosbags.rosbag2 import Reader
 
-from iov_restore_ros.inference.past import LONGEST_GAP
 from iov_restore_ros.pictures.files import DataError, by_number, video_length
 from iov_restore_ros.tools.restore_bag import IMAGE_TYPES, new_topics
 from iov_restore_ros.tools.restore_files import PICTURES, VIDEOS
+from iov_restore_ros.video.history import LONGEST_GAP
 
 METADATA = 'metadata.yaml'  # a folder with it is a bag
 BAGS = {'.mcap', '.db3'}

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-from iov_restore_ros.inference import Past, RestoreError, Restorer
+from iov_restore_ros.inference import History, RestoreError, Restorer
 from iov_restore_ros.tools.fleet_drives import (
     METADATA,
     Drive,
@@ -228,13 +228,13 @@ class Worker:
     def _video(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
         video = fetch(piece.drive.source, work / 'in')
         frames = restore_video(
-            self.restorer, self.settings.task, video, made, Past(shutter=self.settings.shutter),
+            self.restorer, self.settings.task, video, made, History(shutter=self.settings.shutter),
             Progress(disable=True), lambda: None,
         )
         return frames, []
 
     def _frames(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
-        past = Past(shutter=self.settings.shutter)
+        history = History(shutter=self.settings.shutter)
         paths, failures = frames_of(piece.drive.source)[: piece.end], []
         for number in range(piece.warm_up, len(paths)):
             own = number >= piece.begin
@@ -242,7 +242,7 @@ class Worker:
             picture = fetch_frame(piece.drive.source, paths[number], work / 'in')
             try:
                 restore_picture(
-                    self.restorer, self.settings.task, picture, target.with_suffix('.png'), past,
+                    self.restorer, self.settings.task, picture, target.with_suffix('.png'), history,
                     (number + 1) / RATE,
                 )
             except (FileError, RestoreError) as error:

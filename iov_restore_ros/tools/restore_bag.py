@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 from sensor_msgs.msg import CompressedImage, Image
 
-from iov_restore_ros.inference import Past, RestoreError, Restorer
+from iov_restore_ros.inference import History, RestoreError, Restorer, restore_next
 from iov_restore_ros.node.compressed import decode, encode
 from iov_restore_ros.node.images import (
     MalformedImageError,
@@ -69,11 +69,13 @@ def restored_topic(topic: str) -> str:
     return '/'.join(parts)
 
 
-def restore_message(data: bytes, kind: type, restorer: Restorer, task: str, past: Past) -> bytes:
+def restore_message(
+    data: bytes, kind: type, restorer: Restorer, task: str, history: History
+) -> bytes:
     """
     Restore a serialized Image or CompressedImage (``kind``); a compressed one stays compressed.
 
-    ``past`` is what the topic showed before.
+    ``history`` is what the topic showed before.
 
     Raises ``UnsupportedEncodingError``, ``MalformedImageError`` or ``RestoreError``.
     """
@@ -83,7 +85,7 @@ def restore_message(data: bytes, kind: type, restorer: Restorer, task: str, past
         raise MalformedImageError(f'no {kind.__name__}: {error}') from error
     image = message if isinstance(message, Image) else decode(message)
     frame = to_rgb(view(image), image.encoding)
-    pixels = past.restore(restorer, frame, seconds(message.header.stamp), task)
+    pixels = restore_next(restorer, history, frame, seconds(message.header.stamp), task)
     restored = from_rgb(pixels, image)
     if isinstance(message, Image):
         return serialize(restored)
@@ -132,12 +134,16 @@ def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> di
 
 
 def restore_images(restorer: Restorer, task: str, shutter: float = 0.0) -> Beside:
-    """Return what restores a bag's images, a topic as one sequence; ``shutter``: see ``Past``."""
-    pasts: defaultdict[str, Past] = defaultdict(lambda: Past(shutter=shutter))
+    """
+    Return what restores a bag's images, a topic as one sequence.
+
+    ``shutter``: see ``History``.
+    """
+    histories: defaultdict[str, History] = defaultdict(lambda: History(shutter=shutter))
 
     def beside(connection: Connection, data: bytes) -> bytes:
         kind = IMAGE_TYPES[connection.msgtype]
-        return restore_message(data, kind, restorer, task, pasts[connection.topic])
+        return restore_message(data, kind, restorer, task, histories[connection.topic])
 
     return beside
 

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from iov_restore_ros.inference import PRECISIONS, Past, RestoreError, Restorer
+from iov_restore_ros.inference import PRECISIONS, History, RestoreError, Restorer, restore_next
 from iov_restore_ros.model import PRESETS, TASKS, WeightsError
 from iov_restore_ros.pictures.files import by_number, read_as_stored
 from iov_restore_ros.pictures.sixteen_bits import corrected, to_eight_bits
@@ -54,7 +54,7 @@ def find_files(inputs: list[Path]) -> Iterator[tuple[Path, Path]]:
 
 
 def restore_picture(
-    restorer: Restorer, task: str, source: Path, target: Path, past: Past, stamp: float
+    restorer: Restorer, task: str, source: Path, target: Path, history: History, stamp: float
 ) -> None:
     """
     Restore the picture that comes at ``stamp`` s; or ``FileError``.
@@ -71,7 +71,7 @@ def restore_picture(
     pixels = to_eight_bits(np.ascontiguousarray(colours))
     grey = image.ndim == 2
     frame = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
-    restored = past.restore(restorer, frame, stamp, task)
+    restored = restore_next(restorer, history, frame, stamp, task)
     pixels = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY if grey else cv2.COLOR_RGB2BGR)
     if image.dtype == np.uint16:
         pixels = corrected(colours, pixels)
@@ -86,7 +86,7 @@ def restore_picture(
 
 
 def restore_video(
-    restorer: Restorer, task: str, source: Path, target: Path, past: Past, progress: Progress,
+    restorer: Restorer, task: str, source: Path, target: Path, history: History, progress: Progress,
     check: Callable[[], None],
 ) -> int:
     """
@@ -110,7 +110,7 @@ def restore_video(
             while (read := reader.read())[0]:
                 check()
                 frame = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
-                restored = past.restore(restorer, frame, count / rate, task)
+                restored = restore_next(restorer, history, frame, count / rate, task)
                 writer.write(cv2.cvtColor(restored, cv2.COLOR_RGB2BGR))
                 progress.advance(bar)
                 count += 1
@@ -151,9 +151,9 @@ def restore_all(
     """
     Restore ``inputs`` into ``output`` and note in ``report`` what becomes of them.
 
-    With ``video`` the pictures of a folder are consecutive frames. ``shutter``: see ``Past``. What
-    is in ``output`` already is left as it is, unless ``overwrite``; of consecutive frames if all of
-    them are there, as each wants the one before. Raises ``Stopped`` when ``stop`` is asked.
+    With ``video`` the pictures of a folder are consecutive frames. ``shutter``: see ``History``.
+    What is in ``output`` already is left as it is, unless ``overwrite``; of consecutive frames if
+    all of them are there, as each wants the one before. Raises ``Stopped`` when ``stop`` is asked.
     """
     files = [(source, _target(output, source, stem, suffix)) for source, stem in find_files(inputs)]
     report.left_out.update(
@@ -167,7 +167,7 @@ def restore_all(
         halves = {s.parent for s, target in files if not _is_video(s) and target not in there}
         there -= {target for source, target in files if source.parent in halves}
     written: dict[Path, Path] = {}
-    past, folder, frames = Past(shutter=shutter), None, 0
+    history, folder, frames = History(shutter=shutter), None, 0
     with Progress(console=Console(stderr=True)) as progress:
         for source, target in progress.track(files, description=task):
             stop.check()
@@ -181,16 +181,16 @@ def restore_all(
                     report.kept += 1
                     continue
                 if _is_video(source):
-                    past_of_video = Past(shutter=shutter)
+                    history_of_video = History(shutter=shutter)
                     restore_video(
-                        restorer, task, source, target, past_of_video, progress, stop.check
+                        restorer, task, source, target, history_of_video, progress, stop.check
                     )
                 else:
                     if not video or source.parent != folder:
-                        past, folder, frames = Past(shutter=shutter), source.parent, 0
+                        history, folder, frames = History(shutter=shutter), source.parent, 0
                     # A frame that fails is a frame that is missing.
                     frames += 1
-                    restore_picture(restorer, task, source, target, past, frames / RATE)
+                    restore_picture(restorer, task, source, target, history, frames / RATE)
                 report.restored += 1
             except (FileError, RestoreError, OSError, cv2.error) as error:
                 report.failures.append(f'{source}: {error}')

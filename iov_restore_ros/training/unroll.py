@@ -1,23 +1,26 @@
 """
 Sequences frame by frame, as a camera's past has them: each restored beside the one restored before.
 
-What a generator learns from is what `inference/past.py` will give it: its own last output, aligned
-by the same flow. So a sequence carries ``MARGIN`` more pixels on every side than is restored, as a
-flow needs to see where things went. Out there stands, for what was restored before, the sharp frame
-with a little of the degraded one, and as much too dark or too bright as what was restored: on a
-road that comes nearer for dozens of frames such errors add up, and in a crop all that moves would
-come in fresh.
+What a generator learns from is what `video/history.py` will give it: its own last output, aligned
+by the same `video/aligner.py`. So a sequence carries ``MARGIN`` more pixels on every side than is
+restored, as a flow needs to see where things went. Out there stands, for what was restored before,
+the sharp frame with a little of the degraded one, and as much too dark or too bright as what was
+restored: on a road that comes nearer for dozens of frames such errors add up, and in a crop all
+that moves would come in fresh.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, Evidence, gather
+from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, MOMENTS, Evidence, gather
 from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
-from iov_restore_ros.pictures.flow import Flow, follow, judge, look, search, speed
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE
-from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, straight, turned
+from iov_restore_ros.pictures.warp import move
+from iov_restore_ros.video.aligner import Previous, Trace, align, trace_of
+from iov_restore_ros.video.before import Before
+from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned
+from iov_restore_ros.video.flow import Flow, judge, search
 
 MARGIN = 48  # pixels, a multiple of CELL
 # Share of the frames that have nothing beside them, as stills and what follows a cut: the first of
@@ -67,7 +70,7 @@ class Unroll:
         # For the whole sequence, as it is wrong about all frames of a camera: such errors add up.
         self.told = self._told(shutter)
         self.gyroscopes = [self._gyroscope(*pair) for pair in zip(rates, cameras, strict=True)]
-        self.ways: dict[int, np.ndarray] = {}  # of the last frame, N x H / 4 x W / 4 x 2
+        self.traces: dict[int, list[Trace | None]] = {}  # of the last frame, of each sequence
         self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
 
     def frame(self, number: int) -> tuple[Tensor, Evidence | None, Tensor]:
@@ -88,59 +91,63 @@ class Unroll:
 
     def _evidence(self, number: int) -> Evidence:
         before = self._before(number - 1)
-        rain = self.task == 'derain'
-        now, then = (
-            [look(picture, rain) for picture in _pictures(frames)]
-            for frames in (self.received[:, number], before.mul(255).round().byte().cpu())
-        )
-        came = then
-        if not rain:  # as `inference/past.py` does it
-            came = [look(picture, rain) for picture in _pictures(self.received[:, number - 1])]
-        size = before.shape[-2:]
-        flows = [self._flow(*three, size) for three in zip(now, came, then, strict=True)]
-        ways, trusts = (np.stack(planes) for planes in zip(*flows, strict=True))
-        blurring = None if rain else self._blurring(number, ways)
-        return _inner_of(gather(
-            self.degraded[:, number], before, self._tensor(ways), self._tensor(trusts), blurring
-        ))
+        return self._gather(number, before, self._known(number, before))
 
     def _still(self, number: int) -> Evidence | None:
         """Return what is known of a frame that has none before it."""
         if not any(self.gyroscopes):
             return None
-        image = self.degraded[:, number]
-        blurring = self._blurring(number, None)
-        nothing = image.new_zeros(len(image), 5, *blurring[0].shape[-2:])
-        return _inner_of(gather(image, image, nothing[:, :2], nothing[:, 2:], blurring))
+        return self._gather(number, self.degraded[:, number], self._known(number, None))
 
-    def _blurring(self, number: int, ways: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what ``gather`` takes, of each sequence."""
-        size = self.received.shape[-2:]
-        cells = tuple(-(-side // CELL) for side in size)
-        motions, paths, told = [], [], []
-        rest = np.zeros((len(self.told), *cells, 2), np.float32) if ways is None else ways.copy()
-        for index, gyroscope in enumerate(self.gyroscopes):
-            share, known = self.told[index].tolist()
-            path = None
+    def _gather(self, number: int, before: Tensor, known: list[Before | None]) -> Evidence:
+        height, width = before.shape[-2:]
+        cells = height // CELL, width // CELL
+        planes = {
+            'way': np.zeros((len(known), *cells, 2), np.float32),
+            'trust': np.zeros((len(known), *cells, 3), np.float32),
+            'motion': np.zeros((len(known), *cells, 2), np.float32),
+            'path': np.zeros((len(known), *cells, MOMENTS * 2), np.float32),
+            'told': np.zeros((len(known), 1, 1, 2), np.float32),
+        }
+        for index, one in enumerate(known):
+            if one is not None:
+                for name, array in one.planes().items():
+                    planes[name][index] = array
+        way, trust, *blurring = (self._tensor(array) for array in planes.values())
+        outer = gather(
+            self.degraded[:, number], before, way, trust,
+            None if self.task == 'derain' else (blurring[0], blurring[1], blurring[2]),
+        )
+        return Evidence(
+            _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
+        )
+
+    def _known(self, number: int, before: Tensor | None) -> list[Before | None]:
+        """Return what each sequence knows beside a frame, of the one ``before``, as it is told."""
+        frames = _pictures(self.received[:, number])
+        previous: list[Previous | None] = [None] * len(frames)
+        if before is not None:
+            restored = _pictures(before.mul(255).round().byte().cpu())
+            traces = self.traces.get(number - 1) or [
+                trace_of(frame, self.task) for frame in _pictures(self.received[:, number - 1])
+            ]
+            previous = list(map(Previous, restored, [1.0] * len(frames), traces))
+        known, left = [], []
+        for index, frame in enumerate(frames):
+            share, told = self.told[index].tolist()
+            path = turn = None
+            gyroscope = self.gyroscopes[index]
             if gyroscope is not None and share:
                 samples, camera, period = gyroscope
-                stamp = number * period
-                path = turned(samples, camera, size, stamp, TAU * share * period)
-                back = turned(samples, camera, size, stamp, np.array([-period]))
-                if back is not None and ways is not None:
-                    rest[index] -= back[:, :, 0]
-            moving = rest[index]
-            if ways is not None and number - 1 in self.ways:
-                moving = speed(moving, self.ways[number - 1][index])
-            motions.append(moving * np.float32(share))
-            told.append([float(known and (path is not None or ways is not None)), path is not None])
-            paths.append(straight(motions[-1]) if path is None else path)
-        self.ways = {} if ways is None else {number: rest}
-        return (
-            self._tensor(np.stack(motions)), self._tensor(np.stack(paths).reshape(
-                len(paths), *cells, -1)),
-            torch.tensor(told, dtype=torch.float32, device=self.degraded.device)[..., None, None],
-        )
+                where = samples, camera, frame.shape[:2], number * period
+                path = turned(*where, TAU * share * period)
+                turn = turned(*where, np.array([-period]))
+            turn = None if turn is None else turn[:, :, 0]
+            aligned = align(frame, previous[index], self.task, turn, self._flow)
+            known.append(aligned.before(share, told > 0, path))
+            left.append(aligned.trace)
+        self.traces = {number: left}
+        return known
 
     def _gyroscope(
         self, rates: Tensor, camera: Tensor
@@ -171,9 +178,9 @@ class Unroll:
         return torch.from_numpy(planes).permute(0, 3, 1, 2).to(self.degraded.device)
 
     def _flow(
-        self, now: np.ndarray, before: np.ndarray, restored: np.ndarray, size: tuple[int, int]
+        self, now: np.ndarray, before: np.ndarray, height: int, width: int, *, restored: np.ndarray
     ) -> Flow:
-        """Return what `pictures/flow.py` finds, now and then a wrong one."""
+        """Return what `find_flow` finds, also at a cut, and now and then a wrong one."""
         there, back = search(now, before)
         wrong, everywhere = uniform(2, self.rng).tolist()
         if wrong < WRONG:
@@ -181,7 +188,7 @@ class Unroll:
             where = (field > 0.6) | (everywhere < 0.3)
             off = where[..., None] * (4 * normal(2, self.rng).numpy()).astype(np.float32)
             there, back = there + off, back - off
-        return judge(there, back, now, follow(restored, there), size)
+        return judge(there, back, now, move(restored, there), (height, width))
 
     def _before(self, number: int) -> Tensor:
         """Return frame ``number`` as it is known from before, with margin."""
@@ -202,10 +209,6 @@ class Unroll:
         known = (draw >= UNKNOWN) & ~shutter.isnan()
         share = torch.where(known, told, ASSUMED_SHUTTER)
         return torch.stack([torch.where(draw < NOT_ASKED, 0.0, share), known.float()], 1)
-
-
-def _inner_of(outer: Evidence) -> Evidence:
-    return Evidence(_inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL))
 
 
 def _inner(planes: Tensor, margin: int = MARGIN) -> Tensor:

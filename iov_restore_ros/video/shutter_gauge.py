@@ -12,7 +12,7 @@ Source of the dip: Rom, On the cepstrum of two-dimensional functions, IEEE Trans
 import cv2
 import numpy as np
 
-from iov_restore_ros.pictures.flow import CELL
+from iov_restore_ros.video.flow import CELL
 
 WINDOW = 64  # pixels on a side
 WINDOWS = 24, 6  # looked at in a frame while the share is unknown, and when it is known
@@ -44,7 +44,7 @@ class ShutterGauge:
         """
         Look at ``frame`` (uint8 H x W x 3) as it was received, and how far it moves.
 
-        ``moving`` is what ``flow.speed`` returns, for so many frame times as ``steps``.
+        ``moving`` is what ``aligner.speed`` returns, for so many frame times as ``steps``.
         """
         for sums in (self._dips, self._squares, self._windows):
             sums *= FORGETTING

@@ -9,14 +9,14 @@ from pictures import RATE, SIZE, drive, rain
 from skimage import data as photographs
 
 from iov_restore_ros.evaluation.metrics import psnr
-from iov_restore_ros.inference import Past, Restorer
+from iov_restore_ros.inference import History, Restorer, restore_next, restore_sequence
 from iov_restore_ros.inference.pixels import gather, restore_gathered, restore_pixels, to_image
-from iov_restore_ros.model import TASKS, Generator
+from iov_restore_ros.model import TASKS, Generator, load_weights, shipped_weights
 from iov_restore_ros.model import fusion as on_device
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.files import to_pictures, to_tensor
-from iov_restore_ros.pictures.flow import find_flow, look, search
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
+from iov_restore_ros.video.flow import find_flow, look, search
 
 
 @pytest.fixture(scope='module')
@@ -24,14 +24,14 @@ def restorer():
     return Restorer(device='cpu', precision='float32')
 
 
-def restore(restorer, frames, task='derain', past=None, stamps=None):
-    """Restore ``frames`` in order, as stills where ``past`` is False."""
-    if past is False:
+def restore(restorer, frames, task='derain', history=None, stamps=None):
+    """Restore ``frames`` in order, as stills where ``history`` is False."""
+    if history is False:
         return [restorer.restore([frame], task)[0] for frame in frames]
-    past = past or Past()
+    history = history or History()
     stamps = stamps or [number / RATE for number in range(len(frames))]
     return [
-        past.restore(restorer, frame, stamp, task)
+        restore_next(restorer, history, frame, stamp, task)
         for frame, stamp in zip(frames, stamps, strict=True)
     ]
 
@@ -40,14 +40,14 @@ def mean_psnr(restored, sharp):
     return np.mean([psnr(*pair) for pair in zip(restored, sharp, strict=True)])
 
 
-def look_back(past, frames, stamps, task='derain'):
+def look_back(history, frames, stamps, task='derain'):
     """Return the reason for each frame; ' ' where there is a frame before."""
     reasons = []
     for frame, stamp in zip(frames, stamps, strict=True):
-        found = past.look_back(frame, stamp, task)
-        assert (found is None) == bool(past.reason)
-        reasons.append(past.reason)
-        past.keep(frame, stamp)
+        found = history.look_back(frame, stamp, task)
+        assert (found is None) == bool(history.reason)
+        reasons.append(history.reason)
+        history.keep(frame, stamp)
     return reasons
 
 
@@ -55,81 +55,81 @@ def look_back(past, frames, stamps, task='derain'):
 
 
 def test_the_first_frame_has_none_and_the_others_do(street):
-    assert look_back(Past(), drive(street, 3), [5.0, 5.1, 5.2]) == ['first', '', '']
+    assert look_back(History(), drive(street, 3), [5.0, 5.1, 5.2]) == ['first', '', '']
 
 
 def test_a_gap_ends_the_past(street):
     stamps = [5.0, 5.1, 5.6, 5.7]
-    assert look_back(Past(longest_gap=0.3), drive(street, 4), stamps) == ['first', '', 'gap', '']
+    assert look_back(History(longest_gap=0.3), drive(street, 4), stamps) == ['first', '', 'gap', '']
 
 
 def test_a_bag_that_loops_begins_anew(street):
     stamps = [5.0, 5.1, 0.0, 0.1]
-    assert look_back(Past(), drive(street, 4), stamps) == ['first', '', 'time jump', '']
+    assert look_back(History(), drive(street, 4), stamps) == ['first', '', 'time jump', '']
 
 
 def test_a_late_frame_never_becomes_the_one_before(street):
-    past = Past()
+    history = History()
     frames = drive(street, 4)
-    reasons = look_back(past, frames[:3], [5.0, 5.1, 5.05])
+    reasons = look_back(history, frames[:3], [5.0, 5.1, 5.05])
     assert reasons == ['first', '', 'not newer']
-    assert np.array_equal(past.look_back(frames[3], 5.2, 'derain').pixels, frames[1])
+    assert np.array_equal(history.look_back(frames[3], 5.2, 'derain').pixels, frames[1])
 
 
 def test_stamps_that_stand_still_are_no_sequence(street):
-    assert look_back(Past(), drive(street, 3), [0.0, 0.0, 0.0]) == ['first', *['not newer'] * 2]
+    assert look_back(History(), drive(street, 3), [0.0, 0.0, 0.0]) == ['first', *['not newer'] * 2]
 
 
 def test_another_size_and_another_task_begin_anew(street):
-    past = Past()
+    history = History()
     frames = drive(street, 5)
     frames[2:] = [np.ascontiguousarray(frame[:100]) for frame in frames[2:]]
     stamps = [n / RATE for n in range(4)]
-    assert look_back(past, frames[:4], stamps) == ['first', '', 'another size', '']
-    assert past.look_back(frames[4], 4 / RATE, 'deblur') is None
-    assert past.reason == 'another task'
+    assert look_back(history, frames[:4], stamps) == ['first', '', 'another size', '']
+    assert history.look_back(frames[4], 4 / RATE, 'deblur') is None
+    assert history.reason == 'another task'
 
 
 def test_a_cut_begins_anew(street):
     mirrored = np.ascontiguousarray(255 - street[::-1, ::-1])
     frames = drive(street, 2) + drive(mirrored, 2)
-    assert look_back(Past(), frames, [n / RATE for n in range(4)]) == ['first', '', 'cut', '']
+    assert look_back(History(), frames, [n / RATE for n in range(4)]) == ['first', '', 'cut', '']
 
 
 @pytest.mark.parametrize('size', [(1, 1), (31, 200), (200, 31)])
 def test_what_is_too_small_for_a_flow_is_a_still(restorer, street, size):
     frames = [np.ascontiguousarray(street[: size[0], : size[1]])] * 2
-    past = Past()
-    restored = restore(restorer, frames, past=past)
-    assert past.reason == 'too small'
+    history = History()
+    restored = restore(restorer, frames, history=history)
+    assert history.reason == 'too small'
     assert np.array_equal(restored[0], restored[1])
 
 
 @pytest.mark.parametrize('size', [(32, 32), (33, 47), (50, 141)])
 def test_odd_sizes_have_a_past(restorer, street, size):
     frames = [np.ascontiguousarray(f[: size[0], : size[1]]) for f in drive(street, 2, (1.0, 0.0))]
-    past = Past()
-    assert restore(restorer, frames, past=past)[1].shape == (*size, 3)
-    assert not past.reason
+    history = History()
+    assert restore(restorer, frames, history=history)[1].shape == (*size, 3)
+    assert not history.reason
 
 
 def test_a_frame_that_was_dropped_is_the_one_before(street):
     first, dropped, frame = drive(street, 3)
-    past = Past()
-    past.look_back(first, 5.0, 'derain')
-    past.keep(first, 5.0)
-    past.miss(5.1, lambda: dropped)
-    assert past.look_back(frame, 5.2, 'derain').pixels is dropped
+    history = History()
+    history.look_back(first, 5.0, 'derain')
+    history.keep(first, 5.0)
+    history.miss(5.1, lambda: dropped)
+    assert history.look_back(frame, 5.2, 'derain').pixels is dropped
 
 
 def test_a_dropped_frame_that_cannot_be_opened_is_no_frame_before(street):
     first, frame = drive(street, 2)
-    past = Past()
-    past.look_back(first, 5.0, 'derain')
-    past.keep(first, 5.0)
-    past.miss(5.1, lambda: None)
-    assert past.look_back(frame, 5.2, 'derain') is None
-    assert past.reason == 'unreadable'
+    history = History()
+    history.look_back(first, 5.0, 'derain')
+    history.keep(first, 5.0)
+    history.miss(5.1, lambda: None)
+    assert history.look_back(frame, 5.2, 'derain') is None
+    assert history.reason == 'unreadable'
 
 
 def test_the_memory_of_a_camera_is_bounded(street):
@@ -140,15 +140,15 @@ def test_the_memory_of_a_camera_is_bounded(street):
         def __del__(self):
             alive.discard(id(self))
 
-    past = Past()
+    history = History()
     for number, frame in enumerate(drive(street, 12)):
         counted = frame.view(Counted)
         alive.add(id(counted))
         if number % 3:
-            past.miss(number / RATE, lambda kept=counted: kept)
+            history.miss(number / RATE, lambda kept=counted: kept)
         else:
-            past.look_back(frame, number / RATE, 'derain')
-            past.keep(counted, number / RATE)
+            history.look_back(frame, number / RATE, 'derain')
+            history.keep(counted, number / RATE)
         del counted
     assert len(alive) <= 3  # and the one at hand
 
@@ -168,16 +168,16 @@ def test_the_flow_is_the_motion_of_the_camera(street, step):
 def test_blur_is_followed_between_the_frames_as_they_came(street):
     """Whatever the one before came out like; those that went missing are followed as well."""
     frames = drive(street, 3, (6.0, 0.0))
-    past = Past()
-    past.look_back(frames[0], 0.0, 'deblur')
-    past.keep(np.full_like(frames[0], 128), 0.0)
-    known = past.look_back(frames[1], 1 / RATE, 'deblur')
+    history = History()
+    history.look_back(frames[0], 0.0, 'deblur')
+    history.keep(np.full_like(frames[0], 128), 0.0)
+    known = history.look_back(frames[1], 1 / RATE, 'deblur')
     assert (known.pixels == 128).all()
     agreement, likeness = np.median(known.flow.trust[8:-8, 8:-8, 1:].reshape(-1, 2), 0)
     assert agreement > 0.5 > likeness, 'it is not like what came out'
     assert np.allclose(np.median(known.flow.way[8:-8, 8:-8].reshape(-1, 2), 0), (6, 0), atol=0.3)
-    past.miss(1.5 / RATE, lambda: frames[1])
-    known = past.look_back(frames[2], 2 / RATE, 'deblur')
+    history.miss(1.5 / RATE, lambda: frames[1])
+    known = history.look_back(frames[2], 2 / RATE, 'deblur')
     assert (known.pixels == frames[1]).all()
     assert np.allclose(np.median(known.flow.way[8:-8, 8:-8].reshape(-1, 2), 0), (6, 0), atol=0.3)
 
@@ -191,10 +191,10 @@ def test_a_flow_that_leaves_the_picture_is_known_as_such(street):
 
 def test_the_frame_before_is_moved_onto_the_frame(street):
     before, now = drive(street, 2, (7.0, 2.0))
-    past = Past()
-    restore_first = past.look_back(before, 0.0, 'derain')
-    past.keep(before, 0.0)
-    moved = gather(now, past.look_back(now, 1 / RATE, 'derain')).before
+    history = History()
+    restore_first = history.look_back(before, 0.0, 'derain')
+    history.keep(before, 0.0)
+    moved = gather(now, history.look_back(now, 1 / RATE, 'derain')).before
     assert restore_first is None
     inner = np.s_[12:-12, 12:-12]
     assert psnr(moved[inner], now[inner]) > psnr(before[inner], now[inner]) + 8
@@ -209,24 +209,24 @@ def shutter_of(before):
 
 def test_the_shutter_counts_for_one_frame_time_also_across_a_missing_frame(street):
     frames = drive(street, 8)
-    past = Past(shutter=0.5)
+    history = History(shutter=0.5)
     for number, frame in enumerate(frames[:6]):
-        before = past.look_back(frame, number / RATE, 'deblur')
-        past.keep(frame, number / RATE)
+        before = history.look_back(frame, number / RATE, 'deblur')
+        history.keep(frame, number / RATE)
     assert shutter_of(before) == (pytest.approx(0.5, abs=0.01), True)
-    before = past.look_back(frames[7], 7 / RATE, 'deblur')  # two frame times after the sixth
+    before = history.look_back(frames[7], 7 / RATE, 'deblur')  # two frame times after the sixth
     assert shutter_of(before) == (pytest.approx(0.25, abs=0.01), True)
-    assert Past().look_back(frames[0], 0.0, 'derain') is None
+    assert History().look_back(frames[0], 0.0, 'derain') is None
 
 
 def test_what_gets_faster_is_blurred_by_its_speed_at_the_frame(street):
     """The flow tells how fast it was half a frame time before; also across a missing frame."""
-    past = Past(shutter=1.0)
+    history = History(shutter=1.0)
     speeds = {1: 3.5, 2: 6.5, 4: 10.5}  # of the second frame only the mean on the way is known
     for time in (0, *speeds):
         [frame] = drive(street, 1, start=(60 + 2.5 * time + time**2, 60.0))
-        before = past.look_back(frame, time / RATE, 'deblur')
-        past.keep(frame, time / RATE)
+        before = history.look_back(frame, time / RATE, 'deblur')
+        history.keep(frame, time / RATE)
         if before is not None:
             moved = np.median(before.motion[8:-8, 8:-8, 0])
             assert moved == pytest.approx(speeds[time], abs=0.35)
@@ -236,7 +236,7 @@ def test_what_gets_faster_is_blurred_by_its_speed_at_the_frame(street):
 def test_the_shutter_is_found_in_blurred_video(street, share):
     """A camera that pans over the photograph; every frame is the mean of what it passed."""
     large = cv2.resize(street, None, fx=2.5, fy=2.5, interpolation=cv2.INTER_CUBIC)
-    past, size = Past(), (360, 480)
+    history, size = History(), (360, 480)
     for number in range(14):
         total = np.zeros((*size, 3), np.float64)
         for part in np.linspace(-share / 2, share / 2, 21):
@@ -247,8 +247,8 @@ def test_the_shutter_is_found_in_blurred_video(street, share):
                 borderMode=cv2.BORDER_REFLECT,
             )
         frame = (total / 21).round().astype(np.uint8)
-        before = past.look_back(frame, number / RATE, 'deblur')
-        past.keep(frame, number / RATE)
+        before = history.look_back(frame, number / RATE, 'deblur')
+        history.keep(frame, number / RATE)
     found, known = shutter_of(before)
     assert known
     assert found == pytest.approx(share, abs=0.12)
@@ -257,17 +257,18 @@ def test_the_shutter_is_found_in_blurred_video(street, share):
 # The CPU's way and the device's
 
 
+def tensor(array):
+    """Return H x W x C as float32 1 x C x H x W."""
+    return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None].float()
+
+
 @pytest.mark.parametrize('task', TASKS)
 def test_opencv_gathers_what_pytorch_gathers(street, task):
     before, now = drive(street, 2, (6.0, -2.0))
-    past = Past(shutter=0.5)
-    past.look_back(before, 0.0, task)
-    past.keep(before, 0.0)
-    known = past.look_back(now, 1 / RATE, task)
-
-    def tensor(array):
-        return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None].float()
-
+    history = History(shutter=0.5)
+    history.look_back(before, 0.0, task)
+    history.keep(before, 0.0)
+    known = history.look_back(now, 1 / RATE, task)
     expected = on_device.gather(
         tensor(now) / 255, tensor(before) / 255, tensor(known.flow.way), tensor(known.flow.trust),
         None if known.motion is None else tensor(known.motion),
@@ -277,6 +278,34 @@ def test_opencv_gathers_what_pytorch_gathers(street, task):
     assert (tensor(gathered.along) - expected.along).abs().mean() < 2e-3
     torch.testing.assert_close(tensor(gathered.cues), expected.cues)
     assert bool(gathered.along.any()) == (task == 'deblur')
+
+
+@pytest.mark.parametrize(('task', 'shutter'), [('derain', 0.0), ('deblur', 0.0), ('deblur', 0.6)])
+def test_a_sequence_is_restored_alike_both_ways(restorer, street, task, shutter):
+    """But for OpenCV, which moves pictures in steps of 1/32 of a pixel."""
+    other = np.ascontiguousarray(255 - street[::-1, ::-1])
+    frames = drive(street, 3, (9.0, 1.3)) + drive(other, 2, (-7.0, 2.0))  # a cut
+    frames = rain(frames) if task == 'derain' else [cv2.blur(frame, (5, 1)) for frame in frames]
+    generator, history = load_weights(shipped_weights('fast', task))[0], History(shutter=shutter)
+    for number, frame in enumerate(frames):
+        known, pixels = history.look_back(frame, number / RATE, task), tensor(frame)
+        assert history.reason == {0: 'first', 3: 'cut'}.get(number, '')
+        [expected] = restorer.restore([frame], task, [known])
+        history.keep(expected, number / RATE)
+        evidence = known and on_device.gather(
+            pixels / 255, tensor(known.pixels) / 255, tensor(known.flow.way),
+            tensor(known.flow.trust), None if known.motion is None else tensor(known.motion),
+        )
+        with torch.inference_mode():
+            restored = restore_pixels(pixels, generator, evidence)[0][0].numpy()
+        assert (np.abs(restored.astype(int) - expected) <= 1).mean() > 0.998
+
+
+def test_frames_at_an_even_rate_are_restored_as_one_by_one(restorer, street):
+    blurred = [cv2.blur(frame, (5, 1)) for frame in drive(street, 4, (9.0, 1.3))]
+    history = History(shutter=0.6)
+    one_by_one = restore(restorer, blurred, 'deblur', history, [0.0, 0.25, 0.5, 0.75])
+    assert np.array_equal(restore_sequence(restorer, blurred, 'deblur', 0.6), one_by_one)
 
 
 @pytest.mark.parametrize('motion', [None, torch.zeros(2, 3, 15, 25, device='meta')])
@@ -307,10 +336,10 @@ def test_no_frame_before_is_what_no_evidence_is(photograph):
 def test_frames_with_and_without_a_past_come_in_one_batch(street):
     three = Restorer(device='cpu', precision='float32', tasks=['derain'], batch=3)
     before, now, other = drive(street, 3)
-    past = Past()
-    past.look_back(before, 0.0, 'derain')
-    past.keep(before, 0.0)
-    known = past.look_back(now, 1 / RATE, 'derain')
+    history = History()
+    history.look_back(before, 0.0, 'derain')
+    history.keep(before, 0.0)
+    known = history.look_back(now, 1 / RATE, 'derain')
     together = three.restore([other, now, before], 'derain', [None, known, None])
     alone = [
         three.restore([frame], 'derain', [one])[0]
@@ -325,10 +354,10 @@ def test_tiles_are_exact_with_a_past(street):
     before, now = (
         np.ascontiguousarray(np.tile(frame, (3, 3, 1))[:413, :422]) for frame in drive(street, 2)
     )
-    past = Past(shutter=0.6)
-    past.look_back(before, 0.0, 'deblur')
-    past.keep(before, 0.0)
-    known = past.look_back(now, 1 / RATE, 'deblur')
+    history = History(shutter=0.6)
+    history.look_back(before, 0.0, 'deblur')
+    history.keep(before, 0.0)
+    known = history.look_back(now, 1 / RATE, 'deblur')
     [whole] = restorer.restore([now], 'deblur', [known])
     restorer.tiling.pixels = 400 * 400
     assert np.array_equal(restorer.restore([now], 'deblur', [known])[0], whole)
@@ -340,7 +369,7 @@ def test_tiles_are_exact_with_a_past(street):
 def test_the_past_helps_in_rain(restorer, street):
     sharp = drive(street, 6)
     wet = rain(sharp)
-    with_past, alone = (restore(restorer, wet, past=past) for past in (None, False))
+    with_past, alone = (restore(restorer, wet, history=history) for history in (None, False))
     assert mean_psnr(with_past[2:], sharp[2:]) > mean_psnr(alone[2:], sharp[2:])
 
 
@@ -349,13 +378,13 @@ def test_what_has_no_black_stays_as_it_is_where_it_does_not_rain(restorer, stree
     assert mean_psnr(restore(restorer, hazy), hazy) > 42
 
 
-def worst(restorer, frames, sharp, past=None, stamps=None, task='derain', first=0):
+def worst(restorer, frames, sharp, history=None, stamps=None, task='derain', first=0):
     """Return by how much (dB) a frame is at most worse than without frames before."""
-    pasts = restore(restorer, frames, task, past, stamps)
+    followed = restore(restorer, frames, task, history, stamps)
     stills = restore(restorer, frames, task, False)
     return max(
         psnr(still, truth) - psnr(restored, truth)
-        for restored, still, truth in list(zip(pasts, stills, sharp, strict=True))[first:]
+        for restored, still, truth in list(zip(followed, stills, sharp, strict=True))[first:]
     )
 
 
@@ -382,10 +411,10 @@ def test_a_wrong_flow_is_not_worse_than_a_still(restorer, street, monkeypatch):
         there, back = search(*pictures)
         return there + np.float32(4), back - np.float32(4)
 
-    monkeypatch.setattr('iov_restore_ros.pictures.flow.search', wrong)
+    monkeypatch.setattr('iov_restore_ros.video.flow.search', wrong)
     sharp = drive(street, 4)
-    past = Past()
-    assert worst(restorer, rain(sharp), sharp, past) < 0.2
+    history = History()
+    assert worst(restorer, rain(sharp), sharp, history) < 0.2
 
 
 def test_errors_do_not_add_up_though_a_vibration_belies_the_shutter(restorer, photograph):
@@ -398,7 +427,7 @@ def test_errors_do_not_add_up_though_a_vibration_belies_the_shutter(restorer, ph
     times = np.arange(16) - 7.5
     sharp = [scene.frame(time).clip(0, 255).round().astype(np.uint8) for time in times]
     blurred = [scene.exposure(time, 0.7, True).clip(0, 255).astype(np.uint8) for time in times]
-    told = restore(restorer, blurred, 'deblur', Past(shutter=0.7))
+    told = restore(restorer, blurred, 'deblur', History(shutter=0.7))
     alone = restore(restorer, blurred, 'deblur', False)
     assert mean_psnr(told[8:], sharp[8:]) > mean_psnr(alone[8:], sharp[8:]) - 0.2
 
@@ -408,7 +437,7 @@ def test_a_road_that_comes_nearer_does_not_get_darker(restorer):
     sharp = [road(metres) for metres in 0.35 * np.arange(16)]
     rng = torch.Generator().manual_seed(4)
     wet = to_pictures(shower(to_tensor(np.stack(sharp)).float() / 255, 1.0, rng))
-    restored, alone = (restore(restorer, wet, past=past)[10:] for past in (None, False))
+    restored, alone = (restore(restorer, wet, history=history)[10:] for history in (None, False))
     assert mean_psnr(restored, sharp[10:]) > mean_psnr(alone, sharp[10:]) - 0.2
     assert np.mean(restored) > np.mean(sharp[10:]) - 2
 
@@ -436,10 +465,10 @@ def test_a_long_run_does_not_drift(restorer, street, task, what):
         'still': lambda n: small, 'noise': lambda n: noise[n % 7],
         'cuts': lambda n: scenes[n // 10 % 2],
     }[what]
-    past, early, late = Past(), [], []
+    history, early, late = History(), [], []
     for number in range(120):
         frame = frames(number)
-        restored = past.restore(restorer, frame, number / RATE, task)
+        restored = restore_next(restorer, history, frame, number / RATE, task)
         for distances, window in (early, range(10, 30)), (late, range(100, 120)):
             if number in window:
                 [alone] = restorer.restore([frame], task)

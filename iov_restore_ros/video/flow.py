@@ -7,11 +7,12 @@ and a flow in steps of four pixels, of large pictures half of both; streaks take
 rain the frame before as it was restored, of blurred frames both as they came.
 """
 
-import functools
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+
+from iov_restore_ros.pictures.warp import move, places
 
 HALVED = 1, 2  # times: the flow is found at half of the size, at a quarter
 LARGE = 960  # if a side is longer than this
@@ -72,8 +73,8 @@ def find_flow(
     ``before``: how alike the pictures are is said of it.
     """
     there, back = search(now, before)
-    moved = follow(before, there)
-    beside = moved if restored is None or restored is before else follow(restored, there)
+    moved = move(before, there)
+    beside = moved if restored is None or restored is before else move(restored, there)
     flow = judge(there, back, now, beside, (height, width))
     here, then, after = (_large_shapes(picture) for picture in (now, before, moved))
     alike = _correlation(here, then)
@@ -82,34 +83,6 @@ def find_flow(
     # Measured: 0.5 to 1.5 between neighbours, in a downpour down to 0.29; at cuts 0 to 0.37.
     _, agreement, likeness, _ = cv2.mean(flow.trust)
     return flow if agreement + likeness / 2 >= CUT or alike >= ALIKE else None
-
-
-def speed(way: np.ndarray, earlier: np.ndarray | None, times: float = 1.0) -> np.ndarray:
-    """
-    Return how far the picture moves in the time that ``way`` took, at the moment of the frame.
-
-    ``way`` itself tells of half of that time ago. ``earlier`` is the way of the frame before, which
-    took so many ``times`` as long: what changed between the two is taken to go on. With None it is
-    not known, and taken to be nothing.
-    """
-    return way if earlier is None else way + (way - earlier / times) / (1 + times)
-
-
-def while_open(moving: np.ndarray, share: float, known: bool) -> np.ndarray:
-    """
-    Return how far each cell moved while the shutter was open, and whether that is known.
-
-    ``moving`` (... x 2, pixels) is for a time of which the shutter was open that ``share``. Returns
-    float32 ... x 3.
-    """
-    told = np.full((*moving.shape[:-1], 1), known, np.float32)
-    return np.concatenate([moving * np.float32(share), told], -1)
-
-
-def follow(picture: np.ndarray, way: np.ndarray) -> np.ndarray:
-    """Return a small picture, each pixel taken from where ``way`` leads, as ``search`` gives it."""
-    where = cv2.add(places(*picture.shape[:2]), way)
-    return cv2.remap(picture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _large_shapes(picture: np.ndarray) -> np.ndarray:
@@ -141,13 +114,13 @@ def judge(
     """
     Return what the flows ``there`` and ``back`` are worth, for pictures of ``size``.
 
-    ``moved`` is the picture before as it ``follow``s ``there``.
+    ``moved`` is the picture before moved along ``there``.
     """
     rows, columns = now.shape
     where = cv2.add(places(rows, columns), there)
     x, y = cv2.split(where)
     inside = (x > -0.5) & (y > -0.5) & (x < columns - 0.5) & (y < rows - 0.5)
-    apart_x, apart_y = cv2.split(there + follow(back, there))
+    apart_x, apart_y = cv2.split(there + move(back, there))
     agreement = inside / (1 + apart_x**2 + apart_y**2)
     apart = cv2.blur(cv2.absdiff(now, moved).astype(np.float32), (5, 5))
     likeness = inside / (1 + (apart / DIFFERENT) ** 2)
@@ -160,10 +133,3 @@ def judge(
         cv2.multiply(cv2.resize(there, cells, interpolation=cv2.INTER_LINEAR), scale),
         cv2.resize(trust, cells, interpolation=cv2.INTER_LINEAR),
     )
-
-
-@functools.lru_cache(maxsize=16)
-def places(height: int, width: int) -> np.ndarray:
-    """Return x and y of all pixels of a picture, float32 height x width x 2; not to be changed."""
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.merge([x, y])

@@ -1,9 +1,11 @@
 """
 What a camera saw lately: the frame before, as it was restored, and how the picture moved since.
 
-    past = Past()
+    history = History()
     for stamp, frame in video:
-        restored = past.restore(restorer, frame, stamp, 'derain')
+        before = history.look_back(frame, stamp, 'derain')
+        ...  # restored
+        history.keep(restored, stamp)
 
 One for each camera or file. It holds one frame as it was restored and, at most, one newer one that
 was not (for 1280x720 2.8 MB each), and of the last few that came to be deblurred a small grey one
@@ -13,48 +15,19 @@ and its flow (0.5 MB each), whatever comes.
 from collections import deque
 from collections.abc import Callable
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
-from iov_restore_ros.pictures.flow import SMALLEST, Flow, find_flow, look, speed, while_open
-from iov_restore_ros.pictures.shutter_gauge import ShutterGauge
-
-if TYPE_CHECKING:
-    from iov_restore_ros.inference.restorer import Restorer
+from iov_restore_ros.video.aligner import Previous, Trace, align
+from iov_restore_ros.video.before import Before
+from iov_restore_ros.video.flow import SMALLEST
+from iov_restore_ros.video.shutter_gauge import ShutterGauge
 
 LONGEST_GAP = 0.35  # s between two frames of which one is the frame before of the other
 INTERVALS = 9  # between frames, of which the middle one counts as the camera's
 ON_THEIR_WAY = 4  # frames that are being restored, more than any device works on at once
-
-
-class Before(NamedTuple):
-    """
-    The frame before another one.
-
-    ``pixels``: uint8 H x W x 3, RGB, where it saw them; ``flow``: from the frame to it;
-    ``motion``: float32 ceil(H / 4) x ceil(W / 4) x 3, how far each cell moved while the shutter was
-    open (x before y, pixels), and whether the shutter is known; None where the blur is of no
-    interest.
-    """
-
-    pixels: np.ndarray
-    flow: Flow
-    motion: np.ndarray | None
-
-
-class Trace(NamedTuple):
-    """
-    What is left of a frame that came to be deblurred, whatever is made of it.
-
-    ``small``: what a flow is looked for in; ``way``: the flow to the one before it, which lay
-    ``took`` s back; None if there was none.
-    """
-
-    small: np.ndarray
-    way: np.ndarray | None
-    took: float
 
 
 class Seen(NamedTuple):
@@ -65,7 +38,7 @@ class Seen(NamedTuple):
     trace: Trace | None = None
 
 
-class Past:
+class History:
     """
     What one camera saw lately. Not thread-safe, but ``miss`` may come from another thread.
 
@@ -109,15 +82,18 @@ class Past:
         self._task = task
         if self.reason == 'too small':
             return None
-        small = look(frame, task == 'derain')
-        pixels, flow = self._follow(before, frame, small, task)
-        took = stamp - before.stamp if before else 0.0
-        if task == 'deblur':
-            self._traces.append((stamp, Trace(small, flow and flow.way, took)))
-        if before is None or pixels is None or flow is None:
+        previous = self._open(before, frame, stamp)
+        aligned = align(frame, previous, task)
+        if aligned.trace is not None:
+            self._traces.append((stamp, aligned.trace))
+        if previous is None:
             return None
-        motion = self._motion(frame, flow.way, took, before.trace) if task == 'deblur' else None
-        return Before(pixels, flow, motion)
+        if aligned.flow is None:
+            self.reason = 'cut'
+            return None
+        if aligned.moving is None:
+            return aligned.before(0.0, False)
+        return aligned.before(*self._exposure(frame, aligned.moving, previous.took))
 
     def keep(self, restored: np.ndarray, stamp: float) -> None:
         """Remember a frame, as it was restored; unless a newer one is remembered already."""
@@ -133,15 +109,6 @@ class Past:
         """
         self._missed_stamps.append(stamp)
         self._missed = Seen(stamp, open_)
-
-    def restore(
-        self, restorer: 'Restorer', frame: np.ndarray, stamp: float, task: str
-    ) -> np.ndarray:
-        """Restore the next frame of a sequence; see ``Restorer.restore`` for what it raises."""
-        before = self.look_back(frame, stamp, task) if restorer.uses_past else None
-        [restored] = restorer.restore([frame], task, [before])
-        self.keep(restored, stamp)
-        return restored
 
     def _before(self, frame: np.ndarray, stamp: float, task: str) -> tuple[Seen | None, str]:
         """Return the newest frame before ``stamp``, or None and why there is none."""
@@ -177,36 +144,25 @@ class Past:
             self._intervals.append(stamp - self._latest)
         self._latest = max(self._latest, stamp)
 
-    def _follow(
-        self, before: Seen | None, frame: np.ndarray, small: np.ndarray, task: str
-    ) -> tuple[np.ndarray | None, Flow | None]:
-        """Return the pixels of ``before`` and the flow to it, or None and None, with a reason."""
+    def _open(self, before: Seen | None, frame: np.ndarray, stamp: float) -> Previous | None:
+        """Return ``before`` as ``frame`` has it before it, or None, with a reason."""
         pixels = before.open() if before else None
         if before is None or pixels is None:
             self.reason = self.reason or 'unreadable'
-            return None, None
+            return None
         if pixels.shape != frame.shape:
             self.forget()
             self.reason = 'another size'
-            return None, None
-        then = look(pixels, task == 'derain')
-        # Two frames that are blurred alike tell better how the picture moved.
-        came = before.trace.small if before.trace else then
-        flow = find_flow(small, came, *frame.shape[:2], restored=then)
-        if flow is None:
-            self.reason = 'cut'
-        return pixels, flow
+            return None
+        return Previous(pixels, stamp - before.stamp, before.trace)
 
-    def _motion(
-        self, frame: np.ndarray, way: np.ndarray, took: float, trace: Trace | None
-    ) -> np.ndarray:
-        """Return ``Before.motion`` of a frame whose ``way`` ``took`` s, to be deblurred."""
-        moving = way
-        if trace is not None and trace.way is not None:
-            moving = speed(way, trace.way, trace.took / took)
+    def _exposure(
+        self, frame: np.ndarray, moving: np.ndarray, took: float
+    ) -> tuple[float, bool]:
+        """Return for which share of ``took`` s the shutter was open, and whether it is known."""
         steps = took / median(self._intervals) if self._intervals else 1.0
         share = self.shutter
         if not share:
             self._gauge.watch(frame, moving, steps)
             share = self._gauge.share()
-        return while_open(moving, (share or ASSUMED_SHUTTER) / steps, share > 0)
+        return (share or ASSUMED_SHUTTER) / steps, share > 0

@@ -1,0 +1,133 @@
+"""
+What is known beside a frame: the one place where it is put together.
+
+    aligned = align(frame, previous, task)
+    before = aligned.before(share, known)
+
+With a gyroscope ``turn`` and ``path`` come from `camera_path.py`; what else moves, because the
+vehicle drives on, is the flow less the turn.
+
+Both depend on nothing but what they are given. `history.py` knows which frame is the one before
+and finds the share of the time that the shutter was open; in training both are made up, and so
+are flows that are wrong.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from iov_restore_ros.video.before import Before, Blurring
+from iov_restore_ros.video.camera_path import straight
+from iov_restore_ros.video.flow import Flow, find_flow, look
+
+
+class Trace(NamedTuple):
+    """
+    What is left of a frame that came to be deblurred, whatever is made of it.
+
+    ``small``: what a flow is looked for in; ``way``: the flow, less the camera's turn where that is
+    known, to the one before it, which lay ``took`` s back; None if there was none.
+    """
+
+    small: np.ndarray
+    way: np.ndarray | None
+    took: float
+
+
+class Previous(NamedTuple):
+    """
+    The frame before one that comes ``took`` s later.
+
+    ``pixels``: uint8 H x W x 3, RGB, as it was restored (as it was received where it was not);
+    ``trace``: what is left of it as it was received, None if nothing is.
+    """
+
+    pixels: np.ndarray
+    took: float
+    trace: Trace | None
+
+
+class Alignment(NamedTuple):
+    """
+    What a frame and the one before say of each other, before anybody says how it was exposed.
+
+    ``pixels``: of the one before; ``flow``: to it; None, both, if they do not show one scene or
+    there is none. ``moving``: what ``speed`` returns, and ``trace``: what is to be left of the
+    frame; None where the blur is of no interest.
+    """
+
+    pixels: np.ndarray | None
+    flow: Flow | None
+    moving: np.ndarray | None
+    trace: Trace | None
+
+    def before(
+        self, share: float, known: bool, path: np.ndarray | None = None
+    ) -> Before | None:
+        """
+        Return what is known beside the frame; None if nothing is.
+
+        ``share`` is that of the time between the two for which the shutter was open, and ``known``
+        whether it is known or assumed; ``path`` is ``Blurring.path`` by a gyroscope, if there is
+        one.
+        """
+        if path is not None and self.moving is None:  # the first frame, or one after a cut
+            motion = np.zeros((*path.shape[:2], 2), np.float32)
+            return Before(None, None, Blurring(motion, path, (float(known), 1.0)))
+        if self.pixels is None or self.flow is None:
+            return None
+        if self.moving is None:
+            return Before(self.pixels, self.flow, None)
+        motion = self.moving * np.float32(share)
+        told = float(known), float(path is not None)
+        return Before(self.pixels, self.flow, Blurring(
+            motion, straight(motion) if path is None else path, told
+        ))
+
+
+def align(
+    frame: np.ndarray, previous: Previous | None, task: str, turn: np.ndarray | None = None,
+    find: Callable[..., Flow | None] = find_flow,
+) -> Alignment:
+    """
+    Return what ``frame`` (uint8 H x W x 3, RGB) and the one before, of its size, say of each other.
+
+    They have ``SMALLEST`` pixels or more on a side. ``task`` is what ``frame`` is restored for.
+    ``turn`` (float32 ceil(H / 4) x ceil(W / 4) x 2) is what of the flow comes from the camera's
+    turning, None where that is not known. The flow is found by ``find``, which is called as
+    ``find_flow`` is.
+    """
+    rain = task == 'derain'
+    small = look(frame, rain)
+    flow = None
+    if previous is not None:
+        restored = look(previous.pixels, rain)
+        # Two frames that are blurred alike tell better how the picture moved.
+        came = previous.trace.small if previous.trace else restored
+        flow = find(small, came, *frame.shape[:2], restored=restored)
+    if previous is None or flow is None:
+        return Alignment(None, None, None, None if rain else Trace(small, None, 0.0))
+    if rain:
+        return Alignment(previous.pixels, flow, None, None)
+    way = flow.way if turn is None else flow.way - turn
+    moving = way
+    if previous.trace is not None and previous.trace.way is not None:
+        moving = speed(way, previous.trace.way, previous.trace.took / previous.took)
+    return Alignment(previous.pixels, flow, moving, Trace(small, way, previous.took))
+
+
+def trace_of(frame: np.ndarray, task: str) -> Trace | None:
+    """Return what is left of a frame that nobody aligned; None where the blur is of no interest."""
+    return None if task == 'derain' else Trace(look(frame, False), None, 0.0)
+
+
+def speed(way: np.ndarray, earlier: np.ndarray, times: float) -> np.ndarray:
+    """
+    Return how far the picture moves in the time that ``way`` took, at the moment of the frame.
+
+    ``way`` itself tells of half of that time ago. ``earlier`` is the way of the frame before, which
+    took so many ``times`` as long: what changed between the two is taken to go on. Where it is not
+    known, nothing is taken to have changed: the speed is ``way``.
+    """
+    return way + (way - earlier / times) / (1 + times)
