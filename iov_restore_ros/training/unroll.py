@@ -9,6 +9,8 @@ restored: on a road that comes nearer for dozens of frames such errors add up, a
 that moves would come in fresh.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -135,14 +137,14 @@ class Unroll:
         known, left = [], []
         for index, frame in enumerate(frames):
             share, told = self.told[index].tolist()
-            path = turn = None
+            path = turns = None
             gyroscope = self.gyroscopes[index]
             if gyroscope is not None and share:
                 samples, camera, period = gyroscope
                 where = samples, camera, frame.shape[:2], number * period
                 path = turned(*where, TAU * share * period)
-                turn = turned(*where, np.array([-period]))
-            turn = None if turn is None else turn[:, :, 0]
+                turns = turned(*where, np.array([-period]))
+            turn = None if turns is None else partial(_of_any_flow, turns[:, :, 0])
             aligned = align(frame, previous[index], self.task, turn, self._flow)
             known.append(aligned.before(share, told > 0, path))
             left.append(aligned.trace)
@@ -209,6 +211,10 @@ class Unroll:
         known = (draw >= UNKNOWN) & ~shutter.isnan()
         share = torch.where(known, told, ASSUMED_SHUTTER)
         return torch.stack([torch.where(draw < NOT_ASKED, 0.0, share), known.float()], 1)
+
+
+def _of_any_flow(turn: np.ndarray, _: Flow) -> np.ndarray:
+    return turn
 
 
 def _inner(planes: Tensor, margin: int = MARGIN) -> Tensor:

@@ -87,16 +87,17 @@ class Alignment(NamedTuple):
 
 
 def align(
-    frame: np.ndarray, previous: Previous | None, task: str, turn: np.ndarray | None = None,
+    frame: np.ndarray, previous: Previous | None, task: str,
+    turn: Callable[[Flow], np.ndarray | None] | None = None,
     find: Callable[..., Flow | None] = find_flow,
 ) -> Alignment:
     """
     Return what ``frame`` (uint8 H x W x 3, RGB) and the one before, of its size, say of each other.
 
     They have ``SMALLEST`` pixels or more on a side. ``task`` is what ``frame`` is restored for.
-    ``turn`` (float32 ceil(H / 4) x ceil(W / 4) x 2) is what of the flow comes from the camera's
-    turning, None where that is not known. The flow is found by ``find``, which is called as
-    ``find_flow`` is.
+    ``turn`` returns what of the flow comes from the camera's turning (float32 ceil(H / 4) x
+    ceil(W / 4) x 2), or None where that is not known. The flow is found by ``find``, which is
+    called as ``find_flow`` is.
     """
     rain = task == 'derain'
     small = look(frame, rain)
@@ -110,7 +111,8 @@ def align(
         return Alignment(None, None, None, None if rain else Trace(small, None, 0.0))
     if rain:
         return Alignment(previous.pixels, flow, None, None)
-    way = flow.way if turn is None else flow.way - turn
+    turned = None if turn is None else turn(flow)
+    way = flow.way if turned is None else flow.way - turned
     moving = way
     if previous.trace is not None and previous.trace.way is not None:
         moving = speed(way, previous.trace.way, previous.trace.took / previous.took)

@@ -4,8 +4,8 @@ The path of each pixel while the shutter was open, from the angular rates of a g
 A camera that turns moves what it sees, whatever its distance: v(t) = R(t)' R(s) v(s) for a
 direction v that was seen at the time s, R(t) being the camera's orientation. The rates are
 integrated on SO(3), and each place of the picture is taken through the moments of its exposure; of
-a rolling shutter each row has its own. What a gyroscope cannot see, a vehicle that drives on, comes from the
-optical flow (`video/aligner.py`).
+a rolling shutter each row has its own. What a gyroscope cannot see, a vehicle that drives on, comes
+from the optical flow (`video/aligner.py`).
 
 Frames as in REP 103 and 104: camera coordinates are x right, y down, z forward.
 """

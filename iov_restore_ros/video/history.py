@@ -14,6 +14,7 @@ and its flow (0.5 MB each), whatever comes.
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
 from iov_restore_ros.video.aligner import Previous, Trace, align
 from iov_restore_ros.video.before import Before
 from iov_restore_ros.video.flow import SMALLEST
+from iov_restore_ros.video.inertial import Inertial
 from iov_restore_ros.video.shutter_gauge import ShutterGauge
 
 LONGEST_GAP = 0.35  # s between two frames of which one is the frame before of the other
@@ -54,6 +56,8 @@ class History:
         """
         self.longest_gap = longest_gap
         self.shutter = shutter
+        self.exposure = 0.0  # s that the shutter is open, if somebody knows it; before ``shutter``
+        self.inertial: Inertial | None = None  # of a camera with a gyroscope
         self.reason = ''
         self._kept: Seen | None = None  # restored
         self._missed: Seen | None = None  # received, not restored
@@ -66,6 +70,8 @@ class History:
 
     def forget(self) -> None:
         """Begin anew: what comes has nothing to do with what was."""
+        if self.inertial is not None:
+            self.inertial.forget()
         self._kept = self._missed = None
         self._traces.clear()
         self._latest = -np.inf
@@ -73,27 +79,51 @@ class History:
 
     def look_back(self, frame: np.ndarray, stamp: float, task: str) -> Before | None:
         """
-        Return the frame before ``frame`` (uint8 H x W x 3, RGB), received at ``stamp`` s, if any.
+        Return what is known beside ``frame`` (uint8 H x W x 3, RGB), received at ``stamp`` s.
 
-        None, with its ``reason``: for the first frame, after a gap, a jump in time or a cut, for
-        another size or task, and for a frame that is not newer than the one before.
+        There is no frame before it, with the ``reason``: for the first frame, after a gap, a jump
+        in time or a cut, for another size or task, and for a frame that is not newer than the one
+        before. None where there is no path of a gyroscope either.
         """
         before, self.reason = self._before(frame, stamp, task)
         self._task = task
         if self.reason == 'too small':
             return None
         previous = self._open(before, frame, stamp)
-        aligned = align(frame, previous, task)
+        if task == 'derain':
+            aligned = align(frame, previous, task)
+            known = aligned.before(0.0, False)
+        else:
+            known = self._exposed(frame, stamp, previous)
+        if previous is not None and (known is None or known.flow is None):
+            self.reason = 'cut'
+        return known
+
+    def _exposed(
+        self, frame: np.ndarray, stamp: float, previous: Previous | None
+    ) -> Before | None:
+        """Return what is known beside a frame that is to be deblurred."""
+        inertial, size = self.inertial, frame.shape[:2]
+        turn = None
+        if inertial is not None and previous is not None:
+            turn = partial(inertial.turn, size=size, stamp=stamp, took=previous.took)
+        aligned = align(frame, previous, 'deblur', turn)
         if aligned.trace is not None:
             self._traces.append((stamp, aligned.trace))
-        if previous is None:
-            return None
-        if aligned.flow is None:
-            self.reason = 'cut'
-            return None
-        if aligned.moving is None:
-            return aligned.before(0.0, False)
-        return aligned.before(*self._exposure(frame, aligned.moving, previous.took))
+        took = previous.took if previous is not None else 0.0
+        interval = median(self._intervals) if self._intervals else took
+        share = self.exposure / interval if self.exposure and interval else self.shutter
+        if not share and aligned.flow is not None and aligned.moving is not None:
+            # What shows in the blur is all of the motion, whoever knows of it.
+            moving = aligned.moving if inertial is None else aligned.flow.way
+            self._gauge.watch(frame, moving, took / interval)
+            share = self._gauge.share()
+        path = None
+        exposure = self.exposure or (share or ASSUMED_SHUTTER) * interval
+        if inertial is not None and exposure:
+            path = inertial.path(size, stamp, exposure)
+        steps = took / interval if took else 1.0
+        return aligned.before((share or ASSUMED_SHUTTER) / steps, share > 0, path)
 
     def keep(self, restored: np.ndarray, stamp: float) -> None:
         """Remember a frame, as it was restored; unless a newer one is remembered already."""
@@ -155,14 +185,3 @@ class History:
             self.reason = 'another size'
             return None
         return Previous(pixels, stamp - before.stamp, before.trace)
-
-    def _exposure(
-        self, frame: np.ndarray, moving: np.ndarray, took: float
-    ) -> tuple[float, bool]:
-        """Return for which share of ``took`` s the shutter was open, and whether it is known."""
-        steps = took / median(self._intervals) if self._intervals else 1.0
-        share = self.shutter
-        if not share:
-            self._gauge.watch(frame, moving, steps)
-            share = self._gauge.share()
-        return (share or ASSUMED_SHUTTER) / steps, share > 0
