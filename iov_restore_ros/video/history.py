@@ -111,7 +111,7 @@ class History:
         if aligned.trace is not None:
             self._traces.append((stamp, aligned.trace))
         took = previous.took if previous is not None else 0.0
-        interval = median(self._intervals) if self._intervals else took
+        interval = float(median(self._intervals)) if self._intervals else took
         share = self.exposure / interval if self.exposure and interval else self.shutter
         if not share and aligned.flow is not None and aligned.moving is not None:
             # What shows in the blur is all of the motion, whoever knows of it.
@@ -184,4 +184,5 @@ class History:
             self.forget()
             self.reason = 'another size'
             return None
-        return Previous(pixels, stamp - before.stamp, before.trace)
+        # Not as a scalar of NumPy, which would make the flows float64.
+        return Previous(pixels, float(stamp - before.stamp), before.trace)
