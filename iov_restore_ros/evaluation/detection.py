@@ -11,6 +11,7 @@ from iov_restore_ros.evaluation.boxes import Boxes, iou
 from iov_restore_ros.evaluation.detector import Detector
 from iov_restore_ros.evaluation.labels import Labels
 
+SCORE = 0.5  # from which on a find counts, where nothing else is said
 MATCH = 0.5  # IoU from which on a find is one of what is there
 
 
@@ -70,7 +71,8 @@ class Judge:
 
 
 def open_judge(
-    detector: Path, classes: Sequence[str] | None, score: float, labels: Path | None = None
+    detector: Path, classes: Sequence[str] | None = None, score: float = SCORE,
+    labels: Path | None = None,
 ) -> Judge:
     """Load a detector, and judge by it; raises ``DetectorError``."""
     loaded = Detector(detector, classes)

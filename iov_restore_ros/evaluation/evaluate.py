@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.progress import track
 
 from iov_restore_ros.evaluation.clips import SHORTEST, open_clips
-from iov_restore_ros.evaluation.detection import Judge, open_judge
+from iov_restore_ros.evaluation.detection import SCORE, Judge, open_judge
 from iov_restore_ros.evaluation.detection_report import counts_text, overlay
 from iov_restore_ros.evaluation.detector import LEAST, ROAD, DetectorError
 from iov_restore_ros.evaluation.metrics import check_size, restore_image
@@ -68,7 +68,6 @@ from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.pictures.datasets import LAYOUTS
 
 SLIDERS = 12  # in a report
-SCORE = 0.5  # of a detector
 CLIP = 12  # frames of each, if --limit does not say
 TABLE_WIDTH = 150  # characters, also where there is no terminal
 
