@@ -150,6 +150,7 @@ def test_the_sharp_picture_can_be_looked_at(visit):
     figure = tab.get_by_role('figure', name='city')
     tab.get_by_role('slider', name='city').press('Home')
     figure.get_by_role('checkbox').check()
+    tab.get_by_role('checkbox', name='boxes').uncheck()
     inner = seen(figure.locator('.stage'))[60:-60, 60:-60]
     assert np.abs(inner - 128).max() < 5
     assert not tab.get_by_role('figure', name='park').get_by_role('checkbox').count()

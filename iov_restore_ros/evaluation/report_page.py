@@ -45,8 +45,9 @@ figure { margin: 0; background: var(--paper); border: 1px solid var(--line); bor
 .sharp, .paused { visibility: hidden }
 figure:has(:checked) :is(.sharp, .paused) { visibility: visible }
 .boxes { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none }
-.boxes.after { clip-path: inset(0 0 0 var(--at)) }
-figure:has(.sharp):has(:checked) .after, main:has(.switch :not(:checked)) .boxes { display: none }
+.boxes:is(.after, .sharp) { clip-path: inset(0 0 0 var(--at)) }
+figure:has(.sharp):has(:checked) .after, main:has(.switch input:not(:checked)) .boxes
+  { display: none }
 .boxes path { fill: none; stroke: #3ddc65; stroke-width: 2; vector-effect: non-scaling-stroke }
 .boxes .missed { stroke: #ff4d4d; stroke-dasharray: 5 4 }
 .boxes .wrong { stroke: #ffc53d; stroke-dasharray: 1 3 }
