@@ -288,7 +288,7 @@ def main() -> None:
         parser.error('--video needs --weights fast=FILE')
     judge = open_judge(options.detector) if options.detector else None
     warnings.simplefilter('ignore')  # of what others' code calls
-    console = Console()
+    console = Console(width=None if Console().is_terminal else 140)
     paths: dict[str, Path | None] = {
         **dict.fromkeys(('fast', *PRESETS)),
         **{name: path for name in PEERS if (path := getattr(options, name))},
