@@ -77,14 +77,14 @@ def ultralytics(stride, wide):
     return weights, bias
 
 
-def write_constant(path, *shapes):
-    """Write a graph that gives zeros of these shapes, whatever the picture."""
+def write_constant(path, *shapes, value=0.0):
+    """Write a graph that gives ``value`` in these shapes, whatever the picture."""
     names = [f'out{number}' for number in range(len(shapes))]
     constants = [
-        numpy_helper.from_array(np.zeros(shape, np.float32), f'zeros{name}')
+        numpy_helper.from_array(np.full(shape, value, np.float32), f'same{name}')
         for name, shape in zip(names, shapes, strict=True)
     ]
-    nodes = [helper.make_node('Identity', [f'zeros{name}'], [name]) for name in names]
+    nodes = [helper.make_node('Identity', [f'same{name}'], [name]) for name in names]
     outputs = dict(zip(names, map(list, shapes), strict=True))
     return write_graph(path, nodes, constants, [1, 3, 64, 64], outputs)
 

@@ -90,6 +90,11 @@ def with_nms(folder):
     return file, None, r'gives 1x300x6 for a picture of 64x64.*1x84x\(5 \+ classes\).*nms=False'
 
 
+def decoded(folder):
+    file = write_constant(folder / 'd.onnx', (1, 84, 85), value=60)
+    return file, None, 'decoded already: export it without --decode_in_inference'
+
+
 def two_outputs(folder):
     file = write_constant(folder / 'd.onnx', (1, 84, 85), (1, 32, 16, 16))
     return file, None, 'gives 1x84x85, 1x32x16x16'
@@ -111,7 +116,7 @@ def unreadable_names(folder):
 
 
 @pytest.mark.parametrize('fault', [
-    nothing, text, with_nms, two_outputs, unknown_class, no_road_user, unreadable_names,
+    nothing, text, with_nms, decoded, two_outputs, unknown_class, no_road_user, unreadable_names,
 ])
 def test_a_file_that_cannot_be_used_is_refused_with_what_would_do(fault, tmp_path):
     path, classes, reason = fault(tmp_path)

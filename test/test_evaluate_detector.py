@@ -159,6 +159,14 @@ def test_a_fault_ends_with_one_line_that_names_it(run, pairs, arguments, reason,
     assert re.search(reason, capsys.readouterr().err.splitlines()[-1])
 
 
+def test_what_only_a_detector_needs_is_not_taken_without_one(monkeypatch, pairs, capsys):
+    for option in (['--score', '0.3'], ['--classes', 'car'], ['--labels', 'nowhere']):
+        monkeypatch.setattr('sys.argv', ['evaluate', f'derain:{pairs}', *option])
+        with pytest.raises(SystemExit):
+            evaluate.main()
+        assert 'need --detector' in capsys.readouterr().err
+
+
 def test_labels_do_not_fit_pictures_that_are_cut(run, pairs, tmp_path, capsys):
     write(tmp_path / 'sharp' / 'a.png', np.zeros((200, 200, 3), np.uint8))
     with pytest.raises(SystemExit):

@@ -22,6 +22,7 @@ from iov_restore_ros.evaluation.boxes import Boxes, best_of
 LEAST = 0.1  # score, from which on there is a box
 STRIDES = 8, 16, 32  # pixels between the cells of the three grids
 PADDING = 114  # grey, as both were trained with
+FARTHEST = 32  # cells that a centre can be from its own, in an output that is not decoded yet
 TRIED = 96, 128  # height and width, for a file of free size, of the picture that it is tried on
 COCO = (
     'person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant '
@@ -181,6 +182,11 @@ class Detector:
         if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][0] == 1:
             _, rows, columns = shapes[0]
             if rows == count and columns > 5:
+                if np.abs(outputs[0][..., :2]).max() > FARTHEST:
+                    raise DetectorError(
+                        f'{self.path}: gives boxes that are decoded already: export it without '
+                        '--decode_in_inference'
+                    )
                 return YOLOX, columns - 5
             if columns == count and rows > 4:
                 return ULTRALYTICS, rows - 4

@@ -126,7 +126,7 @@ def main() -> int:
     )
     parser.add_argument('--detector', type=Path, metavar='ONNX', help='what does it find?')
     parser.add_argument(
-        '--score', type=float, default=SCORE, help=f'from which a find counts (default: {SCORE})'
+        '--score', type=float, help=f'from which on a find counts (default: {SCORE})'
     )
     parser.add_argument(
         '--classes', nargs='+', metavar='NAME', help=f'to find (default: {", ".join(ROAD)})'
@@ -145,9 +145,9 @@ def main() -> int:
         parser.error('--shutter must be a share, 0 (unknown) to 1')
     if options.shutter and not options.video:
         parser.error('--shutter needs --video')
-    if (options.labels or options.classes) and not options.detector:
-        parser.error('--labels and --classes need --detector')
-    if not LEAST <= options.score <= 1:
+    if not options.detector and (options.score, options.classes, options.labels) != (None,) * 3:
+        parser.error('--score, --classes and --labels need --detector')
+    if options.score is not None and not LEAST <= options.score <= 1:
         parser.error(f'--score must be {LEAST} to 1')
     if options.labels and len(options.root) > 1:
         parser.error('--labels is for one ROOT')
@@ -205,7 +205,8 @@ def _judge(options: argparse.Namespace, roots: list[Root]) -> Judge | None:
     """Load the detector once for all ``roots``; None where none is given."""
     if options.detector is None:
         return None
-    judge = open_judge(options.detector, options.classes, options.score, options.labels)
+    score = SCORE if options.score is None else options.score
+    judge = open_judge(options.detector, options.classes, score, options.labels)
     if judge.labels is not None:
         [root] = roots
         if root.layout == 'synthetic' and root.task == 'deblur':
