@@ -19,7 +19,8 @@ def ros_wheels(rclpy, messages, lifecycle):
     ]
 
 
-# `torch.onnx` needs onnx and onnxscript; onnxruntime checks what it wrote.
+# `torch.onnx` needs onnx and onnxscript; onnxruntime checks what it wrote, and runs
+# the detector of `evaluate --detector`.
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 PLOTS = ['matplotlib']
 # With ray[data] come pyarrow and its file systems; 2.64 will drop Dataset.map(max_task_retries=).

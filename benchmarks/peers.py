@@ -7,7 +7,8 @@ in the memory layout that is faster for it; `fast` once more as the node runs it
 residual blocks in int8. Without `--weights NAME=FILE` weights are random: time
 does not depend on their values. With `--data DIR` (input/ and gt/) those that have weights are
 measured in PSNR, with `--video ROOT` (as `evaluate` takes it) on consecutive frames, `fast` also
-with its past. docs/peers.md has a table. Not a test: nothing fails here.
+with its past; with `--detector ONNX` also by what that finds. docs/peers.md and docs/detection.md
+have tables. Not a test: nothing fails here.
 """
 
 import argparse
@@ -37,6 +38,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from iov_restore_ros.evaluation.clips import open_clips
+from iov_restore_ros.evaluation.detection import Judge, open_judge
+from iov_restore_ros.evaluation.detection_report import HEADINGS, detection_cells
 from iov_restore_ros.evaluation.metrics import psnr, restore_image
 from iov_restore_ros.evaluation.video import DIGITS, FULL_PAST, ClipScore, measure
 from iov_restore_ros.inference import Restorer, restore_sequence
@@ -174,37 +177,57 @@ def status_bytes(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ':')) * 1024
 
 
-def quality(network: nn.Module, folder: Path) -> float:
-    """Return the mean PSNR in dB over the pairs of ``folder``."""
-    values = []
+def quality(network: nn.Module, folder: Path, judge: Judge | None) -> list[str]:
+    """Return the mean PSNR in dB over the pairs of ``folder``, and what ``judge`` finds there."""
+    values, found = [], []
     for path in list_images(folder / 'input'):
-        image = torch.from_numpy(read_image(path)).permute(2, 0, 1)[None] / 255
-        restored = network(image)[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
-        values.append(psnr(restored.numpy(), read_image(folder / 'gt' / path.name)))
-    return statistics.mean(values)
+        restored = restore_image(network, read_image(path), 'cpu')
+        sharp = read_image(folder / 'gt' / path.name)
+        values.append(psnr(restored, sharp))
+        if judge is not None:
+            found.append(judge.look(restored, judge.truth(path.name, sharp)))
+    cells = detection_cells({'': found}, judge.score) if judge else []
+    return [f'{statistics.mean(values):.2f}', *cells]
 
 
-def video_table(networks: dict[str, nn.Module], text: str, task: str, seed: int | None) -> Table:
-    """Measure on the clips of ``text``, from the frame on of which the past is full."""
+def video_table(
+    networks: dict[str, nn.Module], text: str, task: str, seed: int | None, judge: Judge | None
+) -> Table:
+    """
+    Measure on the clips of ``text``, from the frame on of which the past is full.
+
+    ``networks`` that are of ours also with their past.
+    """
     clips = [read() for _, read in open_clips(text, task, seed, FRAMES, 0.0).pictures]
     ways: dict[str, Callable[[np.ndarray], list[np.ndarray]]] = {'as it came': list}
     for name, network in networks.items():
         ways[name] = lambda frames, network=network: [
             restore_image(network, frame, 'cpu') for frame in frames
         ]
-    past = networks['fast']
-    assert isinstance(past, Generator)
-    restorer = Restorer.of({task: past})
-    ways['fast, with its past'] = lambda frames: restore_sequence(restorer, frames, task)
+    for name in ('fast', f'fast{INT8}'):
+        if isinstance(network := networks.get(name), Generator):
+            restorer = Restorer.of({task: network})
+            ways[f'{name}, with its past'] = lambda frames, restorer=restorer: restore_sequence(
+                restorer, frames, task
+            )
     table = Table(title=f'{text}: {len(clips)} clips of {FRAMES} frames')
-    for heading in ('', *DIGITS):
+    for heading in ('', *DIGITS, *(HEADINGS if judge else ())):
         table.add_column(heading, justify='right' if heading else 'left')
+    truths = [list(map(partial(judge.truth, ''), sharp)) if judge else [] for _, sharp in clips]
     for name, restore in ways.items():
-        scores = [ClipScore('', {name: measure(restore(frames), sharp)}) for frames, sharp in clips]
-        table.add_row(name, *(
-            f'{statistics.mean(s.mean(name, what, FULL_PAST) for s in scores):.{digits}f}'
-            for what, digits in DIGITS.items()
-        ))
+        scores, found = [], []
+        for (frames, sharp), truth in zip(clips, truths, strict=True):
+            restored = restore(frames)
+            scores.append(ClipScore('', {name: measure(restored, sharp)}))
+            if judge is not None:
+                found += list(map(judge.look, restored, truth))[FULL_PAST:]
+        table.add_row(
+            name, *(
+                f'{statistics.mean(s.mean(name, what, FULL_PAST) for s in scores):.{digits}f}'
+                for what, digits in DIGITS.items()
+            ),
+            *(detection_cells({'': found}, judge.score) if judge else ()),
+        )
     return table
 
 
@@ -253,6 +276,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, help='folder with input/ and gt/')
     parser.add_argument('--video', help='clips, as `evaluate --video` takes them')
     parser.add_argument('--synthetic', type=int, metavar='SEED', help='degrade the clips')
+    parser.add_argument('--detector', type=Path, metavar='ONNX', help='as `evaluate` takes it')
     parser.add_argument('--weights', nargs='+', default=[], metavar='NAME=FILE')
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -263,8 +287,9 @@ def main() -> None:
         parser.error(f'--weights {", ".join(unknown)}: known are {", ".join((*PRESETS, *PEERS))}')
     if options.video and 'fast' not in weights:
         parser.error('--video needs --weights fast=FILE')
+    judge = open_judge(options.detector) if options.detector else None
     warnings.simplefilter('ignore')  # of what others' code calls
-    console = Console()
+    console = Console(width=None if Console().is_terminal else 140)
     paths: dict[str, Path | None] = {
         **dict.fromkeys(('fast', *PRESETS)),
         **{name: path for name in PEERS if (path := getattr(options, name))},
@@ -280,18 +305,22 @@ def main() -> None:
     if int8_is_exact():
         networks[f'fast{INT8}'] = build('fast', None, weights.get('fast')).eval()
         networks[f'fast{INT8}'].body = to_int8(networks[f'fast{INT8}'].body)
+    known = {
+        name: network for name, network in networks.items()
+        if name.removesuffix(INT8) in weights
+    }
     if options.data is not None:
-        table = Table(title=f'PSNR on {options.data.name}')
+        table = Table(title=options.data.name)
         table.add_column('')
-        table.add_column('dB', justify='right')
-        table.add_row('as it came', f'{quality(nn.Identity(), options.data):.2f}')
-        for name in [name for name in networks if name.removesuffix(INT8) in weights]:
-            table.add_row(name, f'{quality(networks[name], options.data):.2f}')
+        for heading in ('PSNR dB', *(HEADINGS if judge else ())):
+            table.add_column(heading, justify='right')
+        table.add_row('as it came', *quality(nn.Identity(), options.data, judge))
+        for name, network in known.items():
+            table.add_row(name, *quality(network, options.data, judge))
         console.print(table)
     if options.video:
-        known = {name: network for name, network in networks.items() if name in weights}
         task = read_info(weights['fast']).task
-        console.print(video_table(known, options.video, task, options.synthetic))
+        console.print(video_table(known, options.video, task, options.synthetic, judge))
     for size in options.sizes:
         width, height = map(int, size.split('x'))
         console.print(size_table(networks, width, height, options.rounds))

@@ -12,6 +12,11 @@ from iov_restore_ros.evaluation.report_page import Loop, Slider, Table, data_url
 
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium: apt install chromium')
+BOXES = ''.join(
+    f'<svg class="boxes {side}" viewBox="0 0 100 100" preserveAspectRatio="none">'
+    f'<path class="{kind}" d="M10 20H90V80H10z"/></svg>'
+    for side, kind in (('before', 'missed'), ('after', 'found'), ('sharp', 'found'))
+)
 LEAST_CONTRAST = 4.5  # of text, WCAG 2.2 level AA
 COLUMNS = 'scene', 'mode', 'past', 'task', 'in', 'restored', 'fps', 'p50', 'p99', 'PSNR', 'flicker'
 
@@ -26,7 +31,7 @@ def file(tmp_path_factory, street):
     path.write_text(page(
         [Table('What was measured', COLUMNS, [('a street with a long name', *'0123456789')])],
         [
-            Slider('city', '20 -> 30', before, after, grey),
+            Slider('city', '20 -> 30', before, after, grey, BOXES),
             Slider('park', '21 -> 31', before, after),
         ],
         [('model', 'fast'), ('command', 'evaluate ' + 'a-word-without-end' * 20)],
@@ -145,9 +150,30 @@ def test_the_sharp_picture_can_be_looked_at(visit):
     figure = tab.get_by_role('figure', name='city')
     tab.get_by_role('slider', name='city').press('Home')
     figure.get_by_role('checkbox').check()
+    tab.get_by_role('checkbox', name='boxes').uncheck()
     inner = seen(figure.locator('.stage'))[60:-60, 60:-60]
     assert np.abs(inner - 128).max() < 5
     assert not tab.get_by_role('figure', name='park').get_by_role('checkbox').count()
+
+
+def test_boxes_lie_on_their_side_of_the_slider_and_can_be_switched_off(visit):
+    tab = visit(viewport={'width': 1600, 'height': 1200})
+    stage = tab.get_by_role('figure', name='city').locator('.stage')
+    slider = tab.get_by_role('slider', name='city')
+    colours = {}
+    for key in ('Home', 'End'):
+        slider.press(key)
+        slider.evaluate('e => e.blur()')
+        shown = seen(stage)
+        tab.get_by_role('checkbox', name='boxes').uncheck()
+        drawn = np.abs(seen(stage) - shown).max(-1) > 60
+        tab.get_by_role('checkbox', name='boxes').check()
+        height, width = drawn.shape
+        assert drawn[:, int(0.1 * width) - 2 : int(0.1 * width) + 3].any(), 'its left edge'
+        assert not drawn[: int(0.15 * height)].any() and not drawn[int(0.85 * height) :].any()
+        colours[key] = shown[drawn].mean(0)
+    assert colours['Home'].argmax() == 1, 'restored: found, green'
+    assert colours['End'].argmax() == 0, 'input: missed, red'
 
 
 def test_loops_play_and_pause(visit):

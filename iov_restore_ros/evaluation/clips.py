@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iov_restore_ros.evaluation.sources import Read, Root, locate, seed_of
+from iov_restore_ros.evaluation.sources import Root, locate, seed_of
 from iov_restore_ros.pictures.clips import pair_sequences, read_pairs
 from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
 from iov_restore_ros.pictures.degradations import shower
@@ -28,9 +28,9 @@ def open_clips(
     text: str, task: str | None, synthetic: int | None, limit: int, shutter: float
 ) -> Root:
     """
-    Find the clips of ``[LAYOUT=]ROOT``, each of ``limit`` frames at most and ``SHORTEST`` at least.
+    Find the clips of ``[TASK:][LAYOUT=]ROOT``, of ``SHORTEST`` frames to ``limit``.
 
-    ``task`` is for those whose layout tells none. With ``synthetic`` footage is degraded, by that
+    ``task`` is for those that tell none. With ``synthetic`` footage is degraded, by that
     seed and its name: blurred for the share ``shutter`` (0..1) of the time between two frames; for
     0 it is drawn. Raises ``DataError`` for a root, and ``ValueError`` for an argument, that cannot
     be used.
@@ -41,40 +41,62 @@ def open_clips(
             raise ValueError(
                 f'{text}: {layout} are single pictures, --video takes {", ".join(IN_ORDER)}'
             )
-        return Root(path, layout, task, _pair_clips(path, name, limit))
+        return _pair_clips(path, name, layout, task, limit)
     if synthetic is None:
         raise ValueError(
             f'{text}: sharp frames alone show nothing: give --synthetic SEED, '
             'or a folder with input/ and gt/'
         )
-    return Root(path, layout, task, _footage_clips(path, task, synthetic, limit, shutter))
+    return _footage_clips(path, layout, task, synthetic, limit, shutter)
 
 
-def _pair_clips(path: Path, layout: str, limit: int) -> list[tuple[str, Read]]:
+def _pair_clips(path: Path, name: str, layout: str, task: str, limit: int) -> Root:
     sequences = [
-        sequence[:limit] for sequence in pair_sequences(find_pairs(path, layout, 'test'))
+        sequence[:limit] for sequence in pair_sequences(find_pairs(path, name, 'test'))
         if len(sequence) >= SHORTEST
     ]
     if not sequences:
         raise DataError(f'{path}: no folder of {SHORTEST} consecutive pairs and more')
-    return [
-        (sequence[0].degraded.parent.relative_to(path).as_posix(), partial(_pairs, sequence))
+    clips = {
+        sequence[0].degraded.parent.relative_to(path).as_posix(): sequence
         for sequence in sequences
-    ]
+    }
+    return Root(
+        path, layout, task, [(clip, partial(_pairs, pairs)) for clip, pairs in clips.items()],
+        {clip: [pair.name for pair in pairs] for clip, pairs in clips.items()},
+    )
 
 
 def _footage_clips(
-    path: Path, task: str, synthetic: int, limit: int, shutter: float
-) -> list[tuple[str, Read]]:
+    path: Path, layout: str, task: str, synthetic: int, limit: int, shutter: float
+) -> Root:
     degrade = _rainy if task == 'derain' else partial(_blurred, shutter=shutter)
     names = {
         footage.path.relative_to(path).as_posix() if footage.path != path else path.name: footage
         for footage in list_footage(path)
     }
+    return Root(
+        path, layout, task, [
+            (name, partial(degrade, footage, limit, seed_of(synthetic, name)))
+            for name, footage in names.items()
+        ],
+        {name: _frame_names(name, footage, limit) for name, footage in names.items()},
+    )
+
+
+def _frame_names(name: str, footage: Footage, limit: int) -> list[str]:
+    """Return what the frames of a clip from the middle are called, of a video by number."""
     return [
-        (name, partial(degrade, footage, limit, seed_of(synthetic, name)))
-        for name, footage in names.items()
+        f'{name}/{footage.files[number].name if footage.files else number}'
+        for number in _middle(footage, limit)
     ]
+
+
+def _middle(footage: Footage, limit: int) -> range:
+    """Return the numbers of the ``limit`` frames in the middle."""
+    count = min(limit, footage.length)
+    first = (footage.length - count) // 2
+    return range(first, first + count)
 
 
 def _pairs(sequence: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
@@ -84,8 +106,8 @@ def _pairs(sequence: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
 
 def _rainy(footage: Footage, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return frames from the middle of ``footage`` in one shower, and as they are."""
-    count = min(limit, footage.length)
-    sharp = footage.read((footage.length - count) // 2, count)
+    middle = _middle(footage, limit)
+    sharp = footage.read(middle.start, len(middle))
     rng = torch.Generator().manual_seed(seed)
     return to_pictures(shower(to_tensor(sharp).float() / 255, 1.0, rng)), sharp
 

@@ -8,11 +8,18 @@ A ROOT is a public data set whose layout is named before it (its test split), or
 input/ and gt/ (or target/), or a folder of sharp pictures. Of these it is measured how much they
 are changed although they need nothing; with --synthetic they are degraded first.
 
+derain:ROOT and deblur:ROOT are for that task, so that one run can have both.
+
     python -m iov_restore_ros.evaluation.evaluate --video my_clips --task derain
     python -m iov_restore_ros.evaluation.evaluate --video drive.mp4 --task deblur --synthetic 1
 
 With --video a ROOT is one sequence for each folder of pictures, in the order of their numbers, or
 with --synthetic videos and folders of sharp frames: each frame is restored with the one before it.
+
+    python -m iov_restore_ros.evaluation.evaluate my_pairs --task derain --detector yolox_nano.onnx
+
+With --detector it is also measured what that finds in them: a detector of YOLOX or Ultralytics as
+ONNX (pip install '.[export]'; docs/detection.md).
 """
 
 import argparse
@@ -31,6 +38,9 @@ from rich.console import Console
 from rich.progress import track
 
 from iov_restore_ros.evaluation.clips import SHORTEST, open_clips
+from iov_restore_ros.evaluation.detection import SCORE, Judge, open_judge
+from iov_restore_ros.evaluation.detection_report import counts_text, overlay
+from iov_restore_ros.evaluation.detector import LEAST, ROAD, DetectorError
 from iov_restore_ros.evaluation.metrics import check_size, restore_image
 from iov_restore_ros.evaluation.protocols import PROTOCOLS
 from iov_restore_ros.evaluation.report import (
@@ -64,9 +74,14 @@ TABLE_WIDTH = 150  # characters, also where there is no terminal
 
 
 def measure(
-    root: Root, generator: Generator, device: torch.device, limit: int | None, sliders: int
+    root: Root, generator: Generator, device: torch.device, limit: int | None, sliders: int,
+    judge: Judge | None = None,
 ) -> Result:
-    """Restore and measure ``limit`` pictures (spread evenly) of ``root``, keep ``sliders``."""
+    """
+    Restore and measure ``limit`` pictures (spread evenly) of ``root``, keep ``sliders``.
+
+    By ``judge`` also what a detector finds in them.
+    """
     pictures = _spread(root.pictures, limit)
     shown = {name for name, _ in _spread(pictures, sliders)}
     kind = PROTOCOLS[root.layout].measure
@@ -75,10 +90,16 @@ def measure(
         degraded, sharp = read()
         check_size(f'{root.path}: {name}', sharp)
         restored = restore_image(generator, degraded, device)
-        score = Score(name, kind(degraded, sharp), kind(restored, sharp))
+        found = {}
+        if judge is not None:
+            truth = judge.truth(name, sharp)
+            found = {
+                'input': judge.look(degraded, truth), 'restored': judge.look(restored, truth),
+            }
+        score = Score(name, kind(degraded, sharp), kind(restored, sharp), found)
         result.scores.append(score)
         if name in shown:
-            result.sliders.append(_slider(root, score, degraded, restored, sharp))
+            result.sliders.append(_slider(root, score, degraded, restored, sharp, judge))
     return result
 
 
@@ -87,7 +108,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         'evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('root', nargs='+', metavar='[LAYOUT=]ROOT', help=', '.join(LAYOUTS))
+    parser.add_argument('root', nargs='+', metavar='[TASK:][LAYOUT=]ROOT', help=', '.join(LAYOUTS))
     parser.add_argument('--task', choices=TASKS, help='where the layout does not tell')
     parser.add_argument('--model', choices=PRESETS, help='default: fast, or what the weights say')
     parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
@@ -104,6 +125,17 @@ def main() -> int:
         '--shutter', type=float, default=0.0,
         help='with --video: share (0..1) of the frame time that it is open (default: unknown)',
     )
+    parser.add_argument('--detector', type=Path, metavar='ONNX', help='what does it find?')
+    parser.add_argument(
+        '--score', type=float, help=f'from which on a find counts (default: {SCORE})'
+    )
+    parser.add_argument(
+        '--classes', nargs='+', metavar='NAME', help=f'to find (default: {", ".join(ROAD)})'
+    )
+    parser.add_argument(
+        '--labels', type=Path, metavar='DIR', help='what is there, as YOLO text (default: what the '
+        'detector finds in the sharp pictures)',
+    )
     options = parser.parse_args()
     if options.report and not options.output:
         parser.error('--report needs --output')
@@ -114,6 +146,12 @@ def main() -> int:
         parser.error('--shutter must be a share, 0 (unknown) to 1')
     if options.shutter and not options.video:
         parser.error('--shutter needs --video')
+    if not options.detector and (options.score, options.classes, options.labels) != (None,) * 3:
+        parser.error('--score, --classes and --labels need --detector')
+    if options.score is not None and not LEAST <= options.score <= 1:
+        parser.error(f'--score must be {LEAST} to 1')
+    if options.labels and len(options.root) > 1:
+        parser.error('--labels is for one ROOT')
     try:
         if options.output:
             options.output.mkdir(parents=True, exist_ok=True)
@@ -136,6 +174,7 @@ def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
     if options.video:
         find = partial(open_clips, limit=options.limit or CLIP, shutter=options.shutter)
     roots = [find(text, options.task, options.synthetic) for text in options.root]
+    judge = _judge(options, roots)
     device = pick_device(options.device)
     generators, weights = {}, {}
     for task in dict.fromkeys(root.task for root in roots):
@@ -143,21 +182,40 @@ def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
     sliders = max(1, SLIDERS // len(roots)) if options.report else 0
     if options.video:
         report = video_report([
-            measure_clips(root, generators[root.task], options.shutter, sliders) for root in roots
-        ])
+            measure_clips(root, generators[root.task], options.shutter, sliders, judge)
+            for root in roots
+        ], judge)
     else:
         report = picture_report([
-            measure(root, generators[root.task], device, options.limit, sliders) for root in roots
-        ])
+            measure(root, generators[root.task], device, options.limit, sliders, judge)
+            for root in roots
+        ], judge)
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
     return report, {
         'command': shlex.join(['evaluate', *sys.argv[1:]]),
         'device': f'{device} {name}',
         'weights': weights,
+        'detector': judge.facts() if judge else {},
         'versions': {'python': platform.python_version()} | {
             package: version(package) for package in ('torch', 'numpy', 'scikit-image')
         },
     }
+
+
+def _judge(options: argparse.Namespace, roots: list[Root]) -> Judge | None:
+    """Load the detector once for all ``roots``; None where none is given."""
+    if options.detector is None:
+        return None
+    score = SCORE if options.score is None else options.score
+    judge = open_judge(options.detector, options.classes, score, options.labels)
+    if judge.labels is not None:
+        [root] = roots
+        if root.layout == 'synthetic' and root.task == 'deblur':
+            raise DetectorError('--labels do not fit blur made here, which takes a margin off')
+        judge.labels.check(
+            name for clip, _ in root.pictures for name in root.frames.get(clip, [clip])
+        )
+    return judge
 
 
 def _load(
@@ -178,14 +236,21 @@ def _spread(items: list, count: int | None) -> list:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _slider(root: Root, score: Score, degraded: Image, restored: Image, sharp: Image) -> Slider:
+def _slider(
+    root: Root, score: Score, degraded: Image, restored: Image, sharp: Image, judge: Judge | None
+) -> Slider:
     text = ', '.join(
         f'{name} {score.before[name]:.2f} -> {score.after[name]:.2f}'
         for name in ('PSNR dB', 'features kept %')
     )
+    boxes = ''
+    if judge is not None:
+        both = score.found['input'], score.found['restored']
+        text += f', {counts_text(*both, judge.score)}'
+        boxes = overlay(*both, sharp.shape, judge.score)
     truth = '' if degraded is sharp else data_url(sharp)
     title = f'{root.path.name}: {score.name}'
-    return Slider(title, text, data_url(degraded), data_url(restored), truth)
+    return Slider(title, text, data_url(degraded), data_url(restored), truth, boxes)
 
 
 if __name__ == '__main__':

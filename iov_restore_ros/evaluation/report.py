@@ -11,6 +11,13 @@ import numpy as np
 import rich.table
 from rich.console import Console
 
+from iov_restore_ros.evaluation.detection import Finding, Judge
+from iov_restore_ros.evaluation.detection_report import (
+    FOUND,
+    detection_summary,
+    detection_table,
+    found_row,
+)
 from iov_restore_ros.evaluation.protocols import DIGITS, LEGEND, PROTOCOLS, PUBLISHED, Published
 from iov_restore_ros.evaluation.report_page import Slider, Table, page
 
@@ -36,6 +43,7 @@ class Score:
     name: str
     before: dict[str, float]
     after: dict[str, float]
+    found: dict[str, Finding] = field(default_factory=dict)  # by a detector, if there is one
 
 
 @dataclass
@@ -59,18 +67,37 @@ class Result:
         }
 
 
-def picture_report(results: list[Result]) -> Report:
-    """Report single pictures: with those of the article's tables to which ``results`` belong."""
-    tables = [_summary(results)] + [
+    def found(self) -> dict[str, list[Finding]]:
+        """Return what a detector found in every picture, in both ways."""
+        return {way: [score.found[way] for score in self.scores] for way in self.scores[0].found}
+
+
+def picture_report(results: list[Result], judge: Judge | None) -> Report:
+    """
+    Report single pictures: with those of the article's tables to which ``results`` belong.
+
+    With ``judge``, which has looked at them, also what it found.
+    """
+    tables = [_summary(results)]
+    if judge is not None:
+        tables.append(detection_table(
+            'What a detector finds', 'pictures of',
+            [(label(Path(r.root)), r.task, r.found()) for r in results], judge,
+        ))
+    tables += [
         _comparison(published, results)
         for published in PUBLISHED
         if any(r.layout in layouts for layouts in published.columns.values() for r in results)
     ]
     measures = [f'{name} {when}' for when in ('before', 'after') for name in DIGITS]
+    if judge is not None:
+        measures += [f'{what} {when}' for when in ('before', 'after') for what in FOUND]
     rows: list[list] = [['root', 'layout', 'task', 'picture', *measures]]
     for result in results:
         for score in result.scores:
-            values = [v.get(name, '') for v in (score.before, score.after) for name in DIGITS]
+            values: list = [v.get(name, '') for v in (score.before, score.after) for name in DIGITS]
+            if judge is not None:
+                values += [n for f in score.found.values() for n in found_row(f, judge.score)]
             rows.append([result.root, result.layout, result.task, score.name, *values])
     summaries = [
         {
@@ -80,7 +107,7 @@ def picture_report(results: list[Result]) -> Report:
                 name: {'before': finite(before), 'after': finite(after)}
                 for name, (before, after) in r.means().items()
             },
-        }
+        } | ({'detector': detection_summary(r.found(), judge.score)} if judge else {})
         for r in results
     ]
     return Report(tables, [slider for r in results for slider in r.sliders], rows, summaries)
@@ -118,14 +145,17 @@ def write_page(path: Path, report: Report, facts: dict[str, Any]) -> None:
 
 
 def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what the numbers hang on as (name, text): command, device, weights."""
+    """Return what the numbers hang on as (name, text): command, device, weights, detector."""
     shown = 'file', 'preset', 'trained_on', 'command', 'commit'
     weights = [
         (f'weights ({task})', '; '.join(f'{key}: {about[key]}' for key in shown if about[key]))
         for task, about in facts['weights'].items()
     ]
     versions = ', '.join(f'{name} {version}' for name, version in facts['versions'].items())
-    return [('command', facts['command']), ('device', facts['device']), *weights,
+    detector = [
+        ('detector', '; '.join(f'{name}: {value}' for name, value in facts['detector'].items()))
+    ] if facts['detector'] else []
+    return [('command', facts['command']), ('device', facts['device']), *weights, *detector,
             ('versions', versions)]
 
 

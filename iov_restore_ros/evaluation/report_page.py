@@ -44,6 +44,14 @@ figure { margin: 0; background: var(--paper); border: 1px solid var(--line); bor
 .before { clip-path: inset(0 calc(100% - var(--at)) 0 0) }
 .sharp, .paused { visibility: hidden }
 figure:has(:checked) :is(.sharp, .paused) { visibility: visible }
+.boxes { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none }
+.boxes:is(.after, .sharp) { clip-path: inset(0 0 0 var(--at)) }
+figure:has(.sharp):has(:checked) .after, main:has(.switch input:not(:checked)) .boxes
+  { display: none }
+.boxes path { fill: none; stroke: #3ddc65; stroke-width: 2; vector-effect: non-scaling-stroke }
+.boxes .missed { stroke: #ff4d4d; stroke-dasharray: 5 4 }
+.boxes .wrong { stroke: #ffc53d; stroke-dasharray: 1 3 }
+.switch label { float: none }
 .stage i { position: absolute; inset: 0 auto 0 var(--at); width: 2px; margin-left: -1px;
   background: #fff; box-shadow: 0 0 4px #000a; pointer-events: none }
 .stage b { position: absolute; bottom: .6rem; padding: .1rem .5rem; border-radius: 5px;
@@ -66,6 +74,9 @@ addEventListener('input', ({target}) => {
 });
 """
 
+SWITCH = """<p class="note switch"><label><input type="checkbox" checked> boxes of the detector: a
+line where it finds what is there, dashes where it misses it, dots where it is wrong</label></p>"""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -79,13 +90,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Slider:
-    """A picture before and after as data URLs, and the sharp one where that is another."""
+    """A picture before and after as data URLs, the sharp one where that is another, and boxes."""
 
     title: str
     text: str
     before: str
     after: str
     sharp: str = ''
+    boxes: str = ''  # SVG over it, see `detection_report.overlay`
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,7 @@ def page(
 <dl>{described}</dl>
 {''.join(map(_table, tables))}
 <h2>Pictures</h2>
+{SWITCH if any(slider.boxes for slider in sliders) else ''}
 <div class="pictures">{pictures}</div></main>
 <script>{SCRIPT}</script>
 </body></html>
@@ -160,7 +173,8 @@ def _figure(slider: Slider) -> str:
         switch = '<label><input type="checkbox"> sharp picture</label>'
     return f"""
 <figure><div class="stage"><img src="{slider.after}" alt="{title}, restored">{sharp}
-<img class="before" src="{slider.before}" alt="{title}, input"><i></i><b class="left">input</b>
+<img class="before" src="{slider.before}" alt="{title}, input">{slider.boxes}
+<i></i><b class="left">input</b>
 <b class="right"></b>
 <input type="range" value="50" step="any" aria-label="{title}: how much of it is the input"></div>
 <figcaption>{switch}{title}<span>{_text(slider.text)}</span></figcaption></figure>"""

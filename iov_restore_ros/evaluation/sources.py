@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,12 @@ class Root:
     layout: str
     task: str
     pictures: list[tuple[str, Read]]
+    frames: dict[str, list[str]] = field(default_factory=dict)  # of a clip: what each is called
 
 
 def open_root(text: str, task: str | None, synthetic: int | None = None) -> Root:
     """
-    Find the pictures of ``[LAYOUT=]ROOT``. ``task`` is for those whose layout tells none.
+    Find the pictures of ``[TASK:][LAYOUT=]ROOT``. ``task`` is for those that tell none.
 
     With ``synthetic`` sharp pictures are degraded, by that seed and their name. Raises
     ``DataError`` for a root, and ``ValueError`` for an argument, that cannot be used.
@@ -54,7 +55,12 @@ def open_root(text: str, task: str | None, synthetic: int | None = None) -> Root
 
 
 def locate(text: str, task: str | None, synthetic: int | None) -> tuple[Path, str, str, str]:
-    """Return what ``[LAYOUT=]ROOT`` means: path, layout as it is written, layout, and task."""
+    """Return what ``[TASK:][LAYOUT=]ROOT`` means: path, layout as written, layout, and task."""
+    told, _, without = text.partition(':')
+    if told in TASKS:
+        text, task = without, told
+    else:
+        told = ''
     name, equals, rest = text.partition('=')
     layout = name.partition(':')[0] if equals else ''  # folders:A+B names two folders
     if equals and layout not in LAYOUTS:
@@ -65,6 +71,8 @@ def locate(text: str, task: str | None, synthetic: int | None) -> tuple[Path, st
         paired = (path / 'input').is_dir() and any((path / n).is_dir() for n in ('gt', 'target'))
         layout = name if paired else 'clean' if synthetic is None else 'synthetic'
     task = PROTOCOLS[layout].task or task
+    if told not in ('', task):
+        raise ValueError(f'{text}: {layout} is for {task}, not for {told}')
     if not task:
         raise ValueError(f'{text}: give --task, {layout} pictures may be for {" or ".join(TASKS)}')
     return path, name, layout, task

@@ -7,6 +7,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from iov_restore_ros.evaluation.detection import Finding, Judge
+from iov_restore_ros.evaluation.detection_report import (
+    FOUND,
+    counts_text,
+    detection_summary,
+    detection_table,
+    found_row,
+    overlay,
+)
 from iov_restore_ros.evaluation.metrics import (
     check_size,
     features_kept,
@@ -43,6 +52,7 @@ class ClipScore:
 
     name: str
     ways: dict[str, dict[str, list[float]]]
+    found: dict[str, list[Finding]] = field(default_factory=dict)  # by a detector, if there is one
 
     def mean(self, way: str, measure: str, first: int) -> float:
         """Return the mean over the frames from number ``first`` on."""
@@ -61,12 +71,22 @@ class VideoResult:
         """Return the mean over the clips."""
         return mean([score.mean(way, measure, first) for score in self.scores])
 
+    def found(self, first: int) -> dict[str, list[Finding]]:
+        """Return what was found in each way, in the frames of all clips from ``first`` on."""
+        return {
+            way: [finding for score in self.scores for finding in score.found[way][first:]]
+            for way in WAYS
+        }
 
-def measure_clips(root: Root, generator: Generator, shutter: float, sliders: int) -> VideoResult:
+
+def measure_clips(
+    root: Root, generator: Generator, shutter: float, sliders: int, judge: Judge | None = None
+) -> VideoResult:
     """
     Restore and measure the clips of ``root``; keep ``sliders``, of the last frames.
 
-    ``shutter`` is the share of the frame time that it was open; 0: unknown.
+    ``shutter`` is the share of the frame time that it was open; 0: unknown. By ``judge`` also what
+    a detector finds.
     """
     device = next(generator.parameters()).device
     restorer = Restorer.of({root.task: generator})
@@ -79,13 +99,23 @@ def measure_clips(root: Root, generator: Generator, shutter: float, sliders: int
             ALONE: [restore_image(generator, frame, device) for frame in degraded],
             PAST: restore_sequence(restorer, degraded, root.task, shutter),
         }
-        score = ClipScore(name, {way: measure(f, sharp) for way, f in restored.items()})
+        found = {}
+        if judge is not None:
+            names = root.frames[name] if judge.labels else [name] * len(sharp)
+            truths = list(map(judge.truth, names, sharp))
+            found = {way: list(map(judge.look, frames, truths)) for way, frames in restored.items()}
+        score = ClipScore(name, {way: measure(f, sharp) for way, f in restored.items()}, found)
         result.scores.append(score)
         if len(result.sliders) < sliders:
             before, after = (score.ways[way]['PSNR dB'][-1] for way in (INPUT, PAST))
+            text, boxes = f'PSNR dB {before:.2f} -> {after:.2f}', ''
+            if judge is not None:
+                both = found[INPUT][-1], found[PAST][-1]
+                text += f', {counts_text(*both, judge.score)}'
+                boxes = overlay(*both, sharp[-1].shape, judge.score)
             result.sliders.append(Slider(
-                f'{root.path.name}: {name}, last frame', f'PSNR dB {before:.2f} -> {after:.2f}',
-                *(data_url(frames[-1]) for frames in (degraded, restored[PAST], sharp)),
+                f'{root.path.name}: {name}, last frame', text, data_url(degraded[-1]),
+                data_url(restored[PAST][-1]), data_url(sharp[-1]), boxes,
             ))
     return result
 
@@ -101,9 +131,15 @@ def measure(pictures: list[np.ndarray], truths: np.ndarray) -> dict[str, list[fl
     }
 
 
-def video_report(results: list[VideoResult]) -> Report:
-    """Report clips: a row for each and for the mean of a root's, and for each frame in the CSV."""
+def video_report(results: list[VideoResult], judge: Judge | None) -> Report:
+    """
+    Report clips: a row for each and for the mean of a root's, and for each frame in the CSV.
+
+    With ``judge``, which has looked at them, also what it found.
+    """
     rows: list[list] = [['root', 'layout', 'task', 'clip', 'restored', 'frame', *DIGITS]]
+    if judge is not None:
+        rows[0] += FOUND
     for result in results:
         root = result.root
         about = [str(root.path), root.layout, root.task]
@@ -113,12 +149,23 @@ def video_report(results: list[VideoResult]) -> Report:
                     values['PSNR dB'], values['SSIM'], values['features kept %'],
                     ['', *values['flicker']], strict=True,
                 )
-                rows += [[*about, score.name, way, n, *frame] for n, frame in enumerate(frames)]
+                looked = score.found.get(way, [])
+                found = [found_row(f, judge.score) for f in looked] if judge else []
+                rows += [
+                    [*about, score.name, way, n, *frame, *(found[n] if found else [])]
+                    for n, frame in enumerate(frames)
+                ]
     sliders = [slider for result in results for slider in result.sliders]
-    return Report(
-        [_table(part, first, results) for part, first in PARTS.items()], sliders, rows,
-        [_summary(result) for result in results],
-    )
+    tables = [_table(part, first, results) for part, first in PARTS.items()]
+    summaries = [_summary(result) for result in results]
+    if judge is not None:
+        tables += [_found_table(part, first, results, judge) for part, first in PARTS.items()]
+        for summary, result in zip(summaries, results, strict=True):
+            summary['detector'] = {
+                part: detection_summary(result.found(first), judge.score)
+                for part, first in PARTS.items()
+            }
+    return Report(tables, sliders, rows, summaries)
 
 
 def _table(part: str, first: int, results: list[VideoResult]) -> Table:
@@ -138,6 +185,18 @@ def _table(part: str, first: int, results: list[VideoResult]) -> Table:
             rows.append((f'{name}: mean', '', task, *cells(result)))
     note = NOTE if first else ''  # once is enough
     return Table(f'Video: {part}', ('clip', 'n', 'task', *DIGITS), rows, note)
+
+
+def _found_table(part: str, first: int, results: list[VideoResult], judge: Judge) -> Table:
+    rows: list[tuple[str, str, dict[str, list[Finding]]]] = []
+    for result in results:
+        name, task = label(result.root.path), result.root.task
+        for score in result.scores:
+            found = {way: score.found[way][first:] for way in WAYS}
+            rows.append((f'{name}: {score.name}', task, found))
+        if len(result.scores) > 1:
+            rows.append((f'{name}: all', task, result.found(first)))
+    return detection_table(f'What a detector finds: {part}', 'clip', rows, judge)
 
 
 def _summary(result: VideoResult) -> dict[str, Any]:
