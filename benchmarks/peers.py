@@ -204,9 +204,11 @@ def video_table(
         ways[name] = lambda frames, network=network: [
             restore_image(network, frame, 'cpu') for frame in frames
         ]
-    for name in ('fast', f'fast{INT8}'):
-        if isinstance(network := networks.get(name), Generator):
-            restorer = Restorer.of({task: network})
+    fast = networks['fast']
+    assert isinstance(fast, Generator)
+    for name, precision in (('fast', 'float32'), (f'fast{INT8}', 'int8')):
+        if name in networks:
+            restorer = Restorer.of({task: fast}, precision)
             ways[f'{name}, with its past'] = lambda frames, restorer=restorer: restore_sequence(
                 restorer, frames, task
             )

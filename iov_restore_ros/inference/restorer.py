@@ -86,18 +86,20 @@ class Restorer:
         self._take(model, generators, where, precision, batch)
 
     @classmethod
-    def of(cls, generators: Mapping[str, Generator]) -> 'Restorer':
+    def of(
+        cls, generators: Mapping[str, Generator], precision: str = 'float32'
+    ) -> 'Restorer':
         """
-        Return one of ``generators`` that are at hand, by their tasks: on their device, in float32.
+        Return one of ``generators`` that are at hand, by their tasks, on their device.
 
-        All of one model, in evaluation mode; they are copied. ``info``, ``weights`` and ``sha256``
+        All of one model, of float32 weights, in evaluation mode; they are copied. ``info``, ``weights`` and ``sha256``
         are empty, as there are no files.
         """
         restorer = cls.__new__(cls)
         restorer.info, restorer.weights, restorer.sha256 = {}, {}, {}
         one = next(iter(generators.values()))
         device = next(one.parameters()).device
-        restorer._take(one.preset, copy.deepcopy(dict(generators)), device, 'float32', 0)
+        restorer._take(one.preset, copy.deepcopy(dict(generators)), device, precision, 0)
         return restorer
 
     def _take(
