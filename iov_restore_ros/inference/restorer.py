@@ -92,8 +92,8 @@ class Restorer:
         """
         Return one of ``generators`` that are at hand, by their tasks, on their device.
 
-        All of one model, of float32 weights, in evaluation mode; they are copied. ``info``, ``weights`` and ``sha256``
-        are empty, as there are no files.
+        All of one model, of float32 weights, in evaluation mode; they are copied. ``info``,
+        ``weights`` and ``sha256`` are empty, as there are no files.
         """
         restorer = cls.__new__(cls)
         restorer.info, restorer.weights, restorer.sha256 = {}, {}, {}
