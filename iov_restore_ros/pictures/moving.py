@@ -8,7 +8,7 @@ import numpy as np
 
 from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.files import detail
-from iov_restore_ros.pictures.shaking import ShakenCamera
+from iov_restore_ros.pictures.shaking import QUICK, ShakenCamera
 
 SHRINK = 2.2  # as much at most, which sharpens and shows more of the scene
 PLACES = 3  # of which the one with the strongest edges is taken
@@ -16,7 +16,6 @@ WITH_OBJECT = 0.3  # share of the scenes
 # Pixels, mean of an exponential draw. A flow between frames knows nothing of it, so it is a reason
 # not to trust the flow: without it a shaken camera came out worse with its shutter told than alone.
 VIBRATION = 0.3
-QUICK = 4.0  # pixels of a shaken camera's exposure
 MOMENTS = 9, 25  # least and most that an exposure is averaged from
 
 

@@ -30,7 +30,7 @@ from iov_restore_ros.pictures.files import (
     to_tensor,
 )
 from iov_restore_ros.pictures.footage import FRAMES, MARGIN, expose, flow_pace, shrink
-from iov_restore_ros.pictures.moving import MOMENTS, PLACES, QUICK, MovingScene
+from iov_restore_ros.pictures.moving import PLACES, MovingScene
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, ShakenCamera
 
 FASTEST = {'derain': (24.0,), 'deblur': (30.0, 30.0, 30.0, 30.0, 60.0)}  # pixels a frame, drawn
@@ -174,9 +174,9 @@ class Sequences(Dataset):
         gamma = GAMMA if rng.random() < LINEAR_LIGHT else 1.0
         if self._from_footage(rng):
             frames = self._footage(rng)
-            sharp = np.stack([_seen(frame, camera, time) for time, frame in enumerate(frames)])
+            sharp = np.stack([camera.see(frame, time) for time, frame in enumerate(frames)])
             blurred = np.stack([
-                _exposed(frame, camera, time, share, gamma) for time, frame in enumerate(frames)
+                camera.expose(frame, time, share, gamma) for time, frame in enumerate(frames)
             ])
         else:
             scene = self._scene(rng)
@@ -290,29 +290,6 @@ def compressed(frames: Tensor, quality: int) -> Tensor:
         _, data = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
         pictures.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
     return to_tensor(np.stack(pictures))
-
-
-def _seen(
-    frame: np.ndarray, camera: ShakenCamera, time: float, interpolation: int = cv2.INTER_CUBIC
-) -> np.ndarray:
-    """Return what ``camera`` sees of ``frame`` (H x W x 3) at a moment, float32, 0..255."""
-    return cv2.warpPerspective(
-        frame, camera.view(time), frame.shape[1::-1],
-        flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT,
-    ).astype(np.float32)
-
-
-def _exposed(
-    frame: np.ndarray, camera: ShakenCamera, time: float, share: float, gamma: float
-) -> np.ndarray:
-    """Return what ``camera`` sees while its shutter is open, as ``_seen`` does."""
-    moved = camera.extent(time, share)
-    count = int(np.clip(moved + 1, *MOMENTS)) | 1
-    interpolation = cv2.INTER_LINEAR if moved > QUICK else cv2.INTER_CUBIC
-    total = np.zeros(frame.shape, np.float32)
-    for moment in time + share * np.linspace(-0.5, 0.5, count):
-        total += cv2.pow(_seen(frame, camera, moment, interpolation) / 255, gamma)
-    return cv2.pow(total / count, 1 / gamma) * 255
 
 
 def _full_strength(index: int) -> float:

@@ -17,6 +17,9 @@ MOST_BLUR = 26.0  # pixels
 MOST_MOTION = 36.0  # pixels from frame to frame
 LITTLE_BLUR = 2.0  # pixels, in LITTLE of the sequences
 LITTLE = 0.25
+QUICK = 4.0  # pixels of an exposure
+MOMENTS = 9, 31  # least and most that an exposure is averaged from
+BAND = 16  # rows that are read at once
 STILL_BEFORE = 1.0  # frames' times before the first frame at which the rates begin
 
 
@@ -116,6 +119,45 @@ class ShakenCamera:
         ])
         [turn] = rotations(self._angles(np.array([time])))
         return matrix @ turn @ np.linalg.inv(matrix)
+
+    def see(
+        self, picture: np.ndarray, time: float, interpolation: int = cv2.INTER_CUBIC,
+        rows: slice = slice(None),
+    ) -> np.ndarray:
+        """Return what it sees of ``picture`` (H x W x 3) at ``time``, or some rows of it."""
+        height, width = picture.shape[:2]
+        first, last, _ = rows.indices(height)
+        down = np.array([[1, 0, 0], [0, 1, first], [0, 0, 1]])
+        return cv2.warpPerspective(
+            picture, self.view(time) @ down, (width, last - first),
+            flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT,
+        )
+
+    def expose(
+        self, picture: np.ndarray, time: float, share: float, gamma: float, readout: float = 0.0
+    ) -> np.ndarray:
+        """
+        Return what it sees of ``picture`` (uint8 H x W x 3) in ``share`` of a frame's time.
+
+        Averaged after the power ``gamma``; float32, 0..255. ``readout`` is the time from the first
+        row to the last (rolling shutter), a share of a frame's time.
+        """
+        height = picture.shape[0]
+        light = cv2.LUT(picture, (np.arange(256, dtype=np.float32) / 255) ** np.float32(gamma))
+        parts = []
+        for top in range(0, height, BAND if readout else height):
+            rows = slice(top, min(top + BAND, height) if readout else height)
+            middle = time + readout * ((rows.start + rows.stop - 1) / 2 / (height - 1) - 0.5)
+            moved = self.extent(middle, share)
+            count = int(np.clip(moved + 1, *MOMENTS)) | 1
+            # Cubic takes three times as long, and is not seen behind a blur.
+            interpolation = cv2.INTER_LINEAR if moved > QUICK else cv2.INTER_CUBIC
+            total = sum(
+                self.see(light, moment, interpolation, rows)
+                for moment in middle + share * np.linspace(-0.5, 0.5, count)
+            )
+            parts.append(np.maximum(total / np.float32(count), 0))
+        return cv2.pow(np.concatenate(parts), 1 / gamma) * 255
 
     def extent(self, time: float, share: float) -> float:
         """Return how many pixels the picture moves meanwhile, there and back counted once."""
