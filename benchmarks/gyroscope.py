@@ -72,7 +72,7 @@ FAULTS = {
 def shake(frames: np.ndarray, blur: float, share: float, readout: float, seed: int) -> Drive:
     """Shake ``frames`` so that they are blurred by ``blur`` pixels on the mean."""
     rng = np.random.default_rng(seed)
-    times = np.arange(len(frames))
+    times = [float(number) for number in range(len(frames))]
     middle = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
     camera = ShakenCamera(Shake.draw(rng, (len(frames) + 1) / RATE), FOCAL, middle, 1 / RATE)
     extent = float(np.mean([camera.extent(time, share) for time in times]))

@@ -1,8 +1,9 @@
 """
-What the frame before costs, in one run: python benchmarks/past.py [--size 640x360 ...]
+What the frame before and a gyroscope cost: python benchmarks/past.py [--size 640x360 ...]
 
 Milliseconds per frame of a photograph that moves, from uint8 to uint8, medians. The blocks alone
-are the network without its fusion, from before it saw the past. Aligning is what is left for the
+are the network without its fusion, from before it saw the past. A gyroscope of 200 Hz only serves
+to deblur. Aligning is what is left for the
 CPU where the rest runs on CUDA: its cameras are how many of 30 frames a second one core aligns.
 """
 
@@ -25,8 +26,11 @@ from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model import TASKS
 from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.generators import ResidualBlock
+from iov_restore_ros.video.camera_path import Camera, Gyroscope
+from iov_restore_ros.video.inertial import Inertial
 
 RATE = 30.0
+SAMPLES = 200  # of the gyroscope in a second
 FRAMES = 4  # that are repeated, forward and backward
 
 
@@ -63,7 +67,14 @@ def measure(size: tuple[int, int], task: str, rounds: int) -> dict[str, float]:
     frames = frames_of(size)
     network = compute(blocks_alone)
     restorer = Restorer(device='cpu', precision='float32', tasks=[task])
-    history = History(shutter=0.5)
+    history, shaken = History(shutter=0.5), History(shutter=0.5)
+    width, height = size
+    matrix = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]])
+    gyroscope = Gyroscope()
+    shaken.inertial = Inertial(gyroscope, Camera(matrix, np.eye(3)))
+    for sample in range(int((rounds + 4) * SAMPLES / RATE)):  # from a frame's time before the first
+        # The pictures move by (6, 2) pixels a frame.
+        gyroscope.add(sample / SAMPLES - 1 / RATE, -2 / width * RATE, 6 / width * RATE, 0.0)
     seconds: dict[str, list[float]] = defaultdict(list)
 
     def timed(way: str, work: Callable, *arguments: object) -> None:
@@ -76,6 +87,8 @@ def measure(size: tuple[int, int], task: str, rounds: int) -> dict[str, float]:
         timed('blocks alone', compute, run_blocks, network, frame)
         timed('frame alone', restorer.restore, [frame], task)
         timed('with the frame before', restore_next, restorer, history, frame, when, task)
+        if task == 'deblur':
+            timed('with a gyroscope', restore_next, restorer, shaken, frame, when, task)
         cv2.setNumThreads(1)
         timed('aligning', history.look_back, frames[(number + 1) % FRAMES], when + 0.01, task)
         cv2.setNumThreads(-1)
@@ -91,7 +104,7 @@ def main() -> None:
     table = Table(title=f'{machine(torch.device("cpu"))}, float32')
     for heading in (
         'size', 'task', 'blocks alone ms', 'frame alone ms', 'with the frame before ms',
-        'to the blocks', 'aligning ms', 'cameras',
+        'to the blocks', 'with a gyroscope ms', 'aligning ms', 'cameras',
     ):
         table.add_column(heading, justify='right')
     for size in options.size:
@@ -100,7 +113,8 @@ def main() -> None:
             ratio = ms['with the frame before'] / ms['blocks alone']
             table.add_row(
                 f'{size[0]}x{size[1]}', task, *(f'{ms[way]:.1f}' for way in list(ms)[:3]),
-                f'{ratio:.2f}', f'{ms["aligning"]:.1f}', f'{1000 / RATE / ms["aligning"]:.1f}',
+                f'{ratio:.2f}', f'{ms["with a gyroscope"]:.1f}' if task == 'deblur' else '',
+                f'{ms["aligning"]:.1f}', f'{1000 / RATE / ms["aligning"]:.1f}',
             )
     Console(width=140).print(table)
 

@@ -7,6 +7,8 @@ from pictures import RATE, drive, rain
 
 from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model import TASKS
+from iov_restore_ros.model.fusion import MOMENTS
+from iov_restore_ros.video.before import Before, Blurring
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 
@@ -84,6 +86,25 @@ def test_frames_with_and_without_a_past_come_in_one_batch(street):
             for frame, one in ((other, None), (now, known), (before, None))
         ]
         assert_close(together, alone)
+
+
+def test_a_path_of_a_gyroscope_comes_with_a_frame_before_and_without(street):
+    first, now, *_ = drive(street, 3)
+    cells = -(-now.shape[0] // 4), -(-now.shape[1] // 4)
+    swing = np.sin(np.linspace(0, 5, MOMENTS))[:, None] * np.array([1.0, 4.0])
+    path = np.broadcast_to((swing - swing[MOMENTS // 2]).astype(np.float32), (*cells, MOMENTS, 2))
+    history = History(shutter=0.5)
+    history.look_back(first, 0.0, 'deblur')
+    history.keep(first, 0.0)
+    known = history.look_back(now, 1 / RATE, 'deblur')
+    blurring = Blurring(np.zeros((*cells, 2), np.float32), path, (1.0, 1.0))
+    befores = [Before(None, None, blurring), known._replace(blurring=blurring), known, None]
+    cpu, cuda = (Restorer(device=device, precision='float32') for device in ('cpu', 'cuda'))
+    expected = cpu.restore([now] * 4, 'deblur', befores)
+    for _ in range(3):  # eagerly, captured, replayed
+        for a, b in zip(cuda.restore([now] * 4, 'deblur', befores), expected, strict=True):
+            off = np.abs(a.astype(int) - b)
+            assert off.mean() < 0.5 and np.percentile(off, 99) <= 4
 
 
 def test_memory_is_constant_per_size_and_given_back(frames):
