@@ -6,12 +6,53 @@ What a camera knows of its own turning: a gyroscope beside it, as far as that ca
     gyroscope.add(stamp, x, y, z)                    # whenever a sample comes
     turn = inertial.turn(flow, size, stamp, took)    # between two frames
     path = inertial.path(size, stamp, exposure)      # while the shutter was open
+
+What the gyroscope says is held against the flow (`agreement.py`), before it is used: from the first
+flow on, and over the last pairs of frames.
 """
+
+from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 
+from iov_restore_ros.video.agreement import (
+    FITS,
+    REACH,
+    STEPS,
+    Pairs,
+    at_offset,
+    diagnose,
+    find_bias,
+    find_offset,
+    known,
+    misfits,
+)
 from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned
 from iov_restore_ros.video.flow import Flow
+from iov_restore_ros.video.seen_turn import Fields, SeenTurn, fields, seen_turn
+
+KEPT = 90  # pairs of frames
+LATEST = 8  # pairs in which the gyroscope may wait for samples that come after its frame
+FADING = 0.88  # of what a pair says about whether to believe, with every newer one
+TOLD = 0.3  # pairs' worth of evidence, below which nothing is decided anew
+REFUTED = 0.35  # misfit, above which it is not believed any more; below FITS it is again
+EVERY = 4  # frames the offset is looked for
+FEWEST = 6  # pairs from which a reason is found
+LARGE = 0.003  # s; by less an offset moves half of the way
+SETTLED = 0.001, 2.0  # s that an offset moves at most, in so many s
+# Of the time that the shutter is open and of that in which the rows are read; Gauss's nodes.
+MOMENTS = np.array([-0.5, 0.0, 0.5]) * np.sqrt(3 / 5)
+SHARES = np.array([5.0, 8.0, 5.0]) / 18
+
+
+class _Pair(NamedTuple):
+    """Two frames, the later of which was taken at ``stamp``; ``claims``: D x 3, see ``Pairs``."""
+
+    seen: SeenTurn
+    stamp: float
+    took: float
+    claims: np.ndarray
 
 
 class Inertial:
@@ -19,8 +60,10 @@ class Inertial:
     One camera's gyroscope, which several cameras may share. Not thread-safe.
 
     ``offset``: s, as it is known by now: the gyroscope's stamp of a moment is the camera's plus
-    that (Kalibr's convention). ``trusted``: whether it agrees with what is seen; ``reason`` says
-    why not, or why there is no path at the moment; empty if all is well.
+    that (Kalibr's convention); ``settled``: whether it has been found and stays. ``bias``: rad/s,
+    in the IMU's frame, taken off. ``agreement``: 0..1, how well both agree lately; below 0.5 the
+    gyroscope is worse than none. ``trusted``: whether it is used; ``reason`` says why not, or why
+    there is no path at the moment; empty if all is well.
     """
 
     def __init__(
@@ -30,12 +73,23 @@ class Inertial:
         self.gyroscope = gyroscope
         self.camera = camera
         self.offset = offset
-        self.bias = np.zeros(3)  # rad/s, in the IMU's frame
-        self.trusted = True
-        self.reason = ''
+        self.bias = np.zeros(3)
+        self.agreement = 1.0
+        self.settled = False
+        self.trusted = False
+        self.reason = 'not compared yet'
+        self._start = offset
+        self._exposure = 0.0  # s, of the last frame
+        self._pairs: deque[_Pair] = deque(maxlen=KEPT)
+        self._fields: tuple[Camera, tuple[int, int], Fields] | None = None
+        self._refuted = ''  # why it is not believed
+        self._frames = 0
+        self._since: tuple[float, float] | None = None  # stamp and offset when that last moved
 
     def forget(self) -> None:
-        """Begin anew, after a jump in time."""
+        """Begin anew, after a jump in time; what was found of the gyroscope stays."""
+        self._pairs.clear()
+        self._since = None
 
     def turn(
         self, flow: Flow, size: tuple[int, int], stamp: float, took: float
@@ -47,24 +101,132 @@ class Inertial:
         ``took`` s before. None where it is not known, or the gyroscope does not agree with what is
         seen.
         """
-        turns = self._turned(size, stamp, np.array([-took]))
-        return None if turns is None else turns[:, :, 0]
+        self._compare(flow, size, stamp, took)
+        moments = MOMENTS * self._exposure
+        turns = self._turned(size, stamp, np.concatenate([moments - took, moments]))
+        # Of what is blurred the flow follows the middle, not what was there at half time.
+        return None if turns is None else np.ascontiguousarray(
+            np.tensordot(turns, np.concatenate([SHARES, -SHARES]).astype(np.float32), (2, 0))
+        )
 
     def path(self, size: tuple[int, int], stamp: float, exposure: float) -> np.ndarray | None:
         """
         Return ``Blurring.path`` of a picture of ``size``, exposed ``exposure`` s about ``stamp``.
 
-        None as for ``turn``.
+        None as for ``turn``, and before the first of it.
         """
+        self._exposure = exposure
         return self._turned(size, stamp, TAU * exposure)
 
     def _turned(
         self, size: tuple[int, int], stamp: float, offsets: np.ndarray
     ) -> np.ndarray | None:
-        if self.camera is None or not self.trusted:
+        if self.camera is None:
+            self.reason = 'no camera_info'
+            return None
+        if not self.trusted:
             return None
         where = size, stamp + self.offset, offsets, self.bias
         turns = turned(self.gyroscope, self.camera, *where)
-        if turns is None:
-            self.reason = 'no samples'
+        self.reason = '' if turns is not None else self._missing()
         return turns
+
+    def _missing(self) -> str:
+        """Return why there are no samples."""
+        refused = self.gyroscope.refused
+        if refused > 0.05 * len(self.gyroscope) + 10:
+            return f'no samples: {refused} faster than 35 rad/s; are they degrees per second?'
+        return 'no samples'
+
+    def _compare(
+        self, flow: Flow, size: tuple[int, int], stamp: float, took: float
+    ) -> None:
+        """Hold the gyroscope against ``flow``."""
+        camera = self.camera
+        if camera is None:
+            return
+        if self._fields is None or self._fields[0] is not camera or self._fields[1] != size:
+            if self._fields is not None and self._fields[0] is not camera:
+                self._pairs.clear()  # perhaps by another rotation
+            self._fields = camera, size, fields(camera, size)
+        self._take_in_late_samples(camera)
+        seen = seen_turn(flow, self._fields[2])
+        if seen is None:
+            return
+        self._pairs.append(_Pair(seen, stamp, took, self._claims(camera, stamp, took)))
+        self._frames += 1
+        pairs = self._all()
+        if self._frames % EVERY == 0:
+            self._look_for_offset(known(pairs), stamp)
+        there = known(at_offset(pairs, self.offset - self._start))
+        if len(there.took):
+            self._judge(there)
+        elif not self.trusted:
+            self.reason = self._missing()
+
+    def _judge(self, there: Pairs) -> None:
+        """Decide whether to believe the gyroscope, by ``there``, pairs at the offset."""
+        misfit, says = (of[:, 0] for of in misfits(there))
+        says = says * FADING ** np.arange(len(says))[::-1]
+        told = float(says.sum())
+        if told > TOLD:
+            cost = float(says @ misfit / told)
+            self.agreement = 1 - cost
+            if cost > (FITS if self._refuted else REFUTED):
+                if self._frames % EVERY == 0 or not self._refuted:
+                    self._refuted = (
+                        diagnose(there) if len(there.took) >= FEWEST
+                        else 'does not agree with what is seen'
+                    )
+            else:
+                self._refuted = ''
+        self.trusted, self.reason = not self._refuted, self._refuted
+        self.bias = np.zeros(3)
+        if self.trusted and self.camera is not None and len(there.took) >= FEWEST:
+            self.bias = self.camera.rotation.T @ find_bias(there)
+
+    def _look_for_offset(self, pairs: Pairs, stamp: float) -> None:
+        """Find the offset that fits best, if that is clear."""
+        if not len(pairs.took):
+            return
+        found, certain = find_offset(pairs, self.offset - self._start)
+        if found is None:
+            return
+        away = self._start + found - self.offset
+        self.offset += away if abs(away) > LARGE or self._refuted else away / 2
+        if not certain:
+            return
+        if self._since is None or abs(self.offset - self._since[1]) > SETTLED[0]:
+            self._since = stamp, self.offset
+            self.settled = False
+        elif stamp - self._since[0] > SETTLED[1]:
+            self.settled = True
+
+    def _claims(self, camera: Camera, stamp: float, took: float) -> np.ndarray:
+        """Return what the gyroscope says of the turn between two frames, at all offsets, D x 3."""
+        rows = MOMENTS * camera.readout if camera.readout else np.zeros(1)
+        moments = np.add.outer(rows, MOMENTS * self._exposure).ravel()
+        shares = np.outer(SHARES if camera.readout else np.ones(1), SHARES).ravel()
+        then = stamp + self._start + STEPS[:, None] + moments
+        before, now = self.gyroscope.angles(np.stack([then - took, then]))
+        return shares @ (now - before) @ camera.rotation.T
+
+    def _take_in_late_samples(self, camera: Camera) -> None:
+        """Complete what the gyroscope says of pairs whose later offsets it did not know yet."""
+        for number in range(max(0, len(self._pairs) - LATEST), len(self._pairs)):
+            pair = self._pairs[number]
+            last = pair.stamp + self._start + REACH + abs(camera.readout) + self._exposure
+            if not np.isfinite(pair.claims[-1, 0]) and self.gyroscope.newest >= last:
+                claims = self._claims(camera, pair.stamp, pair.took)
+                self._pairs[number] = pair._replace(claims=claims)
+
+    def _all(self) -> Pairs:
+        """Return all pairs of frames, beside each other."""
+        pairs = self._pairs
+        return Pairs(
+            np.stack([pair.seen.vector for pair in pairs]),
+            np.stack([pair.seen.weight for pair in pairs]),
+            np.array([pair.seen.expansion for pair in pairs]),
+            np.array([pair.took for pair in pairs]),
+            np.stack([pair.claims for pair in pairs]),
+        )
