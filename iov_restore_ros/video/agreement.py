@@ -15,9 +15,9 @@ STEPS = np.linspace(-REACH, REACH, 61)
 FLOOR = 0.06  # square pixels by which the turns of good flows are wrong
 UNLIKE = 0.25  # of the square of the turns, by which those of good flows are wrong too, at most
 SLIGHT = 1.0  # square pixels: what moves less says less
-STILL = 5.0  # pairs of frames without a mean, which are taken to have come before
+STILL = 3.0  # pairs of frames without a mean, which are taken to have come before
 FITS = 0.2  # misfit, below which a gyroscope tells of the turns that are seen
-ENOUGH = 8.0  # pairs of frames from which an offset can be told
+ENOUGH = 6.0  # pairs of frames from which an offset can be told
 CERTAIN = 3.5  # times its standard error that an offset is better than another
 MOST_BIAS = 0.1  # rad/s; what is more is no bias
 AHEAD = 0.2  # rad between the way of a vehicle and where its camera looks
@@ -123,7 +123,7 @@ def find_bias(pairs: Pairs) -> np.ndarray:
     ``pairs`` are at one offset.
     """
     apart = pairs.claims[:, 0] - pairs.seen
-    bias = _mean(pairs, apart[:, None])[0]
+    bias = _mean(pairs, apart[:, None], 0.0)[0]
     rest = apart - bias * pairs.took[:, None]
     pace = pairs.took.mean()
     errors = 1.5 * np.median(np.abs(rest), 0) / pace / np.sqrt(len(pairs.took))
@@ -136,7 +136,7 @@ def find_bias(pairs: Pairs) -> np.ndarray:
 def diagnose(pairs: Pairs) -> str:
     """Return what is likely wrong with a gyroscope that does not fit; ``pairs`` at one offset."""
     claims = pairs.claims[:, 0]
-    best, reason = FITS, 'loose mount, or another vehicle\'s'
+    best, reason = FITS, 'nothing fits: loose mount, or another vehicle\'s'
     for matrices, likely in _LIKELY:
         misfit, says = misfits(pairs._replace(claims=np.einsum('kij,nj->nki', matrices, claims)))
         cost = float(((misfit * says).sum(0) / np.maximum(says.sum(0), 1e-9)).min())
@@ -168,11 +168,11 @@ def _square(pairs: Pairs, turns: np.ndarray) -> np.ndarray:
     return ((turns @ pairs.weights) * turns).sum(-1)
 
 
-def _mean(pairs: Pairs, turns: np.ndarray) -> np.ndarray:
-    """Return the mean pace of ``turns`` (N x D x 3), D x 3, rad/s."""
+def _mean(pairs: Pairs, turns: np.ndarray, still: float = STILL) -> np.ndarray:
+    """Return the mean pace of ``turns`` (N x D x 3), D x 3, rad/s; 0 ``still`` pairs long before."""
     took = pairs.took[:, None, None]
     weights = pairs.weights * took**2
-    square = weights.sum(0) + STILL * weights.mean(0)
+    square = weights.sum(0) + still * weights.mean(0)
     sums = (pairs.weights @ (took * turns).swapaxes(1, 2)).sum(0)
     return np.linalg.solve(square, sums).T
 

@@ -37,8 +37,8 @@ LATEST = 8  # pairs in which the gyroscope may wait for samples that come after 
 FADING = 0.88  # of what a pair says about whether to believe, with every newer one
 TOLD = 0.3  # pairs' worth of evidence, below which nothing is decided anew
 REFUTED = 0.35  # misfit, above which it is not believed any more; below FITS it is again
-EVERY = 4  # frames the offset is looked for
-FEWEST = 6  # pairs from which a reason is found
+EVERY = 2  # frames the offset is looked for
+FEWEST = 4  # pairs from which a reason is found
 LARGE = 0.003  # s; by less an offset moves half of the way
 SETTLED = 0.001, 2.0  # s that an offset moves at most, in so many s
 # Of the time that the shutter is open and of that in which the rows are read; Gauss's nodes.
@@ -61,8 +61,8 @@ class Inertial:
 
     ``offset``: s, as it is known by now: the gyroscope's stamp of a moment is the camera's plus
     that (Kalibr's convention); ``settled``: whether it has been found and stays. ``bias``: rad/s,
-    in the IMU's frame, taken off. ``agreement``: 0..1, how well both agree lately; below 0.5 the
-    gyroscope is worse than none. ``trusted``: whether it is used; ``reason`` says why not, or why
+    in the IMU's frame, taken off. ``agreement``: 0..1, how well both agree lately, 0.5 or less if
+    the gyroscope says nothing of what is seen. ``trusted``: whether it is used; ``reason`` says why not, or why
     there is no path at the moment; empty if all is well.
     """
 
@@ -74,7 +74,7 @@ class Inertial:
         self.camera = camera
         self.offset = offset
         self.bias = np.zeros(3)
-        self.agreement = 1.0
+        self.agreement = 0.0
         self.settled = False
         self.trusted = False
         self.reason = 'not compared yet'
