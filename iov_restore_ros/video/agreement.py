@@ -15,7 +15,8 @@ STEPS = np.linspace(-REACH, REACH, 61)
 FLOOR = 0.06  # square pixels by which the turns of good flows are wrong
 UNLIKE = 0.25  # of the square of the turns, by which those of good flows are wrong too, at most
 SLIGHT = 1.0  # square pixels: what moves less says less
-STILL = 3.0  # pairs of frames without a mean, which are taken to have come before
+USUAL = 0.5  # share that each pair of frames has in what is usual from then on
+MOST = 128  # pairs of frames
 FITS = 0.2  # misfit, below which a gyroscope tells of the turns that are seen
 ENOUGH = 6.0  # pairs of frames from which an offset can be told
 CERTAIN = 3.5  # times its standard error that an offset is better than another
@@ -123,10 +124,9 @@ def find_bias(pairs: Pairs) -> np.ndarray:
     ``pairs`` are at one offset.
     """
     apart = pairs.claims[:, 0] - pairs.seen
-    bias = _mean(pairs, apart[:, None], 0.0)[0]
-    rest = apart - bias * pairs.took[:, None]
     pace = pairs.took.mean()
-    errors = 1.5 * np.median(np.abs(rest), 0) / pace / np.sqrt(len(pairs.took))
+    bias = np.median(apart, 0) / pace
+    errors = 2 * np.median(np.abs(apart - bias * pace), 0) / pace / np.sqrt(len(pairs.took))
     # Who drives to one side of what the camera looks at seems to turn.
     drives = np.array([1.0, 1.0, 0.0]) * AHEAD * abs(pairs.expansions.mean()) / pace
     sure = np.sign(bias) * np.maximum(np.abs(bias) - drives - 2 * errors, 0)
@@ -163,20 +163,17 @@ _LIKELY = (
 )
 
 
+_UNUSUAL = np.eye(MOST) - USUAL * np.tril(
+    (1 - USUAL) ** np.maximum(np.subtract.outer(np.arange(MOST), np.arange(MOST)) - 1.0, 0), -1
+)
+
+
 def _square(pairs: Pairs, turns: np.ndarray) -> np.ndarray:
     """Return by the square of how many pixels ``turns`` (N x D x 3) move the picture, N x D."""
     return ((turns @ pairs.weights) * turns).sum(-1)
 
 
-def _mean(pairs: Pairs, turns: np.ndarray, still: float = STILL) -> np.ndarray:
-    """Return the mean pace of ``turns`` (N x D x 3), D x 3, rad/s; 0 ``still`` pairs long before."""
-    took = pairs.took[:, None, None]
-    weights = pairs.weights * took**2
-    square = weights.sum(0) + still * weights.mean(0)
-    sums = (pairs.weights @ (took * turns).swapaxes(1, 2)).sum(0)
-    return np.linalg.solve(square, sums).T
-
-
 def _changes(pairs: Pairs, turns: np.ndarray) -> np.ndarray:
-    """Return ``turns`` (N x D x 3) less their mean pace."""
-    return turns - pairs.took[:, None, None] * _mean(pairs, turns)
+    """Return by what ``turns`` (N x D x 3) differ from what was lately usual."""
+    took = pairs.took[:, None, None]
+    return took * np.tensordot(_UNUSUAL[: len(turns), : len(turns)], turns / took, 1)
