@@ -17,11 +17,13 @@ UNLIKE = 0.25  # of the square of the turns, by which those of good flows are wr
 SLIGHT = 1.0  # square pixels: what moves less says less
 USUAL = 0.5  # share that each pair of frames has in what is usual from then on
 MOST = 128  # pairs of frames
+LIKELY = 0.33  # misfit, below which a reason is a likely one
 FITS = 0.2  # misfit, below which a gyroscope tells of the turns that are seen
 ENOUGH = 6.0  # pairs of frames from which an offset can be told
 CERTAIN = 3.5  # times its standard error that an offset is better than another
 MOST_BIAS = 0.1  # rad/s; what is more is no bias
 AHEAD = 0.2  # rad between the way of a vehicle and where its camera looks
+NOTHING = "nothing fits: loose mount, or another vehicle's"
 DEGREES = 180 / np.pi
 
 
@@ -133,10 +135,19 @@ def find_bias(pairs: Pairs) -> np.ndarray:
     return np.where(np.abs(bias) > 1.5 * MOST_BIAS, 0, np.clip(sure, -MOST_BIAS, MOST_BIAS))
 
 
+def fits_at(pairs: Pairs, steps: np.ndarray) -> float | None:
+    """Return at which of ``steps``, the offsets that ``pairs`` are at, the gyroscope fits, s."""
+    misfit, says = misfits(pairs)
+    total = says.sum(0)
+    costs = (misfit * says).sum(0) / np.maximum(total, 1e-9)
+    best = int(costs.argmin())
+    return float(steps[best]) if costs[best] < FITS and total[best] > ENOUGH / 2 else None
+
+
 def diagnose(pairs: Pairs) -> str:
     """Return what is likely wrong with a gyroscope that does not fit; ``pairs`` at one offset."""
     claims = pairs.claims[:, 0]
-    best, reason = FITS, 'nothing fits: loose mount, or another vehicle\'s'
+    best, reason = LIKELY, NOTHING
     for matrices, likely in _LIKELY:
         misfit, says = misfits(pairs._replace(claims=np.einsum('kij,nj->nki', matrices, claims)))
         cost = float(((misfit * says).sum(0) / np.maximum(says.sum(0), 1e-9)).min())

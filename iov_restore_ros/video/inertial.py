@@ -12,12 +12,14 @@ flow on, and over the last pairs of frames.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from iov_restore_ros.video.agreement import (
     FITS,
+    NOTHING,
     REACH,
     STEPS,
     Pairs,
@@ -25,6 +27,7 @@ from iov_restore_ros.video.agreement import (
     diagnose,
     find_bias,
     find_offset,
+    fits_at,
     known,
     misfits,
 )
@@ -37,8 +40,10 @@ LATEST = 8  # pairs in which the gyroscope may wait for samples that come after 
 FADING = 0.88  # of what a pair says about whether to believe, with every newer one
 TOLD = 0.3  # pairs' worth of evidence, below which nothing is decided anew
 REFUTED = 0.35  # misfit, above which it is not believed any more; below FITS it is again
-EVERY = 2  # frames the offset is looked for
+EVERY = 2, 8  # frames the offset is looked for, until it is settled and from then on
+SELDOM = 8  # frames the reason is looked for
 FEWEST = 4  # pairs from which a reason is found
+FAR = np.linspace(-0.3, 0.3, 121)  # s from the start, where an offset is told but not used
 LARGE = 0.003  # s; by less an offset moves half of the way
 SETTLED = 0.001, 2.0  # s that an offset moves at most, in so many s
 # Of the time that the shutter is open and of that in which the rows are read; Gauss's nodes.
@@ -62,8 +67,8 @@ class Inertial:
     ``offset``: s, as it is known by now: the gyroscope's stamp of a moment is the camera's plus
     that (Kalibr's convention); ``settled``: whether it has been found and stays. ``bias``: rad/s,
     in the IMU's frame, taken off. ``agreement``: 0..1, how well both agree lately, 0.5 or less if
-    the gyroscope says nothing of what is seen. ``trusted``: whether it is used; ``reason`` says why not, or why
-    there is no path at the moment; empty if all is well.
+    the gyroscope says nothing of what is seen. ``trusted``: whether it is used; ``reason`` says why
+    not, or why there is no path at the moment; empty if all is well.
     """
 
     def __init__(
@@ -133,10 +138,13 @@ class Inertial:
 
     def _missing(self) -> str:
         """Return why there are no samples."""
-        refused = self.gyroscope.refused
-        if refused > 0.05 * len(self.gyroscope) + 10:
-            return f'no samples: {refused} faster than 35 rad/s; are they degrees per second?'
+        if self._many_refused():
+            return 'samples beyond 35 rad/s: rates look like degrees per second'
         return 'no samples'
+
+    def _many_refused(self) -> bool:
+        """Tell whether much of what came is not possible."""
+        return self.gyroscope.refused > 0.05 * len(self.gyroscope) + 10
 
     def _compare(
         self, flow: Flow, size: tuple[int, int], stamp: float, took: float
@@ -145,9 +153,8 @@ class Inertial:
         camera = self.camera
         if camera is None:
             return
-        if self._fields is None or self._fields[0] is not camera or self._fields[1] != size:
-            if self._fields is not None and self._fields[0] is not camera:
-                self._pairs.clear()  # perhaps by another rotation
+        if self._fields is None or self._fields[1] != size or not _same(self._fields[0], camera):
+            self._pairs.clear()  # what was claimed was by another rotation
             self._fields = camera, size, fields(camera, size)
         self._take_in_late_samples(camera)
         seen = seen_turn(flow, self._fields[2])
@@ -155,8 +162,8 @@ class Inertial:
             return
         self._pairs.append(_Pair(seen, stamp, took, self._claims(camera, stamp, took)))
         self._frames += 1
-        pairs = self._all()
-        if self._frames % EVERY == 0:
+        pairs = _beside(self._pairs)
+        if self._frames % EVERY[self.settled] == 0:
             self._look_for_offset(known(pairs), stamp)
         there = known(at_offset(pairs, self.offset - self._start))
         if len(there.took):
@@ -173,17 +180,33 @@ class Inertial:
             cost = float(says @ misfit / told)
             self.agreement = 1 - cost
             if cost > (FITS if self._refuted else REFUTED):
-                if self._frames % EVERY == 0 or not self._refuted:
-                    self._refuted = (
-                        diagnose(there) if len(there.took) >= FEWEST
-                        else 'does not agree with what is seen'
-                    )
+                if not self._refuted or len(there.took) <= FEWEST or self._frames % SELDOM == 0:
+                    self._refuted = self._likely(there)
             else:
                 self._refuted = ''
         self.trusted, self.reason = not self._refuted, self._refuted
         self.bias = np.zeros(3)
         if self.trusted and self.camera is not None and len(there.took) >= FEWEST:
             self.bias = self.camera.rotation.T @ find_bias(there)
+
+    def _likely(self, there: Pairs) -> str:
+        """Return what is likely wrong; ``there`` are pairs at the offset."""
+        if self._many_refused():
+            return self._missing()
+        if len(there.took) < FEWEST or self.camera is None:
+            return 'does not agree with what is seen'
+        reason = diagnose(there)
+        if reason == NOTHING:
+            # Of the past samples are kept for some time only, of the future there are none.
+            newest = self.gyroscope.newest
+            pairs = [
+                pair._replace(claims=self._claims(self.camera, pair.stamp, pair.took, FAR))
+                for pair in self._pairs if abs(newest - 1.5 - pair.stamp) < 1.0
+            ]
+            far = fits_at(known(_beside(pairs)), FAR) if pairs else None
+            if far is not None and abs(far) > REACH:
+                return f'clock is off: imu_time_offset may be {self._start + far:.2f}'
+        return reason
 
     def _look_for_offset(self, pairs: Pairs, stamp: float) -> None:
         """Find the offset that fits best, if that is clear."""
@@ -202,12 +225,14 @@ class Inertial:
         elif stamp - self._since[0] > SETTLED[1]:
             self.settled = True
 
-    def _claims(self, camera: Camera, stamp: float, took: float) -> np.ndarray:
-        """Return what the gyroscope says of the turn between two frames, at all offsets, D x 3."""
+    def _claims(
+        self, camera: Camera, stamp: float, took: float, steps: np.ndarray = STEPS
+    ) -> np.ndarray:
+        """Return what the gyroscope says of the turn between two frames, at ``steps``, D x 3."""
         rows = MOMENTS * camera.readout if camera.readout else np.zeros(1)
         moments = np.add.outer(rows, MOMENTS * self._exposure).ravel()
         shares = np.outer(SHARES if camera.readout else np.ones(1), SHARES).ravel()
-        then = stamp + self._start + STEPS[:, None] + moments
+        then = stamp + self._start + steps[:, None] + moments
         before, now = self.gyroscope.angles(np.stack([then - took, then]))
         return shares @ (now - before) @ camera.rotation.T
 
@@ -220,13 +245,18 @@ class Inertial:
                 claims = self._claims(camera, pair.stamp, pair.took)
                 self._pairs[number] = pair._replace(claims=claims)
 
-    def _all(self) -> Pairs:
-        """Return all pairs of frames, beside each other."""
-        pairs = self._pairs
-        return Pairs(
-            np.stack([pair.seen.vector for pair in pairs]),
-            np.stack([pair.seen.weight for pair in pairs]),
-            np.array([pair.seen.expansion for pair in pairs]),
-            np.array([pair.took for pair in pairs]),
-            np.stack([pair.claims for pair in pairs]),
-        )
+
+def _beside(pairs: Sequence[_Pair]) -> Pairs:
+    """Return all ``pairs`` of frames, beside each other."""
+    return Pairs(
+        np.stack([pair.seen.vector for pair in pairs]),
+        np.stack([pair.seen.weight for pair in pairs]),
+        np.array([pair.seen.expansion for pair in pairs]),
+        np.array([pair.took for pair in pairs]),
+        np.stack([pair.claims for pair in pairs]),
+    )
+
+
+def _same(one: Camera, other: Camera) -> bool:
+    """Tell whether two cameras see alike; each camera_info makes another one."""
+    return one is other or all(np.array_equal(*both) for both in zip(one, other, strict=True))

@@ -81,7 +81,7 @@ def seen_turn(flow: Flow, parts: Fields) -> SeenTurn | None:
         square = both @ flat + slight
         amounts = np.linalg.solve(square, both @ way.ravel())
         apart = np.linalg.norm(way - moves @ amounts, axis=1)
-        scale = max(LEAST_SCALE, float(np.median(apart)))
+        scale = max(LEAST_SCALE, float(np.partition(apart, len(apart) // 2)[len(apart) // 2]))
         weights = trust / (1 + (apart / scale) ** 2)
         weights /= weights.sum()
     turn, drive = slice(3), slice(3, count)
