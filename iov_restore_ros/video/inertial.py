@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 
 from iov_restore_ros.video.agreement import (
-    FITS,
     NOTHING,
     REACH,
     STEPS,
@@ -39,7 +38,8 @@ KEPT = 90  # pairs of frames
 LATEST = 8  # pairs in which the gyroscope may wait for samples that come after its frame
 FADING = 0.88  # of what a pair says about whether to believe, with every newer one
 TOLD = 0.3  # pairs' worth of evidence, below which nothing is decided anew
-REFUTED = 0.35  # misfit, above which it is not believed any more; below FITS it is again
+REFUTED = 0.35  # misfit, above which it is not believed any more
+AGAIN = 0.25  # below which it is again
 EVERY = 2, 8  # frames the offset is looked for, until it is settled and from then on
 SELDOM = 8  # frames the reason is looked for
 FEWEST = 4  # pairs from which a reason is found
@@ -179,7 +179,7 @@ class Inertial:
         if told > TOLD:
             cost = float(says @ misfit / told)
             self.agreement = 1 - cost
-            if cost > (FITS if self._refuted else REFUTED):
+            if cost > (AGAIN if self._refuted else REFUTED):
                 if not self._refuted or len(there.took) <= FEWEST or self._frames % SELDOM == 0:
                     self._refuted = self._likely(there)
             else:
@@ -259,4 +259,7 @@ def _beside(pairs: Sequence[_Pair]) -> Pairs:
 
 def _same(one: Camera, other: Camera) -> bool:
     """Tell whether two cameras see alike; each camera_info makes another one."""
-    return one is other or all(np.array_equal(*both) for both in zip(one, other, strict=True))
+    return one is other or all(
+        np.array_equal(np.asarray(mine), np.asarray(its))
+        for mine, its in zip(one, other, strict=True)
+    )
