@@ -13,7 +13,6 @@ import numpy as np
 REACH = 0.06  # s about where the search for the offset starts
 STEPS = np.linspace(-REACH, REACH, 61)
 FLOOR = 0.06  # square pixels by which the turns of good flows are wrong
-UNLIKE = 0.25  # of the square of the turns, by which those of good flows are wrong too, at most
 SLIGHT = 1.0  # square pixels: what moves less says less
 USUAL = 0.5  # share that each pair of frames has in what is usual from then on
 MOST = 128  # pairs of frames
@@ -70,7 +69,7 @@ def misfits(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     """
     seen, claims = _changes(pairs, pairs.seen[:, None]), _changes(pairs, pairs.claims)
     moved, claimed = _square(pairs, seen), _square(pairs, claims)
-    apart = np.maximum(_square(pairs, seen - claims) - FLOOR, 0)
+    apart = _square(pairs, seen - claims)
     most = np.maximum(moved, claimed)
     return apart / (apart + moved + FLOOR), np.maximum(most - 2 * FLOOR, 0) / (most + SLIGHT)
 
@@ -128,10 +127,10 @@ def find_bias(pairs: Pairs) -> np.ndarray:
     apart = pairs.claims[:, 0] - pairs.seen
     pace = pairs.took.mean()
     bias = np.median(apart, 0) / pace
-    errors = 2 * np.median(np.abs(apart - bias * pace), 0) / pace / np.sqrt(len(pairs.took))
+    errors = 1.5 * np.median(np.abs(apart - bias * pace), 0) / pace / np.sqrt(len(pairs.took))
     # Who drives to one side of what the camera looks at seems to turn.
     drives = np.array([1.0, 1.0, 0.0]) * AHEAD * abs(pairs.expansions.mean()) / pace
-    sure = np.sign(bias) * np.maximum(np.abs(bias) - drives - 2 * errors, 0)
+    sure = np.sign(bias) * np.maximum(np.abs(bias) - drives - errors, 0)
     return np.where(np.abs(bias) > 1.5 * MOST_BIAS, 0, np.clip(sure, -MOST_BIAS, MOST_BIAS))
 
 
