@@ -13,13 +13,15 @@ import numpy as np
 REACH = 0.06  # s about where the search for the offset starts
 STEPS = np.linspace(-REACH, REACH, 61)
 FLOOR = 0.06  # square pixels by which the turns of good flows are wrong
+DOUBT = 0.1  # square pixels by which those of others are
 SLIGHT = 1.0  # square pixels: what moves less says less
 USUAL = 0.5  # share that each pair of frames has in what is usual from then on
 MOST = 128  # pairs of frames
 LIKELY = 0.33  # misfit, below which a reason is a likely one
 FITS = 0.2  # misfit, below which a gyroscope tells of the turns that are seen
 ENOUGH = 6.0  # pairs of frames from which an offset can be told
-CERTAIN = 3.5  # times its standard error that an offset is better than another
+CERTAIN = 2.5  # times its standard error that an offset is better than another
+NEAR, SEEMS = 0.003, 1.0  # s, and for offsets that near to each other
 MOST_BIAS = 0.1  # rad/s; what is more is no bias
 AHEAD = 0.2  # rad between the way of a vehicle and where its camera looks
 NOTHING = "nothing fits: loose mount, or another vehicle's"
@@ -60,16 +62,17 @@ def at_offset(pairs: Pairs, offset: float) -> Pairs:
     return pairs._replace(claims=sum(parts[1:], parts[0]))
 
 
-def misfits(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+def misfits(pairs: Pairs, doubt: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """
     Return for each pair how wrong the gyroscope is, N x D, and how much that says, N x D.
 
     0 where both agree, 0.5 where one says nothing of what the other shows, 0.8 for the opposite, 1
     for something far beyond. What it says is 0 where neither shows more than errors, at most 1.
+    ``doubt``: square pixels that are laid to the flow.
     """
     seen, claims = _changes(pairs, pairs.seen[:, None]), _changes(pairs, pairs.claims)
     moved, claimed = _square(pairs, seen), _square(pairs, claims)
-    apart = _square(pairs, seen - claims)
+    apart = np.maximum(_square(pairs, seen - claims) - doubt, 0)
     most = np.maximum(moved, claimed)
     return apart / (apart + moved + FLOOR), np.maximum(most - 2 * FLOOR, 0) / (most + SLIGHT)
 
@@ -114,7 +117,7 @@ def find_offset(pairs: Pairs, now: float) -> tuple[float | None, bool]:
     certain = better(misfit[:, place], misfit[:, int(costs.argmax())]) > CERTAIN
     here, _ = misfits(at_offset(pairs, now))
     there, _ = misfits(at_offset(pairs, found))
-    moves = better(there[:, 0], here[:, 0]) > CERTAIN
+    moves = better(there[:, 0], here[:, 0]) > (SEEMS if abs(found - now) < NEAR else CERTAIN)
     return (found if moves else now), certain
 
 

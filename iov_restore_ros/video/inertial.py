@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from iov_restore_ros.video.agreement import (
+    DOUBT,
     NOTHING,
     REACH,
     STEPS,
@@ -173,7 +174,7 @@ class Inertial:
 
     def _judge(self, there: Pairs) -> None:
         """Decide whether to believe the gyroscope, by ``there``, pairs at the offset."""
-        misfit, says = (of[:, 0] for of in misfits(there))
+        misfit, says = (of[:, 0] for of in misfits(there, DOUBT))
         says = says * FADING ** np.arange(len(says))[::-1]
         told = float(says.sum())
         if told > TOLD:
