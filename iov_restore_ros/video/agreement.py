@@ -21,7 +21,8 @@ LIKELY = 0.33  # misfit, below which a reason is a likely one
 FITS = 0.2  # misfit, below which a gyroscope tells of the turns that are seen
 ENOUGH = 6.0  # pairs of frames from which an offset can be told
 CERTAIN = 2.5  # times its standard error that an offset is better than another
-NEAR, SEEMS = 0.003, 1.0  # s, and for offsets that near to each other
+NARROW = 3  # steps to both sides, at which a certain offset fits worse
+NEAR = 0.003  # s, by which it moves without being clearly better
 MOST_BIAS = 0.1  # rad/s; what is more is no bias
 AHEAD = 0.2  # rad between the way of a vehicle and where its camera looks
 NOTHING = "nothing fits: loose mount, or another vehicle's"
@@ -81,7 +82,7 @@ def find_offset(pairs: Pairs, now: float) -> tuple[float | None, bool]:
     """
     Return the offset (s, from the start of the search) that fits, and whether that is certain.
 
-    None if none fits or too little happened. It is ``now`` itself if no other is clearly better.
+    None if none fits or too little happened. It is ``now`` if no other is clearly better.
     """
     misfit, says = misfits(pairs)
     says = says.mean(1)
@@ -114,11 +115,12 @@ def find_offset(pairs: Pairs, now: float) -> tuple[float | None, bool]:
         before, there, after = costs[place - 1 : place + 2]
         bend = before + after - 2 * there
         found += float((before - after) / (2 * bend) if bend > 0 else 0) * (STEPS[1] - STEPS[0])
-    certain = better(misfit[:, place], misfit[:, int(costs.argmax())]) > CERTAIN
+    beside = np.clip([place - NARROW, place + NARROW], 0, len(STEPS) - 1)
+    certain = min(better(misfit[:, place], misfit[:, side]) for side in beside) > CERTAIN
+    if abs(found - now) < NEAR:
+        return (found if certain else now), certain
     here, _ = misfits(at_offset(pairs, now))
-    there, _ = misfits(at_offset(pairs, found))
-    moves = better(there[:, 0], here[:, 0]) > (SEEMS if abs(found - now) < NEAR else CERTAIN)
-    return (found if moves else now), certain
+    return (found if better(misfit[:, place], here[:, 0]) > CERTAIN else now), certain
 
 
 def find_bias(pairs: Pairs) -> np.ndarray:
