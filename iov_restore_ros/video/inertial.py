@@ -107,7 +107,7 @@ class Inertial:
         ``took`` s before. None where it is not known, or the gyroscope does not agree with what is
         seen.
         """
-        self._compare(flow, size, stamp, took)
+        self.compare(flow, size, stamp, took)
         moments = MOMENTS * self._exposure
         turns = self._turned(size, stamp, np.concatenate([moments - took, moments]))
         # Of what is blurred the flow follows the middle, not what was there at half time.
@@ -147,7 +147,7 @@ class Inertial:
         """Tell whether much of what came is not possible."""
         return self.gyroscope.refused > 0.05 * len(self.gyroscope) + 10
 
-    def _compare(
+    def compare(
         self, flow: Flow, size: tuple[int, int], stamp: float, took: float
     ) -> None:
         """Hold the gyroscope against ``flow``."""
