@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from iov_restore_ros.video.seen_turn import SeenTurn
+
+KEPT = 90  # pairs of frames
 REACH = 0.06  # s about where the search for the offset starts
 STEPS = np.linspace(-REACH, REACH, 61)
 FLOOR = 0.06  # square pixels by which the turns of good flows are wrong
 DOUBT = 0.1  # square pixels by which those of others are
 SLIGHT = 1.0  # square pixels: what moves less says less
 USUAL = 0.5  # share that each pair of frames has in what is usual from then on
-MOST = 128  # pairs of frames
 LIKELY = 0.33  # misfit, below which a reason is a likely one
 FITS = 0.2  # misfit, below which a gyroscope tells of the turns that are seen
 ENOUGH = 6.0  # pairs of frames from which an offset can be told
@@ -33,21 +35,40 @@ class Pairs(NamedTuple):
     """
     Pairs of frames: what is seen and what the gyroscope says.
 
-    ``seen``: N x 3, rad, about the camera's axes; ``weights``: N x 3 x 3, as ``SeenTurn`` has them;
-    ``expansions``: N; ``took``: N, s from frame to frame; ``claims``: N x D x 3, rad, about the
-    camera's axes, by the gyroscope at D offsets of its clock. No numbers where it has no samples.
+    ``stamps``: N, s, of the later one; ``seen``: N x 3, rad, about the camera's axes; ``weights``:
+    N x 3 x 3 and ``expansions``: N, as ``SeenTurn`` has them; ``took``: N, s from frame to frame;
+    ``claims``: N x D x 3, rad, about the camera's axes, by the gyroscope at D offsets of its clock.
+    No numbers where it has no samples.
     """
 
+    stamps: np.ndarray
     seen: np.ndarray
     weights: np.ndarray
     expansions: np.ndarray
     took: np.ndarray
     claims: np.ndarray
 
+    def then(self, seen: SeenTurn, stamp: float, took: float, claims: np.ndarray) -> 'Pairs':
+        """Return the latest of these and another one, with ``claims`` D x 3."""
+        new = stamp, seen.vector, seen.weight, seen.expansion, took, claims
+        return Pairs(*(
+            np.concatenate([of[-KEPT + 1 :], np.array(one)[None]])
+            for of, one in zip(self, new, strict=True)
+        ))
+
+    def only(self, which: np.ndarray) -> 'Pairs':
+        """Return some of them; ``which`` is N, bool."""
+        return Pairs(*(of[which] for of in self))
+
+
+NO_PAIRS = Pairs(*(
+    np.zeros((0, *shape)) for shape in ((), (3,), (3, 3), (), (), (len(STEPS), 3))
+))
+
 
 def known(pairs: Pairs) -> Pairs:
     """Return the pairs of which the gyroscope has all samples."""
-    return Pairs(*(of[np.isfinite(pairs.claims).all((1, 2))] for of in pairs))
+    return pairs.only(np.isfinite(pairs.claims).all((1, 2)))
 
 
 def at_offset(pairs: Pairs, offset: float) -> Pairs:
@@ -178,8 +199,8 @@ _LIKELY = (
 )
 
 
-_UNUSUAL = np.eye(MOST) - USUAL * np.tril(
-    (1 - USUAL) ** np.maximum(np.subtract.outer(np.arange(MOST), np.arange(MOST)) - 1.0, 0), -1
+_UNUSUAL = np.eye(KEPT) - USUAL * np.tril(
+    (1 - USUAL) ** np.maximum(np.subtract.outer(np.arange(KEPT), np.arange(KEPT)) - 1.0, 0), -1
 )
 
 

@@ -11,14 +11,11 @@ What the gyroscope says is held against the flow (`agreement.py`), before it is 
 flow on, and over the last pairs of frames.
 """
 
-from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import numpy as np
 
 from iov_restore_ros.video.agreement import (
     DOUBT,
+    NO_PAIRS,
     NOTHING,
     REACH,
     STEPS,
@@ -33,9 +30,8 @@ from iov_restore_ros.video.agreement import (
 )
 from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned
 from iov_restore_ros.video.flow import Flow
-from iov_restore_ros.video.seen_turn import Fields, SeenTurn, fields, seen_turn
+from iov_restore_ros.video.seen_turn import Fields, fields, seen_turn
 
-KEPT = 90  # pairs of frames
 LATEST = 8  # pairs in which the gyroscope may wait for samples that come after its frame
 FADING = 0.88  # of what a pair says about whether to believe, with every newer one
 TOLD = 0.3  # pairs' worth of evidence, below which nothing is decided anew
@@ -47,18 +43,9 @@ FEWEST = 4  # pairs from which a reason is found
 FAR = np.linspace(-0.3, 0.3, 121)  # s from the start, where an offset is told but not used
 LARGE = 0.003  # s; by less an offset moves half of the way
 SETTLED = 0.001, 2.0  # s that an offset moves at most, in so many s
-# Of the time that the shutter is open and of that in which the rows are read; Gauss's nodes.
+# Of the time that the shutter is open; Gauss's nodes, and their weights.
 MOMENTS = np.array([-0.5, 0.0, 0.5]) * np.sqrt(3 / 5)
 SHARES = np.array([5.0, 8.0, 5.0]) / 18
-
-
-class _Pair(NamedTuple):
-    """Two frames, the later of which was taken at ``stamp``; ``claims``: D x 3, see ``Pairs``."""
-
-    seen: SeenTurn
-    stamp: float
-    took: float
-    claims: np.ndarray
 
 
 class Inertial:
@@ -86,7 +73,7 @@ class Inertial:
         self.reason = 'not compared yet'
         self._start = offset
         self._exposure = 0.0  # s, of the last frame
-        self._pairs: deque[_Pair] = deque(maxlen=KEPT)
+        self._pairs = NO_PAIRS
         self._fields: tuple[Camera, tuple[int, int], Fields] | None = None
         self._refuted = ''  # why it is not believed
         self._frames = 0
@@ -94,7 +81,7 @@ class Inertial:
 
     def forget(self) -> None:
         """Begin anew, after a jump in time; what was found of the gyroscope stays."""
-        self._pairs.clear()
+        self._pairs = NO_PAIRS
         self._since = None
 
     def turn(
@@ -155,15 +142,15 @@ class Inertial:
         if camera is None:
             return
         if self._fields is None or self._fields[1] != size or not _same(self._fields[0], camera):
-            self._pairs.clear()  # what was claimed was by another rotation
+            self._pairs = NO_PAIRS  # what was claimed was by another rotation
             self._fields = camera, size, fields(camera, size)
         self._take_in_late_samples(camera)
         seen = seen_turn(flow, self._fields[2])
         if seen is None:
             return
-        self._pairs.append(_Pair(seen, stamp, took, self._claims(camera, stamp, took)))
+        pairs = self._pairs.then(seen, stamp, took, self._claims(camera, stamp, took))
+        self._pairs = pairs
         self._frames += 1
-        pairs = _beside(self._pairs)
         if self._frames % EVERY[self.settled] == 0:
             self._look_for_offset(known(pairs), stamp)
         there = known(at_offset(pairs, self.offset - self._start))
@@ -200,11 +187,12 @@ class Inertial:
         if reason == NOTHING:
             # Of the past samples are kept for some time only, of the future there are none.
             newest = self.gyroscope.newest
-            pairs = [
-                pair._replace(claims=self._claims(self.camera, pair.stamp, pair.took, FAR))
-                for pair in self._pairs if abs(newest - 1.5 - pair.stamp) < 1.0
+            late = self._pairs.only(np.abs(newest - 1.5 - self._pairs.stamps) < 1.0)
+            claims = [
+                self._claims(self.camera, *pair, FAR)
+                for pair in zip(late.stamps, late.took, strict=True)
             ]
-            far = fits_at(known(_beside(pairs)), FAR) if pairs else None
+            far = fits_at(known(late._replace(claims=np.stack(claims))), FAR) if claims else None
             if far is not None and abs(far) > REACH:
                 return f'clock is off: imu_time_offset may be {self._start + far:.2f}'
         return reason
@@ -230,32 +218,21 @@ class Inertial:
         self, camera: Camera, stamp: float, took: float, steps: np.ndarray = STEPS
     ) -> np.ndarray:
         """Return what the gyroscope says of the turn between two frames, at ``steps``, D x 3."""
-        rows = MOMENTS * camera.readout if camera.readout else np.zeros(1)
-        moments = np.add.outer(rows, MOMENTS * self._exposure).ravel()
-        shares = np.outer(SHARES if camera.readout else np.ones(1), SHARES).ravel()
-        then = stamp + self._start + steps[:, None] + moments
+        # Of a rolling shutter the middle row counts: a turn fits the rows about it best.
+        then = stamp + self._start + steps[:, None] + MOMENTS * self._exposure
         before, now = self.gyroscope.angles(np.stack([then - took, then]))
-        return shares @ (now - before) @ camera.rotation.T
+        return SHARES @ (now - before) @ camera.rotation.T
 
     def _take_in_late_samples(self, camera: Camera) -> None:
         """Complete what the gyroscope says of pairs whose later offsets it did not know yet."""
-        for number in range(max(0, len(self._pairs) - LATEST), len(self._pairs)):
-            pair = self._pairs[number]
-            last = pair.stamp + self._start + REACH + abs(camera.readout) + self._exposure
-            if not np.isfinite(pair.claims[-1, 0]) and self.gyroscope.newest >= last:
-                claims = self._claims(camera, pair.stamp, pair.took)
-                self._pairs[number] = pair._replace(claims=claims)
-
-
-def _beside(pairs: Sequence[_Pair]) -> Pairs:
-    """Return all ``pairs`` of frames, beside each other."""
-    return Pairs(
-        np.stack([pair.seen.vector for pair in pairs]),
-        np.stack([pair.seen.weight for pair in pairs]),
-        np.array([pair.seen.expansion for pair in pairs]),
-        np.array([pair.took for pair in pairs]),
-        np.stack([pair.claims for pair in pairs]),
-    )
+        pairs = self._pairs
+        last = pairs.stamps + self._start + REACH + self._exposure / 2
+        missing = ~np.isfinite(pairs.claims[:, -1, 0]) & (last <= self.gyroscope.newest)
+        missing[:-LATEST] = False
+        for number in np.flatnonzero(missing):
+            pairs.claims[number] = self._claims(
+                camera, pairs.stamps[number], pairs.took[number]
+            )
 
 
 def _same(one: Camera, other: Camera) -> bool:

@@ -13,8 +13,8 @@ import numpy as np
 from iov_restore_ros.video.camera_path import Camera, project, rays, rotation
 from iov_restore_ros.video.flow import CELL, Flow
 
-PLACES = 300  # of the flow, that are looked at
-ROUNDS = 4  # of weighting down what does not fit
+PLACES = 240  # of the flow, that are looked at
+ROUNDS = 3  # of weighting down what does not fit
 LEAST_SCALE = 0.15  # pixels of misfit; less is not told from the flow's own errors
 LEAST_TRUST = 0.1  # mean over the places, below which a flow says nothing
 LITTLE = 1e-4  # rad, over which projections are differenced
