@@ -139,6 +139,13 @@ def test_a_flow_that_leads_back_is_a_path_that_leads_on():
     np.testing.assert_allclose(path[1, 2, -1], (-4, 2))
 
 
+def test_moments_can_be_added_up():
+    gyroscope, later = measure(steady(*Y)), np.array([-0.03, 0.04])
+    each = turned(gyroscope, CAMERA, SIZE, 0.5, later)
+    one = turned(gyroscope, CAMERA, SIZE, 0.5, later, shares=np.array([2.0, -1.0]))
+    np.testing.assert_allclose(one[:, :, 0], 2 * each[:, :, 0] - each[:, :, 1], atol=1e-3)
+
+
 # Shutters and lenses
 
 

@@ -169,14 +169,15 @@ def rotation(vectors: np.ndarray) -> np.ndarray:
 
 def turned(
     gyroscope: Gyroscope, camera: Camera, size: tuple[int, int], stamp: float,
-    offsets: np.ndarray, bias: np.ndarray | float = 0.0,
+    offsets: np.ndarray, bias: np.ndarray | float = 0.0, shares: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """
     Return where what each cell shows lies so much later, by the camera's turning alone.
 
     ``size``: height and width of the picture, whose middle row was exposed about ``stamp`` (s, the
     gyroscope's clock). ``offsets``: M, s. Returns float32 ceil(H / 4) x ceil(W / 4) x M x 2, pixels
-    from the middle of each cell, x before y; None where samples are missing.
+    from the middle of each cell, x before y; None where samples are missing. With ``shares``, M, it
+    is one sum of all, x 1 x 2.
     """
     height, width = size
     y, x = (np.linspace(0, side - 1, -(-side // NODES) + 1) for side in size)
@@ -192,6 +193,8 @@ def turned(
     directions = rays(camera, nodes)
     seen = np.einsum('rmij,rcj->rcmi', turns, directions)
     away = project(camera, seen) - nodes[:, :, None]
+    if shares is not None:
+        away = np.einsum('rcmd,m->rcd', away, shares)[:, :, None]
     down, across = (
         _between_nodes(side, len(places)) for side, places in ((height, y), (width, x))
     )

@@ -13,6 +13,7 @@ flow on, and over the last pairs of frames.
 
 import numpy as np
 
+from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
 from iov_restore_ros.video.agreement import (
     DOUBT,
     NO_PAIRS,
@@ -72,7 +73,7 @@ class Inertial:
         self.trusted = False
         self.reason = 'not compared yet'
         self._start = offset
-        self._exposure = 0.0  # s, of the last frame
+        self._exposure = 0.0  # s, of the last frame; 0 while it is not known
         self._pairs = NO_PAIRS
         self._fields: tuple[Camera, tuple[int, int], Fields] | None = None
         self._refuted = ''  # why it is not believed
@@ -95,12 +96,11 @@ class Inertial:
         seen.
         """
         self.compare(flow, size, stamp, took)
-        moments = MOMENTS * self._exposure
-        turns = self._turned(size, stamp, np.concatenate([moments - took, moments]))
         # Of what is blurred the flow follows the middle, not what was there at half time.
-        return None if turns is None else np.ascontiguousarray(
-            np.tensordot(turns, np.concatenate([SHARES, -SHARES]).astype(np.float32), (2, 0))
-        )
+        moments = MOMENTS * self._exposure
+        offsets, shares = np.concatenate([moments - took, moments]), np.append(SHARES, -SHARES)
+        turns = self._turned(size, stamp, offsets, shares)
+        return None if turns is None else turns[:, :, 0]
 
     def path(self, size: tuple[int, int], stamp: float, exposure: float) -> np.ndarray | None:
         """
@@ -112,14 +112,15 @@ class Inertial:
         return self._turned(size, stamp, TAU * exposure)
 
     def _turned(
-        self, size: tuple[int, int], stamp: float, offsets: np.ndarray
+        self, size: tuple[int, int], stamp: float, offsets: np.ndarray,
+        shares: np.ndarray | None = None,
     ) -> np.ndarray | None:
         if self.camera is None:
             self.reason = 'no camera_info'
             return None
         if not self.trusted:
             return None
-        where = size, stamp + self.offset, offsets, self.bias
+        where = size, stamp + self.offset, offsets, self.bias, shares
         turns = turned(self.gyroscope, self.camera, *where)
         self.reason = '' if turns is not None else self._missing()
         return turns
@@ -144,6 +145,7 @@ class Inertial:
         if self._fields is None or self._fields[1] != size or not _same(self._fields[0], camera):
             self._pairs = NO_PAIRS  # what was claimed was by another rotation
             self._fields = camera, size, fields(camera, size)
+        self._exposure = self._exposure or ASSUMED_SHUTTER * took
         self._take_in_late_samples(camera)
         seen = seen_turn(flow, self._fields[2])
         if seen is None:
