@@ -134,6 +134,27 @@ class Gyroscope:
         halfway = rates[before] + (rates[after] - rates[before]) * passed / interval / 2
         return orientations[before] @ rotation(passed * halfway)
 
+    def angles(self, times: np.ndarray) -> np.ndarray:
+        """
+        Return the integral of the rates up to ``times`` (s, any shape), ... x 3, from some start.
+
+        The difference of two is a rotation vector as long as the turn between them is small. Not a
+        number where there are no samples yet or any more, and everywhere if there is a hole.
+        """
+        stamps = self._stamps
+        low = max(0, bisect_left(stamps, float(times.min())) - 1)
+        high = bisect_left(stamps, float(times.max())) + 1
+        known = np.array(stamps[low:high])
+        steps = np.diff(known)
+        if len(known) < 2 or steps.max() > LONGEST_HOLE:
+            return np.full((*times.shape, 3), np.nan)
+        rates = np.array(self._rates[low:high])
+        sums = np.cumsum(steps[:, None] * (rates[1:] + rates[:-1]) / 2, 0)
+        return np.stack([
+            np.interp(times, known, np.concatenate([[0.0], axis]), np.nan, np.nan)
+            for axis in sums.T
+        ], -1)
+
 
 def rotation(vectors: np.ndarray) -> np.ndarray:
     """Return ... x 3 x 3 for rotation vectors ... x 3, rad (Rodrigues' formula)."""
@@ -148,14 +169,15 @@ def rotation(vectors: np.ndarray) -> np.ndarray:
 
 def turned(
     gyroscope: Gyroscope, camera: Camera, size: tuple[int, int], stamp: float,
-    offsets: np.ndarray, bias: np.ndarray | float = 0.0,
+    offsets: np.ndarray, bias: np.ndarray | float = 0.0, shares: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """
     Return where what each cell shows lies so much later, by the camera's turning alone.
 
     ``size``: height and width of the picture, whose middle row was exposed about ``stamp`` (s, the
     gyroscope's clock). ``offsets``: M, s. Returns float32 ceil(H / 4) x ceil(W / 4) x M x 2, pixels
-    from the middle of each cell, x before y; None where samples are missing.
+    from the middle of each cell, x before y; None where samples are missing. With ``shares``, M, it
+    is one sum of all, x 1 x 2.
     """
     height, width = size
     y, x = (np.linspace(0, side - 1, -(-side // NODES) + 1) for side in size)
@@ -168,9 +190,11 @@ def turned(
     there, then = orientations[:, :1], orientations[:, 1:]
     turns = camera.rotation @ np.swapaxes(then, -1, -2) @ there @ camera.rotation.T
     nodes = np.stack(np.meshgrid(x, y), -1)
-    rays = _rays(camera, nodes)
-    seen = np.einsum('rmij,rcj->rcmi', turns, rays)
-    away = _project(camera, seen) - nodes[:, :, None]
+    directions = rays(camera, nodes)
+    seen = np.einsum('rmij,rcj->rcmi', turns, directions)
+    away = project(camera, seen) - nodes[:, :, None]
+    if shares is not None:
+        away = np.einsum('rcmd,m->rcd', away, shares)[:, :, None]
     down, across = (
         _between_nodes(side, len(places)) for side, places in ((height, y), (width, x))
     )
@@ -187,7 +211,7 @@ def straight(motion: np.ndarray) -> np.ndarray:
     return -TAU[:, None].astype(np.float32) * motion[:, :, None]
 
 
-def _rays(camera: Camera, places: np.ndarray) -> np.ndarray:
+def rays(camera: Camera, places: np.ndarray) -> np.ndarray:
     """Return the directions (... x 3) in which ``places`` (... x 2, pixels) are seen."""
     flat = places.reshape(-1, 1, 2)
     if camera.fisheye:
@@ -199,7 +223,7 @@ def _rays(camera: Camera, places: np.ndarray) -> np.ndarray:
     )
 
 
-def _project(camera: Camera, directions: np.ndarray) -> np.ndarray:
+def project(camera: Camera, directions: np.ndarray) -> np.ndarray:
     """Return the places (... x 2, pixels) at which ``directions`` (... x 3) are seen."""
     flat = directions.reshape(-1, 1, 3)
     nothing = np.zeros(3)

@@ -6,12 +6,47 @@ What a camera knows of its own turning: a gyroscope beside it, as far as that ca
     gyroscope.add(stamp, x, y, z)                    # whenever a sample comes
     turn = inertial.turn(flow, size, stamp, took)    # between two frames
     path = inertial.path(size, stamp, exposure)      # while the shutter was open
+
+What the gyroscope says is held against the flow (`agreement.py`), before it is used: from the first
+flow on, and over the last pairs of frames.
 """
 
 import numpy as np
 
+from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
+from iov_restore_ros.video.agreement import (
+    DOUBT,
+    NO_PAIRS,
+    NOTHING,
+    REACH,
+    STEPS,
+    Pairs,
+    at_offset,
+    diagnose,
+    find_bias,
+    find_offset,
+    fits_at,
+    known,
+    misfits,
+)
 from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned
 from iov_restore_ros.video.flow import Flow
+from iov_restore_ros.video.seen_turn import Fields, fields, seen_turn
+
+LATEST = 8  # pairs in which the gyroscope may wait for samples that come after its frame
+FADING = 0.88  # of what a pair says about whether to believe, with every newer one
+TOLD = 0.3  # pairs' worth of evidence, below which nothing is decided anew
+REFUTED = 0.35  # misfit, above which it is not believed any more
+AGAIN = 0.25  # below which it is again
+EVERY = 2, 8  # frames the offset is looked for, until it is settled and from then on
+SELDOM = 8  # frames the reason is looked for
+FEWEST = 4  # pairs from which a reason is found
+FAR = np.linspace(-0.3, 0.3, 121)  # s from the start, where an offset is told but not used
+LARGE = 0.003  # s; by less an offset moves half of the way
+SETTLED = 0.001, 2.0  # s that an offset moves at most, in so many s
+# Of the time that the shutter is open; Gauss's nodes, and their weights.
+MOMENTS = np.array([-0.5, 0.0, 0.5]) * np.sqrt(3 / 5)
+SHARES = np.array([5.0, 8.0, 5.0]) / 18
 
 
 class Inertial:
@@ -19,8 +54,10 @@ class Inertial:
     One camera's gyroscope, which several cameras may share. Not thread-safe.
 
     ``offset``: s, as it is known by now: the gyroscope's stamp of a moment is the camera's plus
-    that (Kalibr's convention). ``trusted``: whether it agrees with what is seen; ``reason`` says
-    why not, or why there is no path at the moment; empty if all is well.
+    that (Kalibr's convention); ``settled``: whether it has been found and stays. ``bias``: rad/s,
+    in the IMU's frame, taken off. ``agreement``: 0..1, how well both agree lately, 0.5 or less if
+    the gyroscope says nothing of what is seen. ``trusted``: whether it is used; ``reason`` says why
+    not, or why there is no path at the moment; empty if all is well.
     """
 
     def __init__(
@@ -30,12 +67,23 @@ class Inertial:
         self.gyroscope = gyroscope
         self.camera = camera
         self.offset = offset
-        self.bias = np.zeros(3)  # rad/s, in the IMU's frame
-        self.trusted = True
-        self.reason = ''
+        self.bias = np.zeros(3)
+        self.agreement = 0.0
+        self.settled = False
+        self.trusted = False
+        self.reason = 'not compared yet'
+        self._start = offset
+        self._exposure = 0.0  # s, of the last frame; 0 while it is not known
+        self._pairs = NO_PAIRS
+        self._fields: tuple[Camera, tuple[int, int], Fields] | None = None
+        self._refuted = ''  # why it is not believed
+        self._frames = 0
+        self._since: tuple[float, float] | None = None  # stamp and offset when that last moved
 
     def forget(self) -> None:
-        """Begin anew, after a jump in time."""
+        """Begin anew, after a jump in time; what was found of the gyroscope stays."""
+        self._pairs = NO_PAIRS
+        self._since = None
 
     def turn(
         self, flow: Flow, size: tuple[int, int], stamp: float, took: float
@@ -47,24 +95,151 @@ class Inertial:
         ``took`` s before. None where it is not known, or the gyroscope does not agree with what is
         seen.
         """
-        turns = self._turned(size, stamp, np.array([-took]))
+        self.compare(flow, size, stamp, took)
+        # Of what is blurred the flow follows the middle, not what was there at half time.
+        moments = MOMENTS * self._exposure
+        offsets, shares = np.concatenate([moments - took, moments]), np.append(SHARES, -SHARES)
+        turns = self._turned(size, stamp, offsets, shares)
         return None if turns is None else turns[:, :, 0]
 
     def path(self, size: tuple[int, int], stamp: float, exposure: float) -> np.ndarray | None:
         """
         Return ``Blurring.path`` of a picture of ``size``, exposed ``exposure`` s about ``stamp``.
 
-        None as for ``turn``.
+        None as for ``turn``, and before the first of it.
         """
+        self._exposure = exposure
         return self._turned(size, stamp, TAU * exposure)
 
     def _turned(
-        self, size: tuple[int, int], stamp: float, offsets: np.ndarray
+        self, size: tuple[int, int], stamp: float, offsets: np.ndarray,
+        shares: np.ndarray | None = None,
     ) -> np.ndarray | None:
-        if self.camera is None or not self.trusted:
+        if self.camera is None:
+            self.reason = 'no camera_info'
             return None
-        where = size, stamp + self.offset, offsets, self.bias
+        if not self.trusted:
+            return None
+        where = size, stamp + self.offset, offsets, self.bias, shares
         turns = turned(self.gyroscope, self.camera, *where)
-        if turns is None:
-            self.reason = 'no samples'
+        self.reason = '' if turns is not None else self._missing()
         return turns
+
+    def _missing(self) -> str:
+        """Return why there are no samples."""
+        if self._many_refused():
+            return 'samples beyond 35 rad/s: rates look like degrees per second'
+        return 'no samples'
+
+    def _many_refused(self) -> bool:
+        """Tell whether much of what came is not possible."""
+        return self.gyroscope.refused > 0.05 * len(self.gyroscope) + 10
+
+    def compare(
+        self, flow: Flow, size: tuple[int, int], stamp: float, took: float
+    ) -> None:
+        """Hold the gyroscope against ``flow``."""
+        camera = self.camera
+        if camera is None:
+            return
+        if self._fields is None or self._fields[1] != size or not _same(self._fields[0], camera):
+            self._pairs = NO_PAIRS  # what was claimed was by another rotation
+            self._fields = camera, size, fields(camera, size)
+        self._exposure = self._exposure or ASSUMED_SHUTTER * took
+        self._take_in_late_samples(camera)
+        seen = seen_turn(flow, self._fields[2])
+        if seen is None:
+            return
+        pairs = self._pairs.then(seen, stamp, took, self._claims(camera, stamp, took))
+        self._pairs = pairs
+        self._frames += 1
+        if self._frames % EVERY[self.settled] == 0:
+            self._look_for_offset(known(pairs), stamp)
+        there = known(at_offset(pairs, self.offset - self._start))
+        if len(there.took):
+            self._judge(there)
+        elif not self.trusted:
+            self.reason = self._missing()
+
+    def _judge(self, there: Pairs) -> None:
+        """Decide whether to believe the gyroscope, by ``there``, pairs at the offset."""
+        misfit, says = (of[:, 0] for of in misfits(there, DOUBT))
+        says = says * FADING ** np.arange(len(says))[::-1]
+        told = float(says.sum())
+        if told > TOLD:
+            cost = float(says @ misfit / told)
+            self.agreement = 1 - cost
+            if cost > (AGAIN if self._refuted else REFUTED):
+                if not self._refuted or len(there.took) <= FEWEST or self._frames % SELDOM == 0:
+                    self._refuted = self._likely(there)
+            else:
+                self._refuted = ''
+        self.trusted, self.reason = not self._refuted, self._refuted
+        self.bias = np.zeros(3)
+        if self.trusted and self.camera is not None and len(there.took) >= FEWEST:
+            self.bias = self.camera.rotation.T @ find_bias(there)
+
+    def _likely(self, there: Pairs) -> str:
+        """Return what is likely wrong; ``there`` are pairs at the offset."""
+        if self._many_refused():
+            return self._missing()
+        if len(there.took) < FEWEST or self.camera is None:
+            return 'does not agree with what is seen'
+        reason = diagnose(there)
+        if reason == NOTHING:
+            # Of the past samples are kept for some time only, of the future there are none.
+            newest = self.gyroscope.newest
+            late = self._pairs.only(np.abs(newest - 1.5 - self._pairs.stamps) < 1.0)
+            claims = [
+                self._claims(self.camera, *pair, FAR)
+                for pair in zip(late.stamps, late.took, strict=True)
+            ]
+            far = fits_at(known(late._replace(claims=np.stack(claims))), FAR) if claims else None
+            if far is not None and abs(far) > REACH:
+                return f'clock is off: imu_time_offset may be {self._start + far:.2f}'
+        return reason
+
+    def _look_for_offset(self, pairs: Pairs, stamp: float) -> None:
+        """Find the offset that fits best, if that is clear."""
+        if not len(pairs.took):
+            return
+        found, certain = find_offset(pairs, self.offset - self._start)
+        if found is None:
+            return
+        away = self._start + found - self.offset
+        self.offset += away if abs(away) > LARGE or self._refuted else away / 2
+        if not certain:
+            return
+        if self._since is None or abs(self.offset - self._since[1]) > SETTLED[0]:
+            self._since = stamp, self.offset
+            self.settled = False
+        elif stamp - self._since[0] > SETTLED[1]:
+            self.settled = True
+
+    def _claims(
+        self, camera: Camera, stamp: float, took: float, steps: np.ndarray = STEPS
+    ) -> np.ndarray:
+        """Return what the gyroscope says of the turn between two frames, at ``steps``, D x 3."""
+        # Of a rolling shutter the middle row counts: a turn fits the rows about it best.
+        then = stamp + self._start + steps[:, None] + MOMENTS * self._exposure
+        before, now = self.gyroscope.angles(np.stack([then - took, then]))
+        return SHARES @ (now - before) @ camera.rotation.T
+
+    def _take_in_late_samples(self, camera: Camera) -> None:
+        """Complete what the gyroscope says of pairs whose later offsets it did not know yet."""
+        pairs = self._pairs
+        last = pairs.stamps + self._start + REACH + self._exposure / 2
+        missing = ~np.isfinite(pairs.claims[:, -1, 0]) & (last <= self.gyroscope.newest)
+        missing[:-LATEST] = False
+        for number in np.flatnonzero(missing):
+            pairs.claims[number] = self._claims(
+                camera, pairs.stamps[number], pairs.took[number]
+            )
+
+
+def _same(one: Camera, other: Camera) -> bool:
+    """Tell whether two cameras see alike; each camera_info makes another one."""
+    return one is other or all(
+        np.array_equal(np.asarray(mine), np.asarray(its))
+        for mine, its in zip(one, other, strict=True)
+    )

@@ -1,0 +1,215 @@
+"""
+Whether a gyroscope tells of the turns that are seen, by which offset of its clock, and if not, why.
+
+Everything here is judged on how turns change. What stays the same for seconds is left out: a bias
+of the gyroscope's is no lie, and a vehicle that drives on past a wall looks like one that turns.
+"""
+
+from itertools import permutations, product
+from typing import NamedTuple
+
+import numpy as np
+
+from iov_restore_ros.video.seen_turn import SeenTurn
+
+KEPT = 90  # pairs of frames
+REACH = 0.06  # s about where the search for the offset starts
+STEPS = np.linspace(-REACH, REACH, 61)
+FLOOR = 0.06  # square pixels by which the turns of good flows are wrong
+DOUBT = 0.1  # square pixels by which those of others are
+SLIGHT = 1.0  # square pixels: what moves less says less
+USUAL = 0.5  # share that each pair of frames has in what is usual from then on
+LIKELY = 0.33  # misfit, below which a reason is a likely one
+FITS = 0.2  # misfit, below which a gyroscope tells of the turns that are seen
+ENOUGH = 6.0  # pairs of frames from which an offset can be told
+CERTAIN = 2.5  # times its standard error that an offset is better than another
+NARROW = 3  # steps to both sides, at which a certain offset fits worse
+NEAR = 0.003  # s, by which it moves without being clearly better
+MOST_BIAS = 0.1  # rad/s; what is more is no bias
+AHEAD = 0.2  # rad between the way of a vehicle and where its camera looks
+NOTHING = "nothing fits: loose mount, or another vehicle's"
+DEGREES = 180 / np.pi
+
+
+class Pairs(NamedTuple):
+    """
+    Pairs of frames: what is seen and what the gyroscope says.
+
+    ``stamps``: N, s, of the later one; ``seen``: N x 3, rad, about the camera's axes; ``weights``:
+    N x 3 x 3 and ``expansions``: N, as ``SeenTurn`` has them; ``took``: N, s from frame to frame;
+    ``claims``: N x D x 3, rad, about the camera's axes, by the gyroscope at D offsets of its clock.
+    No numbers where it has no samples.
+    """
+
+    stamps: np.ndarray
+    seen: np.ndarray
+    weights: np.ndarray
+    expansions: np.ndarray
+    took: np.ndarray
+    claims: np.ndarray
+
+    def then(self, seen: SeenTurn, stamp: float, took: float, claims: np.ndarray) -> 'Pairs':
+        """Return the latest of these and another one, with ``claims`` D x 3."""
+        new = stamp, seen.vector, seen.weight, seen.expansion, took, claims
+        return Pairs(*(
+            np.concatenate([of[-KEPT + 1 :], np.array(one)[None]])
+            for of, one in zip(self, new, strict=True)
+        ))
+
+    def only(self, which: np.ndarray) -> 'Pairs':
+        """Return some of them; ``which`` is N, bool."""
+        return Pairs(*(of[which] for of in self))
+
+
+NO_PAIRS = Pairs(*(
+    np.zeros((0, *shape)) for shape in ((), (3,), (3, 3), (), (), (len(STEPS), 3))
+))
+
+
+def known(pairs: Pairs) -> Pairs:
+    """Return the pairs of which the gyroscope has all samples."""
+    return pairs.only(np.isfinite(pairs.claims).all((1, 2)))
+
+
+def at_offset(pairs: Pairs, offset: float) -> Pairs:
+    """Return the pairs with what the gyroscope says at one offset from the start, N x 1 x 3."""
+    where = float(np.clip((offset + REACH) / (STEPS[1] - STEPS[0]), 0, len(STEPS) - 1))
+    below = min(int(where), len(STEPS) - 2)
+    part = where - below
+    # Of the latest frames only one of both may be known.
+    parts = [
+        share * pairs.claims[:, below + i : below + i + 1]
+        for i, share in enumerate((1 - part, part)) if share
+    ]
+    return pairs._replace(claims=sum(parts[1:], parts[0]))
+
+
+def misfits(pairs: Pairs, doubt: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return for each pair how wrong the gyroscope is, N x D, and how much that says, N x D.
+
+    0 where both agree, 0.5 where one says nothing of what the other shows, 0.8 for the opposite, 1
+    for something far beyond. What it says is 0 where neither shows more than errors, at most 1.
+    ``doubt``: square pixels that are laid to the flow.
+    """
+    seen, claims = _changes(pairs, pairs.seen[:, None]), _changes(pairs, pairs.claims)
+    moved, claimed = _square(pairs, seen), _square(pairs, claims)
+    apart = np.maximum(_square(pairs, seen - claims) - doubt, 0)
+    most = np.maximum(moved, claimed)
+    return apart / (apart + moved + FLOOR), np.maximum(most - 2 * FLOOR, 0) / (most + SLIGHT)
+
+
+def find_offset(pairs: Pairs, now: float) -> tuple[float | None, bool]:
+    """
+    Return the offset (s, from the start of the search) that fits, and whether that is certain.
+
+    None if none fits or too little happened. It is ``now`` if no other is clearly better.
+    """
+    misfit, says = misfits(pairs)
+    says = says.mean(1)
+    total = says.sum()
+    if total**2 < ENOUGH * (says**2).sum() or total < ENOUGH / 2:
+        return None, False
+    share = says / total
+    few = (share**2).sum()  # 1 by how many pairs it amounts to
+
+    def better(one: np.ndarray, other: np.ndarray) -> float:
+        """Return by how many standard errors ``one`` fits better than ``other``."""
+        gain = other - one
+        mean = share @ gain
+        return float(mean / np.sqrt(share @ (gain - mean) ** 2 * few + 1e-9))
+
+    costs = share @ misfit
+    best = int(costs.argmin())
+    inner = costs[1:-1]
+    minima = 1 + np.flatnonzero((inner <= costs[:-2]) & (inner <= costs[2:]))
+    # One vibration fits again after each of its periods: then the nearest to the start is meant.
+    alike = [
+        place for place in minima
+        if better(misfit[:, best], misfit[:, place]) < CERTAIN or costs[place] < costs[best] + 0.01
+    ]
+    place = min(alike, key=lambda place: abs(STEPS[place]), default=best)
+    if costs[place] > FITS:
+        return None, False
+    found = float(STEPS[place])
+    if 0 < place < len(STEPS) - 1:
+        before, there, after = costs[place - 1 : place + 2]
+        bend = before + after - 2 * there
+        found += float((before - after) / (2 * bend) if bend > 0 else 0) * (STEPS[1] - STEPS[0])
+    beside = np.clip([place - NARROW, place + NARROW], 0, len(STEPS) - 1)
+    certain = min(better(misfit[:, place], misfit[:, side]) for side in beside) > CERTAIN
+    if abs(found - now) < NEAR:
+        return (found if certain else now), certain
+    here, _ = misfits(at_offset(pairs, now))
+    return (found if better(misfit[:, place], here[:, 0]) > CERTAIN else now), certain
+
+
+def find_bias(pairs: Pairs) -> np.ndarray:
+    """
+    Return by how much the gyroscope is too fast, 3, rad/s about the camera's axes, 0 if not sure.
+
+    ``pairs`` are at one offset.
+    """
+    apart = pairs.claims[:, 0] - pairs.seen
+    pace = pairs.took.mean()
+    bias = np.median(apart, 0) / pace
+    errors = 1.5 * np.median(np.abs(apart - bias * pace), 0) / pace / np.sqrt(len(pairs.took))
+    # Who drives to one side of what the camera looks at seems to turn.
+    drives = np.array([1.0, 1.0, 0.0]) * AHEAD * abs(pairs.expansions.mean()) / pace
+    sure = np.sign(bias) * np.maximum(np.abs(bias) - drives - errors, 0)
+    return np.where(np.abs(bias) > 1.5 * MOST_BIAS, 0, np.clip(sure, -MOST_BIAS, MOST_BIAS))
+
+
+def fits_at(pairs: Pairs, steps: np.ndarray) -> float | None:
+    """Return at which of ``steps``, the offsets that ``pairs`` are at, the gyroscope fits, s."""
+    misfit, says = misfits(pairs)
+    total = says.sum(0)
+    costs = (misfit * says).sum(0) / np.maximum(total, 1e-9)
+    best = int(costs.argmin())
+    return float(steps[best]) if costs[best] < FITS and total[best] > ENOUGH / 2 else None
+
+
+def diagnose(pairs: Pairs) -> str:
+    """Return what is likely wrong with a gyroscope that does not fit; ``pairs`` at one offset."""
+    claims = pairs.claims[:, 0]
+    best, reason = LIKELY, NOTHING
+    for matrices, likely in _LIKELY:
+        misfit, says = misfits(pairs._replace(claims=np.einsum('kij,nj->nki', matrices, claims)))
+        cost = float(((misfit * says).sum(0) / np.maximum(says.sum(0), 1e-9)).min())
+        # The simpler one, if both fit.
+        if cost < best - 0.03:
+            best, reason = cost, likely
+    return reason
+
+
+def _axes() -> np.ndarray:
+    """Return the rotations that take axes to axes, 24 x 3 x 3, and their opposites."""
+    signed = [
+        np.diag(signs) @ np.eye(3)[list(order)]
+        for order in permutations(range(3)) for signs in product((1.0, -1.0), repeat=3)
+    ]
+    return np.stack(signed)
+
+
+_LIKELY = (
+    (np.eye(3)[None] / DEGREES, 'rates look like degrees per second'),
+    (-np.eye(3)[None], 'wrong sign'),
+    (_axes(), 'axes differ: check imu_rotation or frames'),
+    (_axes() / DEGREES, 'rates look like degrees per second, and axes differ'),
+)
+
+
+_UNUSUAL = np.eye(KEPT) - USUAL * np.tril(
+    (1 - USUAL) ** np.maximum(np.subtract.outer(np.arange(KEPT), np.arange(KEPT)) - 1.0, 0), -1
+)
+
+
+def _square(pairs: Pairs, turns: np.ndarray) -> np.ndarray:
+    """Return by the square of how many pixels ``turns`` (N x D x 3) move the picture, N x D."""
+    return ((turns @ pairs.weights) * turns).sum(-1)
+
+
+def _changes(pairs: Pairs, turns: np.ndarray) -> np.ndarray:
+    """Return by what ``turns`` (N x D x 3) differ from what was lately usual."""
+    took = pairs.took[:, None, None]
+    return took * np.tensordot(_UNUSUAL[: len(turns), : len(turns)], turns / took, 1)
