@@ -12,7 +12,6 @@ from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model.wiener import deconvolve
 from iov_restore_ros.pictures.files import to_pictures, to_tensor
-from iov_restore_ros.pictures.sequences import _exposed, _seen
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, Shake, ShakenCamera
 from iov_restore_ros.video.aligner import Previous, align
 from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, straight, turned
@@ -50,9 +49,9 @@ def clip(photograph):
     camera = ShakenCamera(shake, FOCAL, MATRIX[:2, 2], PERIOD)
     sharp, blurred = [], []
     for number in range(FRAMES):
-        seen = _exposed(scene, camera, number, SHARE, 2.2) + rng.normal(size=scene.shape)
+        seen = camera.expose(scene, number, SHARE, 2.2) + rng.normal(size=scene.shape)
         blurred.append(as_bytes(seen))
-        sharp.append(as_bytes(_seen(scene, camera, number)))
+        sharp.append(as_bytes(camera.see(scene, number)))
     flows = [None]
     for now, before in zip(blurred[1:], blurred, strict=False):
         aligned = align(now, Previous(before, PERIOD, None), 'deblur')

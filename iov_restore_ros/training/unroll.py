@@ -21,7 +21,7 @@ from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE
 from iov_restore_ros.pictures.warp import move
 from iov_restore_ros.video.aligner import Previous, Trace, align, trace_of
 from iov_restore_ros.video.before import Before
-from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned
+from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned, turned_between
 from iov_restore_ros.video.flow import Flow, judge, search
 
 MARGIN = 48  # pixels, a multiple of CELL
@@ -137,14 +137,14 @@ class Unroll:
         known, left = [], []
         for index, frame in enumerate(frames):
             share, told = self.told[index].tolist()
-            path = turns = None
+            path = turn = None
             gyroscope = self.gyroscopes[index]
             if gyroscope is not None and share:
                 samples, camera, period = gyroscope
                 where = samples, camera, frame.shape[:2], number * period
                 path = turned(*where, TAU * share * period)
-                turns = turned(*where, np.array([-period]))
-            turn = None if turns is None else partial(_of_any_flow, turns[:, :, 0])
+                between = turned_between(*where, period, share * period)
+                turn = None if between is None else partial(_of_any_flow, between)
             aligned = align(frame, previous[index], self.task, turn, self._flow)
             known.append(aligned.before(share, told > 0, path))
             left.append(aligned.trace)

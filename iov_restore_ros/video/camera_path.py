@@ -24,6 +24,9 @@ NODES = 32  # pixels between the places that are projected; between them all is 
 LONGEST_HOLE = 0.05  # s without a sample, across which the rates are still interpolated
 FASTEST = 35.0  # rad/s, 2000 degrees/s, what gyroscopes measure at most
 TAU = np.linspace(-0.5, 0.5, MOMENTS)  # of the time that the shutter is open
+# The same for a mean over that time: Gauss's nodes, and their weights.
+NODES_OF_MEAN = np.array([-0.5, 0.0, 0.5]) * np.sqrt(3 / 5)
+SHARES_OF_MEAN = np.array([5.0, 8.0, 5.0]) / 18
 
 
 class Camera(NamedTuple):
@@ -200,6 +203,25 @@ def turned(
     )
     rows = np.tensordot(down, away.astype(np.float32), 1)
     return np.ascontiguousarray(np.moveaxis(np.tensordot(across, rows, (1, 1)), 0, 1))
+
+
+def turned_between(
+    gyroscope: Gyroscope, camera: Camera, size: tuple[int, int], stamp: float, took: float,
+    exposure: float, bias: np.ndarray | float = 0.0,
+) -> np.ndarray | None:
+    """
+    Return what a flow to the frame ``took`` s before has of the camera's turning.
+
+    Float32 ceil(H / 4) x ceil(W / 4) x 2, pixels; the rest is as in ``turned``. Both frames were
+    exposed for ``exposure`` s: of what is blurred the flow follows the mean place, not the one at
+    half time.
+    """
+    moments = NODES_OF_MEAN * exposure
+    turns = turned(
+        gyroscope, camera, size, stamp, np.concatenate([moments - took, moments]), bias,
+        np.append(SHARES_OF_MEAN, -SHARES_OF_MEAN),
+    )
+    return None if turns is None else turns[:, :, 0]
 
 
 def straight(motion: np.ndarray) -> np.ndarray:

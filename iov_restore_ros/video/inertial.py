@@ -11,6 +11,9 @@ What the gyroscope says is held against the flow (`agreement.py`), before it is 
 flow on, and over the last pairs of frames.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
@@ -29,7 +32,15 @@ from iov_restore_ros.video.agreement import (
     known,
     misfits,
 )
-from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned
+from iov_restore_ros.video.camera_path import (
+    NODES_OF_MEAN,
+    SHARES_OF_MEAN,
+    TAU,
+    Camera,
+    Gyroscope,
+    turned,
+    turned_between,
+)
 from iov_restore_ros.video.flow import Flow
 from iov_restore_ros.video.seen_turn import Fields, fields, seen_turn
 
@@ -44,9 +55,6 @@ FEWEST = 4  # pairs from which a reason is found
 FAR = np.linspace(-0.3, 0.3, 121)  # s from the start, where an offset is told but not used
 LARGE = 0.003  # s; by less an offset moves half of the way
 SETTLED = 0.001, 2.0  # s that an offset moves at most, in so many s
-# Of the time that the shutter is open; Gauss's nodes, and their weights.
-MOMENTS = np.array([-0.5, 0.0, 0.5]) * np.sqrt(3 / 5)
-SHARES = np.array([5.0, 8.0, 5.0]) / 18
 
 
 class Inertial:
@@ -96,11 +104,7 @@ class Inertial:
         seen.
         """
         self.compare(flow, size, stamp, took)
-        # Of what is blurred the flow follows the middle, not what was there at half time.
-        moments = MOMENTS * self._exposure
-        offsets, shares = np.concatenate([moments - took, moments]), np.append(SHARES, -SHARES)
-        turns = self._turned(size, stamp, offsets, shares)
-        return None if turns is None else turns[:, :, 0]
+        return self._told(turned_between, size, stamp, took, self._exposure)
 
     def path(self, size: tuple[int, int], stamp: float, exposure: float) -> np.ndarray | None:
         """
@@ -109,19 +113,21 @@ class Inertial:
         None as for ``turn``, and before the first of it.
         """
         self._exposure = exposure
-        return self._turned(size, stamp, TAU * exposure)
+        return self._told(turned, size, stamp, TAU * exposure)
 
-    def _turned(
-        self, size: tuple[int, int], stamp: float, offsets: np.ndarray,
-        shares: np.ndarray | None = None,
+    def _told(
+        self, what: Callable[..., np.ndarray | None], size: tuple[int, int], stamp: float,
+        *times: Any,
     ) -> np.ndarray | None:
+        """Return what ``turned`` or ``turned_between`` does of so many ``times``."""
         if self.camera is None:
             self.reason = 'no camera_info'
             return None
         if not self.trusted:
             return None
-        where = size, stamp + self.offset, offsets, self.bias, shares
-        turns = turned(self.gyroscope, self.camera, *where)
+        turns = what(
+            self.gyroscope, self.camera, size, stamp + self.offset, *times, bias=self.bias
+        )
         self.reason = '' if turns is not None else self._missing()
         return turns
 
@@ -221,9 +227,9 @@ class Inertial:
     ) -> np.ndarray:
         """Return what the gyroscope says of the turn between two frames, at ``steps``, D x 3."""
         # Of a rolling shutter the middle row counts: a turn fits the rows about it best.
-        then = stamp + self._start + steps[:, None] + MOMENTS * self._exposure
+        then = stamp + self._start + steps[:, None] + NODES_OF_MEAN * self._exposure
         before, now = self.gyroscope.angles(np.stack([then - took, then]))
-        return SHARES @ (now - before) @ camera.rotation.T
+        return SHARES_OF_MEAN @ (now - before) @ camera.rotation.T
 
     def _take_in_late_samples(self, camera: Camera) -> None:
         """Complete what the gyroscope says of pairs whose later offsets it did not know yet."""
