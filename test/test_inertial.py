@@ -388,7 +388,6 @@ def test_none_costs_anything(clip, without, fault, late):
         assert undone(clip, told) > without - 0.2
 
 
-@pytest.mark.xfail(reason='weights of before there was a path: 0.7 dB', strict=False)
 def test_the_network_gains(clip):
     restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
     mean = []
