@@ -34,6 +34,7 @@ from iov_restore_ros.pictures.moving import PLACES, MovingScene
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, ShakenCamera
 
 FASTEST = {'derain': (24.0,), 'deblur': (30.0, 30.0, 30.0, 30.0, 60.0)}  # pixels a frame, drawn
+FASTEST_SHAKEN = 8.0  # pixels a frame, of what a gyroscope does not see
 MAX_BLUR = 30.0  # pixels
 CLOSED = 0.03  # least share of the time that the shutter is open
 STANDING = 0.1  # share of the sequences before which the camera stands
@@ -179,7 +180,7 @@ class Sequences(Dataset):
                 camera.expose(frame, time, share, gamma) for time, frame in enumerate(frames)
             ])
         else:
-            scene = self._scene(rng)
+            scene = self._scene(rng, FASTEST_SHAKEN)
             start = self.frames / 2
             scene.shaken = camera, start
             times = np.arange(self.frames) - start
@@ -208,9 +209,9 @@ class Sequences(Dataset):
             return sources.stills is None
         return bool(rng.random() < sources.footage_share)
 
-    def _scene(self, rng: np.random.Generator) -> MovingScene:
+    def _scene(self, rng: np.random.Generator, fastest: float = 0.0) -> MovingScene:
         assert self.sources.stills is not None
-        fastest = float(rng.choice(FASTEST[self.task]))
+        fastest = fastest or float(rng.choice(FASTEST[self.task]))
         return MovingScene.draw(rng, self.sources.stills.draw(rng), self.size, fastest)
 
     def _ride(self, rng: np.random.Generator) -> np.ndarray:

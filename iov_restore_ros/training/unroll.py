@@ -34,7 +34,9 @@ UNKNOWN = 0.4  # share of the sequences whose shutter is assumed
 NOT_ASKED = 0.08  # and of those whose motion isn't told either
 WRONG = 0.1  # share of the flows that are wrong in places, or everywhere, without contradiction
 UNSURE = 0.08  # sigma of a known shutter, a share of it
-# Of a gyroscope:
+# Of a gyroscope. Whoever connects one tells the exposure, too; with a shutter that is assumed the
+# network learnt to believe no path.
+UNKNOWN_BESIDE_IT = 0.1
 UNUSED = 0.1  # share of those that aren't listened to
 EVERY = 1, 8  # samples of ``ShakenCamera.rates``, of which it gives one
 NOISE = 0.012  # rad/s, mean of the exponential draw of its sigma
@@ -70,8 +72,8 @@ class Unroll:
         self.task = task
         self.rng = torch.Generator().manual_seed(seed)
         # For the whole sequence, as it is wrong about all frames of a camera: such errors add up.
-        self.told = self._told(shutter)
         self.gyroscopes = [self._gyroscope(*pair) for pair in zip(rates, cameras, strict=True)]
+        self.told = self._told(shutter)
         self.traces: dict[int, list[Trace | None]] = {}  # of the last frame, of each sequence
         self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
 
@@ -208,9 +210,11 @@ class Unroll:
         count = len(shutter)
         told = shutter * (1 + UNSURE * normal(count, self.rng))
         draw = uniform(count, self.rng)
-        known = (draw >= UNKNOWN) & ~shutter.isnan()
+        beside = torch.tensor([one is not None for one in self.gyroscopes])
+        known = (draw >= torch.where(beside, UNKNOWN_BESIDE_IT, UNKNOWN)) & ~shutter.isnan()
         share = torch.where(known, told, ASSUMED_SHUTTER)
-        return torch.stack([torch.where(draw < NOT_ASKED, 0.0, share), known.float()], 1)
+        asked = beside | (draw >= NOT_ASKED)
+        return torch.stack([torch.where(asked, share, 0.0), known.float()], 1)
 
 
 def _of_any_flow(turn: np.ndarray, _: Flow) -> np.ndarray:
