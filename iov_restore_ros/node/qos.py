@@ -6,10 +6,13 @@ with any of its fragments. What only some of the publishers offer is not asked f
 without it would not match.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import (
     QoSDurabilityPolicy,
@@ -19,6 +22,7 @@ from rclpy.qos import (
     qos_policy_name_from_kind,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 
 OVERRIDABLE = (
     QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY
@@ -57,15 +61,17 @@ class FollowingSubscription:
 
     def __init__(
         self, node: LifecycleNode, kind: type, topic: str, callback: Callable, depth: int,
-        on_lost: Callable[[int], None] | None = None,
+        on_lost: Callable[[int], None] | None = None, **options: Any,
     ) -> None:
         """
         Subscribe; ``callback`` is called with each message in the executor's thread.
 
         ``on_lost`` is called there with the number of messages that were lost on the way.
+        ``options`` are those of rclpy's ``create_subscription``.
         """
         self._node = node
         self._on_lost = on_lost
+        self._options = options
         self._arguments = kind, topic, callback
         self._depth = depth
         self._subscribe()
@@ -121,6 +127,7 @@ class FollowingSubscription:
                 message_lost=on_lost and (lambda event: on_lost(event.total_count_change)),
                 use_default_callbacks=False,  # that of another type: Fast DDS never calls it
             ),
+            **self._options,
         )
 
     def _settle(self, qos: QoSProfile) -> SetParametersResult:
@@ -144,6 +151,43 @@ class FollowingSubscription:
             f'set qos_overrides.{self.topic}.subscription.{policy} to best_available, '
             'or change the publisher'
         )
+
+
+class PolledSubscription(FollowingSubscription):
+    """
+    One whose messages wait, serialized, until they are taken.
+
+    For many small ones: each time the executor wakes it asks everything else of the node too.
+    """
+
+    def __init__(self, node: LifecycleNode, kind: type, topic: str, depth: int) -> None:
+        """Subscribe; of more messages than ``depth`` that wait the oldest are lost."""
+        super().__init__(
+            node, kind, topic, lambda _: None, depth, raw=True, callback_group=_EventsOnly()
+        )
+
+    def take(self) -> Iterator[bytes]:
+        """Yield what has come; in any thread, but in one at a time."""
+        subscription = self._subscription
+        try:
+            with subscription.handle:
+                while taken := subscription.handle.take_message(subscription.msg_type, True):
+                    yield taken[0]
+        except InvalidHandle:  # destroyed by now
+            return
+
+
+class _EventsOnly(CallbackGroup):
+    """Lets the executor see a subscription's events, and not the subscription."""
+
+    def can_execute(self, entity: object) -> bool:
+        return not isinstance(entity, Subscription)
+
+    def beginning_execution(self, entity: object) -> bool:
+        return True
+
+    def ending_execution(self, entity: object) -> None:
+        pass
 
 
 def create_publisher(
