@@ -60,8 +60,7 @@ class Watched:
 
 def rotation_problem(name: str, value: Any, cameras: int) -> str | None:
     """Return why a parameter is no mounting of so many ``cameras``, or None."""
-    count = len(value or ()) // 4
-    if name != 'imu_rotation' or count in (0, 1, cameras):
+    if name != 'imu_rotation' or (count := len(value or ()) // 4) in (0, 1, cameras):
         return None
     return f'imu_rotation has {count} quaternions for {cameras} cameras: give one, or one for each'
 

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import isfinite
@@ -108,14 +109,17 @@ class NodeParameter:
 
     def _numbers_problem(self, value: Any) -> str | None:
         assert self.numbers is not None
-        try:
-            # None is what an empty list comes to; rclpy has arrays of its own.
-            numbers = [] if value is None else list(value)
-            if all(_is_of_type(number, float) for number in numbers):
+        # None is what an empty list comes to; rclpy has arrays of its own.
+        numbers = [] if value is None else value
+        if isinstance(numbers, list | tuple | array) and all(
+            _is_of_type(number, float) for number in numbers
+        ):
+            try:
                 self.numbers.read(numbers)
+            except ValueError:
+                pass
+            else:
                 return None
-        except (TypeError, ValueError):
-            pass
         return f'{self.name} is {value!r}, but must be {self.numbers.words}'
 
     def _fits(self, value: Any) -> bool:
