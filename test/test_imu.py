@@ -263,6 +263,7 @@ def test_what_is_wrong_is_named_and_frames_are_as_without(rig, restorer, shaken)
     shaker = Shaker(rig, imu_rotation=[])
     history = History(shutter=0.5)
     numbers = iter(range(1000))
+    statuses = []
 
     def reason():
         """Send a frame; return why it had no gyroscope."""
@@ -271,7 +272,8 @@ def test_what_is_wrong_is_named_and_frames_are_as_without(rig, restorer, shaken)
         [got] = shaker.show([message])
         expected = restore_next(restorer, history, frame, seconds(message), 'deblur')
         assert same(got, expected, message)
-        return values_of(rig)['gyroscope']
+        statuses.append(rig.next_status('camera camera'))
+        return statuses[-1][2]['gyroscope']
 
     assert reason() == 'not used: /imu is silent'
     without_rates = Imu()
@@ -295,20 +297,17 @@ def test_what_is_wrong_is_named_and_frames_are_as_without(rig, restorer, shaken)
     assert reason().startswith('not used: camera_info is for 640 x 640 pixels, which do not')
     shaker.calibrate(calibration())
     keep_alive()
-    assert reason() == 'not used: samples are missing among those that came'
+    clock = 'the newest sample is 29.8 s newer than the frame: stamps of another clock?'
+    assert reason() == f'not used: {clock}'
+    level, message, values = statuses[-1]
+    assert (level, message) == (DiagnosticStatus.WARN, f'no gyroscope: {clock}')
+    assert values['frames with gyroscope'] == (
+        '0 of 7; none: no calibration 3, no rotation 1, no samples 2, other clock 1'
+    )
     _, _, values = rig.next_status('restorer')
     assert int(values['imu refused']) == 1
-
-    def warned():
-        keep_alive()
-        reason()
-        return rig.next_status('camera camera')[:2] == (
-            DiagnosticStatus.WARN, 'no gyroscope: samples are missing among those that came'
-        )
-
-    rig.wait(warned)
-    warned()
-    assert rig.said().count('no gyroscope: samples are missing') == 1
+    rig.spin(1.2)
+    assert rig.said().count('no gyroscope: the newest sample') == 1
     [answer] = rig.set_parameters(imu=False)
     assert answer.successful
     assert reason() == 'off'

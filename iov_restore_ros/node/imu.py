@@ -3,6 +3,7 @@
 import struct
 import threading
 import time
+from math import inf
 from typing import NamedTuple
 
 from rclpy.lifecycle import LifecycleNode
@@ -11,12 +12,21 @@ from sensor_msgs.msg import Imu
 
 from iov_restore_ros.node.images import seconds
 from iov_restore_ros.node.qos import PolledSubscription
-from iov_restore_ros.video.camera_path import Gyroscope
+from iov_restore_ros.video.camera_path import FASTEST, KEPT, Gyroscope
 
 DEPTH = 2000  # samples that may wait to be taken: a second, at 2000 Hz
 STEP = 0.0005  # s between two looks for samples that are awaited
-SILENT = 0.5  # s without a sample after which none is awaited
+SILENT = 1.5  # s without a sample after which none is awaited; they are taken once a second
+AWAITED = 0.5  # s of samples that may be missing and still come
+OTHER_CLOCK = 'the newest sample is {:.1f} s {} than the frame: stamps of another clock?'
 BYTE_ORDERS = {b'\0\0': '>', b'\0\1': '<'}  # of plain CDR (RTPS 2.5, Sec. 10.2)
+
+
+class Lack(NamedTuple):
+    """Why a frame goes without gyroscope: in a word or two, and with what to do about it."""
+
+    kind: str
+    text: str
 
 
 class Sample(NamedTuple):
@@ -65,9 +75,9 @@ class ImuTopic:
         self._node = node
         self._subscription: PolledSubscription | None = None
         self._taken = self._reported = 0  # messages
-        self._unusable = 0  # messages that are cut off, or have no rates
-        self._without_rates = False  # the last one
-        self._heard = 0.0  # s, monotonic
+        self._refused = 0  # messages of no use
+        self._wrong = ''  # with the last one
+        self._heard = -inf  # s, monotonic
 
     def subscribe(self) -> None:
         """Begin to listen, if it does not yet."""
@@ -81,7 +91,7 @@ class ImuTopic:
             self._subscription = None
         with self.lock:
             self.gyroscope.forget()
-            self._heard, self._without_rates = 0.0, False
+            self._heard, self._wrong = -inf, ''
 
     def follow(self) -> None:
         """Listen as the publishers offer now, and take what came unless somebody else does."""
@@ -99,47 +109,55 @@ class ImuTopic:
         subscription = self._subscription
         for data in subscription.take() if subscription is not None else ():
             self._taken += 1
-            try:
-                sample = read_imu(data)
-            except struct.error:
-                self._unusable += 1
-                continue
-            self._without_rates = sample.covariance == -1  # REP 145
-            if self._without_rates:
-                self._unusable += 1
-                continue
-            self.frame = sample.frame
-            self.gyroscope.add(sample.stamp, *sample.rates)
-            self._heard = time.monotonic()
+            self._wrong = self._add(data)
+            if self._wrong:
+                self._refused += 1
+            else:
+                self._heard = time.monotonic()
 
-    def wait(self, until: float, deadline: float) -> str:
+    def _add(self, data: bytes) -> str:
+        """Take in a serialized message; return what is wrong with it, if anything is."""
+        try:
+            sample = read_imu(data)
+        except struct.error:
+            return 'is cut off'
+        if sample.covariance == -1:
+            return 'has no angular rates: angular_velocity_covariance[0] is -1 (REP 145)'
+        self.frame = sample.frame
+        refused = self.gyroscope.refused
+        self.gyroscope.add(sample.stamp, *sample.rates)
+        if self.gyroscope.refused > refused:
+            return f'has rates that are not finite, or beyond {FASTEST:.0f} rad/s: degrees?'
+        return ''
+
+    def wait(self, until: float, deadline: float) -> Lack | None:
         """
         Wait for samples ``until`` that time, s by their stamps, to a ``deadline``, s monotonic.
 
-        Nothing is awaited that cannot come by then. Returns why they are not there; empty if they
+        Nothing is awaited that cannot come by then. Returns why they are not there; None if they
         are.
         """
         while (missing := until - self.gyroscope.newest) > 0:
-            now = time.monotonic()
-            if missing > SILENT:
-                return f'the newest sample is {missing:.1f} s older than the frame: other clocks?'
-            if now >= deadline or now - self._heard > SILENT:
-                return 'its samples come later than imu_wait allows'
+            if trouble := self.trouble():
+                return Lack('no samples', trouble)
+            if missing > AWAITED:
+                return Lack('other clock', OTHER_CLOCK.format(missing, 'older'))
+            if time.monotonic() >= deadline:
+                return Lack('late', 'its samples come later than imu_wait allows')
             time.sleep(STEP)
             self.take()
-        return ''
+        if missing < -KEPT:
+            return Lack('other clock', OTHER_CLOCK.format(-missing, 'newer'))
+        return None
 
     def trouble(self) -> str:
-        """Return why there are no samples at all; empty if there are."""
+        """Return why nothing of use comes; empty if something does."""
         subscription = self._subscription
         if subscription is None:
             return 'not listening'
-        if self._without_rates:
-            return (
-                f'{subscription.topic} has no angular rates: '
-                'angular_velocity_covariance[0] is -1 (REP 145)'
-            )
-        if len(self.gyroscope) and time.monotonic() - self._heard < SILENT:
+        if self._wrong:
+            return f'{subscription.topic} {self._wrong}'
+        if time.monotonic() - self._heard < SILENT:
             return ''
         return subscription.trouble() or f'{subscription.topic} is silent'
 
@@ -148,5 +166,5 @@ class ImuTopic:
         taken, self._reported = self._taken - self._reported, self._taken
         return {
             'imu': self.trouble() or f'{taken / period:.0f} Hz in {self.frame or "no frame"}',
-            'imu refused': self._unusable + self.gyroscope.refused,
+            'imu refused': self._refused,
         }

@@ -20,7 +20,7 @@ from iov_restore_ros.inference import Before
 from iov_restore_ros.node.calibration import CalibrationError, as_camera
 from iov_restore_ros.node.camera import Camera
 from iov_restore_ros.node.images import seconds
-from iov_restore_ros.node.imu import ImuTopic
+from iov_restore_ros.node.imu import ImuTopic, Lack
 from iov_restore_ros.node.live_inputs import InputError, LiveInput, as_exposure
 from iov_restore_ros.node.mounting import MountingError, StaticTransforms, rotations
 from iov_restore_ros.video.inertial import Inertial
@@ -37,13 +37,6 @@ class Settings(NamedTuple):
     offset: float
     readout: float
     wait: float
-
-
-class Lack(NamedTuple):
-    """Why a frame goes without gyroscope: in a word or two, and with what to do about it."""
-
-    kind: str
-    text: str
 
 
 @dataclass
@@ -135,11 +128,9 @@ class InertialInputs:
         if not settings.imu:
             return
         with self._imu.lock:
-            lack = self._connect(camera, header, size, settings)
-            if lack is None:
-                until = history.asks_until(seconds(header.stamp))
-                late = self._imu.wait(until, came + settings.wait)
-                lack = Lack('late', late) if late else None
+            lack = self._connect(camera, header, size, settings) or self._imu.wait(
+                history.asks_until(seconds(header.stamp)), came + settings.wait
+            )
         if lack is not None:
             history.inertial = None
             self.leave_out(camera, lack)
@@ -263,9 +254,8 @@ class InertialInputs:
     ) -> Lack | None:
         """Give the camera's history its gyroscope, or return why there is none."""
         self._imu.take()
-        trouble = self._imu.trouble()
-        if trouble:
-            return Lack('no samples', trouble)
+        if not len(self._imu.gyroscope):
+            return Lack('no samples', self._imu.trouble() or 'its first sample is on its way')
         info = camera.info()
         if info is None:
             return Lack('no calibration', f'no camera_info has come on {camera.name}/camera_info')

@@ -30,7 +30,8 @@ from iov_restore_ros.node.images import (
     from_rgb,
     seconds,
 )
-from iov_restore_ros.node.inertial_inputs import InertialInputs, Lack
+from iov_restore_ros.node.imu import Lack
+from iov_restore_ros.node.inertial_inputs import InertialInputs
 from iov_restore_ros.node.mode_chooser import ModeChooser
 from iov_restore_ros.node.scheduler import FrameScheduler
 from iov_restore_ros.node.statistics import Outcome, Timing

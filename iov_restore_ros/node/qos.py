@@ -22,7 +22,6 @@ from rclpy.qos import (
     qos_policy_name_from_kind,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
 
 OVERRIDABLE = (
     QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY
@@ -58,6 +57,8 @@ def settle(asked: Policies, offered: Sequence[QoSProfile]) -> Policies:
 
 class FollowingSubscription:
     """A subscription that asks for what its publishers offer, unless `qos_overrides` say what."""
+
+    remedy = 'see the log'
 
     def __init__(
         self, node: LifecycleNode, kind: type, topic: str, callback: Callable, depth: int,
@@ -96,7 +97,7 @@ class FollowingSubscription:
         wanted = f'{kind.__module__.partition(".")[0]}/msg/{kind.__name__}'
         if wanted not in types:
             return f'{self.topic} carries {", ".join(sorted(types))}, wanted is {wanted}'
-        return f'the QoS of no publisher of {self.topic} matches, see the log'
+        return f'the QoS of no publisher of {self.topic} matches, {self.remedy}'
 
     def follow(self) -> None:
         """Subscribe anew if the publishers offer something else by now."""
@@ -116,18 +117,21 @@ class FollowingSubscription:
             reliability=QoSReliabilityPolicy.BEST_AVAILABLE,
             durability=QoSDurabilityPolicy.BEST_AVAILABLE,
         )
-        on_lost = self._on_lost
         self._subscription = self._node.create_subscription(
             *self._arguments, qos,
             # rclpy calls it after it has written the overrides into ``qos``. The middleware knows
             # BEST_AVAILABLE too, but takes the most, which matches few, where nobody publishes.
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE, callback=self._settle),
-            event_callbacks=SubscriptionEventCallbacks(
-                matched=lambda _: self.follow(), incompatible_qos=self._on_incompatible,
-                message_lost=on_lost and (lambda event: on_lost(event.total_count_change)),
-                use_default_callbacks=False,  # that of another type: Fast DDS never calls it
-            ),
+            event_callbacks=self._events(),
             **self._options,
+        )
+
+    def _events(self) -> SubscriptionEventCallbacks:
+        on_lost = self._on_lost
+        return SubscriptionEventCallbacks(
+            matched=lambda _: self.follow(), incompatible_qos=self._on_incompatible,
+            message_lost=on_lost and (lambda event: on_lost(event.total_count_change)),
+            use_default_callbacks=False,  # that of another type: Fast DDS never calls it
         )
 
     def _settle(self, qos: QoSProfile) -> SetParametersResult:
@@ -157,13 +161,16 @@ class PolledSubscription(FollowingSubscription):
     """
     One whose messages wait, serialized, until they are taken.
 
-    For many small ones: each time the executor wakes it asks everything else of the node too.
+    For many small ones: each time the executor wakes it asks everything else of the node too. Nor
+    does it wait for events of this one: what is not taken would wake it again and again.
     """
+
+    remedy = 'look at qos_overrides'
 
     def __init__(self, node: LifecycleNode, kind: type, topic: str, depth: int) -> None:
         """Subscribe; of more messages than ``depth`` that wait the oldest are lost."""
         super().__init__(
-            node, kind, topic, lambda _: None, depth, raw=True, callback_group=_EventsOnly()
+            node, kind, topic, lambda _: None, depth, raw=True, callback_group=_Nobody()
         )
 
     def take(self) -> Iterator[bytes]:
@@ -176,15 +183,18 @@ class PolledSubscription(FollowingSubscription):
         except InvalidHandle:  # destroyed by now
             return
 
+    def _events(self) -> SubscriptionEventCallbacks:
+        return SubscriptionEventCallbacks(use_default_callbacks=False)
 
-class _EventsOnly(CallbackGroup):
-    """Lets the executor see a subscription's events, and not the subscription."""
+
+class _Nobody(CallbackGroup):
+    """Keeps the executor away."""
 
     def can_execute(self, entity: object) -> bool:
-        return not isinstance(entity, Subscription)
+        return False
 
     def beginning_execution(self, entity: object) -> bool:
-        return True
+        return False
 
     def ending_execution(self, entity: object) -> None:
         pass
