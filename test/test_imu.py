@@ -2,7 +2,7 @@
 
 import struct
 import sys
-from math import nan, pi
+from math import inf, nan, pi
 from types import ModuleType, SimpleNamespace
 
 import cv2
@@ -186,6 +186,9 @@ def test_frames_equal_the_offline_result_with_the_same_samples(rig, restorer, sh
     assert values['imu refused'] == '0'
     rig.spin(1.2)
     assert rig.said().count('camera: the gyroscope is used') == 1
+    rig.set_parameters(use_past=False)
+    shaker.show([at(shaken[0], FRAMES)])
+    assert values_of(rig)['gyroscope'].startswith('not used: use_past is false')
 
 
 def test_an_exposure_that_is_told_and_an_offset(rig, restorer, shaken):
@@ -348,6 +351,18 @@ def test_a_second_camera_needs_a_rotation_too(rig):
     )
     for good in (MOUNTED, [], [0, 0, 0, 1]):
         assert rig.set_parameters(imu_rotation=good)[0].successful
+
+
+def test_a_frame_asks_for_samples_until_the_end_of_its_exposure(shaken):
+    history = History(shutter=0.6)
+    assert history.asks_until(BEGIN) == -inf
+    camera = Camera(np.eye(3), np.eye(3), readout=-0.01)
+    history.inertial = Inertial(Gyroscope(), camera, 0.002)
+    assert history.asks_until(BEGIN) == pytest.approx(BEGIN + 0.007), 'nobody knows the exposure'
+    history.look_back(shaken[0], BEGIN, 'deblur')
+    assert history.asks_until(BEGIN + 0.1) == pytest.approx(BEGIN + 0.137)
+    history.exposure = 0.02
+    assert history.asks_until(BEGIN + 0.1) == pytest.approx(BEGIN + 0.117)
 
 
 @pytest.mark.parametrize('name', ['', 'a', 'imu_link', 'imu/with/a/long/name'])
