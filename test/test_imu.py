@@ -169,6 +169,7 @@ def test_frames_equal_the_offline_result_with_the_same_samples(rig, restorer, sh
     shaker.turn(imu)
     sent = [at(frame, number) for number, frame in enumerate(shaken)]
     got = shaker.show(sent)
+    values = values_of(rig)  # at once: after some seconds it would be idle
     expected = offline(restorer, shaken, sent, info, imu)
     assert all(map(same, got, expected, sent))
     alone = History(shutter=0.5)
@@ -177,7 +178,6 @@ def test_frames_equal_the_offline_result_with_the_same_samples(rig, restorer, sh
         for frame, message in zip(shaken, sent, strict=True)
     ]
     assert not any(map(same, got[1:], without[1:], sent[1:]))
-    values = values_of(rig)
     assert values['gyroscope'] == 'used'
     assert values['frames with gyroscope'] == '4 of 5; none: first 1'
     assert values['gyroscope offset ms'] == '0.0'

@@ -15,7 +15,7 @@ from iov_restore_ros.node.qos import PolledSubscription
 from iov_restore_ros.video.camera_path import FASTEST, KEPT, Gyroscope
 
 DEPTH = 2000  # samples that may wait to be taken: a second, at 2000 Hz
-STEP = 0.0005  # s between two looks for samples that are awaited
+STEP = 0.001  # s between two looks for samples that are awaited
 SILENT = 1.5  # s without a sample after which none is awaited; they are taken once a second
 AWAITED = 0.5  # s of samples that may be missing and still come
 OTHER_CLOCK = 'the newest sample is {:.1f} s {} than the frame: stamps of another clock?'
