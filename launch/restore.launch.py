@@ -46,6 +46,10 @@ ARGUMENTS = {
     'image_transport': (
         '', 'how the images come; empty: as the parameter file says', ('', 'raw', 'compressed')
     ),
+    'imu_topic': (
+        '', 'sensor_msgs/Imu by whose gyroscope blur is undone; empty: as the parameter file says',
+        (),
+    ),
     'device': ('', 'where the generators run; empty: as the parameter file says', ()),
     'autostart': (
         '', 'configure and activate at the start; empty: as the parameter file says',
@@ -124,6 +128,13 @@ def restore_node(context):
     }
     if cameras:
         given['cameras'] = ParameterValue(cameras, value_type=list[str])
+    rules = remappings(
+        cameras, *(topics(name, value[name], cameras) for name in ('input', 'output'))
+    )
+    if value['imu_topic']:
+        given['imu'] = True
+        [topic] = topics('imu_topic', value['imu_topic'], ['imu'])
+        rules.append(('imu', topic))
     if value['autostart']:
         given['autostart'] = value['autostart'] == 'true'
     node = Node(
@@ -134,9 +145,7 @@ def restore_node(context):
         parameters=[
             existing_file('params_file', value['params_file'] or CONFIG / 'restore.yaml'), given
         ],
-        remappings=remappings(
-            cameras, *(topics(name, value[name], cameras) for name in ('input', 'output'))
-        ),
+        remappings=rules,
         arguments=['--ros-args', '--log-level', value['log_level']],
         output='screen',
     )

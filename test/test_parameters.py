@@ -33,7 +33,8 @@ CHANGED_ELSEWHERE = {
     'deblur_weights': 'test_lifecycle.py', 'derain_weights': 'test_lifecycle.py',
     'compressed_format': 'test_transports.py', 'jpeg_quality': 'test_transports.py',
     'use_past': 'test_node_past.py', 'max_gap': 'test_node_past.py',
-    'shutter': 'test_node_past.py',
+    'shutter': 'test_node_past.py', 'imu': 'test_imu.py', 'imu_rotation': 'test_imu.py',
+    'imu_time_offset': 'test_imu.py', 'readout': 'test_imu.py', 'imu_wait': 'test_imu.py',
 }
 
 
@@ -118,6 +119,7 @@ def test_schema_and_node_refuse_the_same(rig):
         True, 0, 1, -1, 100, 101, -0.5, 2.5, '', 'auto', 'cpu', 'cuda:1', 'cuda:', 'gpu', 'fast',
         'rain', 'png', 'drop', 'raw', 'float32', 'deblur', 'a b', ['front', 'left/wide'],
         ['a', 'a'], ['9'], ['a/'], [''], ['a', 'b c'],
+        [0.0, 0.0, 0.0, 1.0],
     ):
         results = rig.set_parameters(**dict.fromkeys(PARAMETERS, value))
         for name, result in zip(PARAMETERS, results, strict=True):

@@ -108,6 +108,11 @@ class Camera:
         [images, _] = self._subscriptions
         return images.trouble() or f'{images.topic} is silent'
 
+    def info(self) -> CameraInfo | None:
+        """Return the newest camera_info, if one has come."""
+        with self._lock:
+            return self._infos[-1] if self._infos else None
+
     def converts(self, message: Image | CompressedImage) -> bool:
         """Tell whether publishing ``message`` takes compressing, decoding or comparing it."""
         return self._image_publisher.converts(message) or self.comparison.wanted()

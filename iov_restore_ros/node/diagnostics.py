@@ -44,8 +44,15 @@ def restorer_values(restorer: Restorer) -> dict[str, object]:
     }
 
 
-def camera_status(node: str, camera: Camera, period: float) -> DiagnosticStatus:
-    """Describe what happened to the camera's frames, in all and in the last ``period`` seconds."""
+def camera_status(
+    node: str, camera: Camera, period: float, beside: Mapping[str, object], concern: str
+) -> DiagnosticStatus:
+    """
+    Describe what happened to the camera's frames, in all and in the last ``period`` seconds.
+
+    ``beside`` are values of what else is known of the camera, and ``concern`` is why there is
+    less of that than there should be; empty if all is well.
+    """
     report = camera.statistics.report()
     late = report.late_outcomes
     failed = late.get(Outcome.PASSED_AFTER_ERROR, 0) + late.get(Outcome.DROPPED_AFTER_ERROR, 0)
@@ -68,6 +75,8 @@ def camera_status(node: str, camera: Camera, period: float) -> DiagnosticStatus:
     elif older > MANY * report.late_received:
         level = DiagnosticStatus.WARN
         message = f'{older} of {report.late_received} frames dropped for newer ones'
+    elif concern:
+        level, message = DiagnosticStatus.WARN, concern
     else:
         level, message = DiagnosticStatus.OK, 'restoring' if Outcome.RESTORED in late else 'passing'
     return status(level, f'{node}: camera {camera.name}', camera.name, message, {
@@ -86,12 +95,14 @@ def camera_status(node: str, camera: Camera, period: float) -> DiagnosticStatus:
         'lost on the way': report.lost_on_the_way,
         'received': report.received,
         **{outcome.value: report.outcomes.get(outcome, 0) for outcome in Outcome},
-        'frame before': _pasts(report.pasts),
+        'frame before': _counted(report.pasts),
+        **({'frames with gyroscope': _counted(report.turns)} if report.turns else {}),
+        **beside,
     })
 
 
-def _pasts(counts: Mapping[str, int]) -> str:
-    """Say how many of the frames that were restored had a frame before, and why others had none."""
+def _counted(counts: Mapping[str, int]) -> str:
+    """Say how many frames had it (a frame before, a gyroscope), and why others had none."""
     without = ', '.join(f'{why} {count}' for why, count in sorted(counts.items()) if why)
     text = f'{counts.get("", 0)} of {sum(counts.values())}'
     return f'{text}; none: {without}' if without else text

@@ -1,4 +1,4 @@
-"""Topics of any message type that say how fast the vehicle is and whether it rains."""
+"""Topics of any message type: how fast the vehicle is, whether it rains, how long it exposed."""
 
 import importlib
 import math
@@ -14,6 +14,8 @@ from iov_restore_ros.node.qos import FollowingSubscription
 
 LOG_PERIOD = 10.0  # s between two log lines about ignored values
 
+LONGEST_EXPOSURE = 1.0  # s
+
 Value = TypeVar('Value')
 
 
@@ -24,6 +26,11 @@ class InputError(Exception):
 def as_speed(value: Any) -> float | None:
     """Return a number as a speed in m/s, or None when it is not finite."""
     return float(value) if math.isfinite(value) else None
+
+
+def as_exposure(value: Any) -> float | None:
+    """Return a number as the time (s) of an exposure, or None when it is none, as 5000 us are."""
+    return float(value) if 0 < value <= LONGEST_EXPOSURE else None
 
 
 def as_rain(value: Any, threshold: float) -> bool | None:
@@ -82,28 +89,30 @@ class LiveInput(Generic[Value]):
 
     def __init__(
         self, node: LifecycleNode, topic: str, kinds: tuple[type, ...],
-        understand: Callable[[Any], Value | None],
+        understand: Callable[[Any], Value | None], parameters: str = '',
     ) -> None:
         """
         Read the parameters `<topic>_type` and `<topic>_field` of ``node``.
 
-        The field's Python type must be one of ``kinds``; ``understand`` returns None for a value
-        to be ignored. Raises ``InputError`` when type or field are wrong.
+        ``parameters``, if given, stands for the topic in their names. The field's Python type must
+        be one of ``kinds``; ``understand`` returns None for a value to be ignored. Raises
+        ``InputError`` when type or field are wrong.
         """
         self.topic = topic
         self.ignored = 0
         self._node = node
         self._understand = understand
-        self._path: str = node.get_parameter(f'{topic}_field').value
-        name: str = node.get_parameter(f'{topic}_type').value
+        prefix = parameters or topic
+        self._path: str = node.get_parameter(f'{prefix}_field').value
+        name: str = node.get_parameter(f'{prefix}_type').value
         try:
             self._type = message_type(name)
             kind = type(read_field(self._type(), self._path))
         except InputError as error:
-            raise InputError(f'{topic}_type, {topic}_field: {error}') from error
+            raise InputError(f'{prefix}_type, {prefix}_field: {error}') from error
         if kind not in kinds:
             raise InputError(
-                f'{topic}_field: {self._path!r} of {name} is of type {kind.__name__}, '
+                f'{prefix}_field: {self._path!r} of {name} is of type {kind.__name__}, '
                 f'but must be one of {", ".join(k.__name__ for k in kinds)}'
             )
         self._lock = threading.Lock()

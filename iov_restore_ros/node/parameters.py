@@ -3,7 +3,8 @@
 import argparse
 import difflib
 import re
-from collections.abc import Iterable
+from array import array
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from iov_restore_ros.inference import PRECISIONS
 from iov_restore_ros.model import PRESETS
 from iov_restore_ros.node.compressed import CODECS
 from iov_restore_ros.node.mode_policy import MODES, WEATHERS
+from iov_restore_ros.node.mounting import rotations
 from iov_restore_ros.node.transports import TRANSPORTS
 from iov_restore_ros.video.history import LONGEST_GAP
 
@@ -25,6 +27,13 @@ class Form(NamedTuple):
     words: str
 
 
+class Numbers(NamedTuple):
+    """What a list of numbers must be: a function that raises ``ValueError``, and in words."""
+
+    read: Callable[[Any], object]
+    words: str
+
+
 TYPES = {
     bool: 'true or false', int: 'a whole number', float: 'a finite number', str: 'a text',
     list: 'a list of texts',
@@ -33,6 +42,9 @@ DEVICE = Form('auto|cpu|cuda(:[0-9]+)?', 'auto, cpu, cuda or cuda:N')
 TOPIC_NAMESPACE = Form(
     '(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*',
     'one or more topic namespaces (letters, digits, _ and /), none twice',
+)
+QUATERNIONS = Numbers(
+    rotations, 'quaternions of length 1 (x, y, z, w): none, one, or one for each camera'
 )
 
 
@@ -48,13 +60,14 @@ class NodeParameter:
     minimum: float | None = None
     maximum: float | None = None
     form: Form | None = None
+    numbers: Numbers | None = None
 
     def constraint(self) -> str:
         """Return which values of its type are good, in words; nothing if all are."""
         if self.choices:
             return f'one of {", ".join(self.choices)}'
-        if self.form:
-            return self.form.words
+        if words := self.form or self.numbers:
+            return words.words
         if self.minimum is None:
             return ''
         return f'at least {self.minimum}' + (f', at most {self.maximum}' if self.maximum else '')
@@ -82,6 +95,8 @@ class NodeParameter:
 
     def problem(self, value: Any) -> str | None:
         """Return why ``value`` cannot be taken, or None."""
+        if self.numbers:
+            return self._numbers_problem(value)
         if value is None:  # what an empty list on the command line comes to
             return f'{self.name} has no value'
         if not _is_of_type(value, type(self.default)):
@@ -91,6 +106,21 @@ class NodeParameter:
         else:
             return None
         return f'{self.name} is {value!r}, but must be {wanted}'
+
+    def _numbers_problem(self, value: Any) -> str | None:
+        assert self.numbers is not None
+        # None is what an empty list comes to; rclpy has arrays of its own.
+        numbers = [] if value is None else value
+        if isinstance(numbers, list | tuple | array) and all(
+            _is_of_type(number, float) for number in numbers
+        ):
+            try:
+                self.numbers.read(numbers)
+            except ValueError:
+                pass
+            else:
+                return None
+        return f'{self.name} is {value!r}, but must be {self.numbers.words}'
 
     def _fits(self, value: Any) -> bool:
         if self.choices:
@@ -161,6 +191,35 @@ PARAMETERS = {
             'shutter', 0.0,
             'share of the time between two frames that the shutter is open; 0: unknown, it is '
             'looked for in blurred frames', True, minimum=0.0, maximum=1.0,
+        ),
+        NodeParameter(
+            'imu', False, 'blur is undone by the gyroscope on the topic `imu`', True
+        ),
+        NodeParameter(
+            'imu_rotation', [],
+            "from the IMU's frame to the cameras' optical ones; empty: as /tf_static says", True,
+            numbers=QUATERNIONS,
+        ),
+        NodeParameter(
+            'imu_time_offset', 0.0,
+            "s: a moment's stamp by the IMU less that by the camera, as Kalibr has it; where the "
+            'search for it begins', True, minimum=-1.0, maximum=1.0,
+        ),
+        NodeParameter(
+            'readout', 0.0,
+            's from the first row of a frame to the last, of a rolling shutter; negative if it is '
+            'read from below; 0: a global shutter', True, minimum=-0.1, maximum=0.1,
+        ),
+        NodeParameter(
+            'imu_wait', 0.01, 's that a frame waits for its samples of the gyroscope', True,
+            minimum=0.0, maximum=1.0,
+        ),
+        NodeParameter(
+            'exposure_type', '', 'message type of the topics `<camera>/exposure`; empty: no topics'
+        ),
+        NodeParameter(
+            'exposure_field', 'data',
+            'field of that message: for how many s the frames are exposed; counts before `shutter`',
         ),
         NodeParameter(
             'on_error', 'passthrough', 'what becomes of a frame that cannot be restored', True,

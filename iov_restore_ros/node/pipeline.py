@@ -30,12 +30,15 @@ from iov_restore_ros.node.images import (
     from_rgb,
     seconds,
 )
+from iov_restore_ros.node.imu import Lack
+from iov_restore_ros.node.inertial_inputs import InertialInputs
 from iov_restore_ros.node.mode_chooser import ModeChooser
 from iov_restore_ros.node.scheduler import FrameScheduler
 from iov_restore_ros.node.statistics import Outcome, Timing
 
 LOG_PERIOD = 10.0  # s between two log lines about the same trouble
 MOST_REASONS = 100  # that are remembered; they come from outside
+NO_PAST = Lack('no past', 'use_past is false, or the model is none that has a past')
 OFF, FAILED = 'off', 'failed'  # what a comparison says instead of a task
 
 
@@ -102,13 +105,14 @@ class FramePipeline:
 
     def __init__(
         self, node: LifecycleNode, chooser: ModeChooser, restorer: Restorer,
-        cameras: Sequence[Camera],
+        cameras: Sequence[Camera], inertial: InertialInputs,
     ) -> None:
         self._node = node
         self._chooser = chooser
         self._restorer = restorer
         self._restorer_in_use = threading.Lock()
         self._cameras = cameras
+        self._inertial = inertial
         self._scheduler: FrameScheduler[Frame, Batch] | None = None
         self._told: dict[str, float] = {}  # when a reason for skipping a frame was last logged
         self._restored_by: Restorer | None = None  # what the cameras' histories hold
@@ -209,6 +213,9 @@ class FramePipeline:
             with self._restorer_in_use:
                 if self._restorer.uses_past and self._node.get_parameter('use_past').value:
                     batch.pictures = self._look_back(batch.pictures, task)
+                elif task == 'deblur':
+                    for picture in batch.pictures:
+                        self._inertial.leave_out(picture.frame.camera, NO_PAST)
                 batch.started = time.monotonic()
                 batch.restoring = self._restorer.start(
                     [p.pixels for p in batch.pictures], task, [p.before for p in batch.pictures]
@@ -265,8 +272,15 @@ class FramePipeline:
             camera = picture.frame.camera
             camera.history.longest_gap = self._node.get_parameter('max_gap').value
             camera.history.shutter = self._node.get_parameter('shutter').value
+            stamp = picture.frame.stamp()
+            if task == 'deblur':
+                header, size = picture.frame.message.header, picture.pixels.shape[:2]
+                self._inertial.prepare(camera, header, size, picture.frame.received)
             started = time.monotonic()
-            before = camera.history.look_back(picture.pixels, picture.frame.stamp(), task)
+            if task == 'deblur':
+                before = self._inertial.look_back(camera, picture.pixels, stamp)
+            else:
+                before = camera.history.look_back(picture.pixels, stamp, task)
             took = time.monotonic() - started if before else nan
             camera.statistics.look_back(camera.history.reason)
             looked.append(replace(picture, before=before, aligning=took))

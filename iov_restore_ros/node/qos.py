@@ -6,10 +6,13 @@ with any of its fragments. What only some of the publishers offer is not asked f
 without it would not match.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import (
     QoSDurabilityPolicy,
@@ -55,17 +58,21 @@ def settle(asked: Policies, offered: Sequence[QoSProfile]) -> Policies:
 class FollowingSubscription:
     """A subscription that asks for what its publishers offer, unless `qos_overrides` say what."""
 
+    remedy = 'see the log'
+
     def __init__(
         self, node: LifecycleNode, kind: type, topic: str, callback: Callable, depth: int,
-        on_lost: Callable[[int], None] | None = None,
+        on_lost: Callable[[int], None] | None = None, **options: Any,
     ) -> None:
         """
         Subscribe; ``callback`` is called with each message in the executor's thread.
 
         ``on_lost`` is called there with the number of messages that were lost on the way.
+        ``options`` are those of rclpy's ``create_subscription``.
         """
         self._node = node
         self._on_lost = on_lost
+        self._options = options
         self._arguments = kind, topic, callback
         self._depth = depth
         self._subscribe()
@@ -90,7 +97,7 @@ class FollowingSubscription:
         wanted = f'{kind.__module__.partition(".")[0]}/msg/{kind.__name__}'
         if wanted not in types:
             return f'{self.topic} carries {", ".join(sorted(types))}, wanted is {wanted}'
-        return f'the QoS of no publisher of {self.topic} matches, see the log'
+        return f'the QoS of no publisher of {self.topic} matches, {self.remedy}'
 
     def follow(self) -> None:
         """Subscribe anew if the publishers offer something else by now."""
@@ -110,17 +117,21 @@ class FollowingSubscription:
             reliability=QoSReliabilityPolicy.BEST_AVAILABLE,
             durability=QoSDurabilityPolicy.BEST_AVAILABLE,
         )
-        on_lost = self._on_lost
         self._subscription = self._node.create_subscription(
             *self._arguments, qos,
             # rclpy calls it after it has written the overrides into ``qos``. The middleware knows
             # BEST_AVAILABLE too, but takes the most, which matches few, where nobody publishes.
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE, callback=self._settle),
-            event_callbacks=SubscriptionEventCallbacks(
-                matched=lambda _: self.follow(), incompatible_qos=self._on_incompatible,
-                message_lost=on_lost and (lambda event: on_lost(event.total_count_change)),
-                use_default_callbacks=False,  # that of another type: Fast DDS never calls it
-            ),
+            event_callbacks=self._events(),
+            **self._options,
+        )
+
+    def _events(self) -> SubscriptionEventCallbacks:
+        on_lost = self._on_lost
+        return SubscriptionEventCallbacks(
+            matched=lambda _: self.follow(), incompatible_qos=self._on_incompatible,
+            message_lost=on_lost and (lambda event: on_lost(event.total_count_change)),
+            use_default_callbacks=False,  # that of another type: Fast DDS never calls it
         )
 
     def _settle(self, qos: QoSProfile) -> SetParametersResult:
@@ -144,6 +155,49 @@ class FollowingSubscription:
             f'set qos_overrides.{self.topic}.subscription.{policy} to best_available, '
             'or change the publisher'
         )
+
+
+class PolledSubscription(FollowingSubscription):
+    """
+    One whose messages wait, serialized, until they are taken.
+
+    For many small ones: each time the executor wakes it asks everything else of the node too. Nor
+    does it wait for events of this one: what is not taken would wake it again and again.
+    """
+
+    remedy = 'look at qos_overrides'
+
+    def __init__(self, node: LifecycleNode, kind: type, topic: str, depth: int) -> None:
+        """Subscribe; of more messages than ``depth`` that wait the oldest are lost."""
+        super().__init__(
+            node, kind, topic, lambda _: None, depth, raw=True, callback_group=_Nobody()
+        )
+
+    def take(self) -> Iterator[bytes]:
+        """Yield what has come; in any thread, but in one at a time."""
+        subscription = self._subscription
+        try:
+            with subscription.handle:
+                while taken := subscription.handle.take_message(subscription.msg_type, True):
+                    yield taken[0]
+        except InvalidHandle:  # destroyed by now
+            return
+
+    def _events(self) -> SubscriptionEventCallbacks:
+        return SubscriptionEventCallbacks(use_default_callbacks=False)
+
+
+class _Nobody(CallbackGroup):
+    """Keeps the executor away."""
+
+    def can_execute(self, entity: object) -> bool:
+        return False
+
+    def beginning_execution(self, entity: object) -> bool:
+        return False
+
+    def ending_execution(self, entity: object) -> None:
+        pass
 
 
 def create_publisher(

@@ -22,6 +22,11 @@ from rclpy.utilities import remove_ros_args
 
 from iov_restore_ros.node.camera import Camera
 from iov_restore_ros.node.diagnostics import camera_status, restorer_values, status
+from iov_restore_ros.node.inertial_inputs import (
+    INERTIAL_PARAMETERS,
+    InertialInputs,
+    rotation_problem,
+)
 from iov_restore_ros.node.live_inputs import InputError
 from iov_restore_ros.node.loading import (
     LOAD_ERRORS,
@@ -48,6 +53,7 @@ class RestoreNode(LifecycleNode):
         self._loader: BackgroundLoader | None = None
         self._not_loaded = ''
         self._cameras: list[Camera] = []
+        self._inertial: InertialInputs | None = None
         self._problem = ''
         self.add_on_set_parameters_callback(self._check_parameters)
         try:
@@ -58,6 +64,8 @@ class RestoreNode(LifecycleNode):
             raise
         for line in warnings(self._parameter_overrides):  # which rclpy passes over in silence
             self.get_logger().warning(line)
+        if 'imu' not in self._parameter_overrides and self._is_remapped('imu'):
+            self.set_parameters([Parameter('imu', value=True)])
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._chooser = ModeChooser(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -86,6 +94,7 @@ class RestoreNode(LifecycleNode):
         value = self._values()
         try:
             self._chooser.configure()
+            self._inertial = InertialInputs(self, value['cameras'])
             restorer = load_restorer(value, self.get_logger())
         except (InputError, *LOAD_ERRORS) as error:
             self._problem = f'cannot configure: {error}'
@@ -94,7 +103,9 @@ class RestoreNode(LifecycleNode):
         self._problem = ''
         self._loader = BackgroundLoader(self._load_beside)
         self._cameras = [Camera(self, name) for name in value['cameras']]
-        self._pipeline = FramePipeline(self, self._chooser, restorer, self._cameras)
+        self._pipeline = FramePipeline(
+            self, self._chooser, restorer, self._cameras, self._inertial
+        )
         self.get_logger().info(f'cameras: {", ".join(value["cameras"])}')
         for concern in self._concerns():
             self.get_logger().warning(concern)
@@ -102,9 +113,10 @@ class RestoreNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to receive, restore and publish."""
-        assert self._pipeline is not None
+        assert self._pipeline is not None and self._inertial is not None
         super().on_activate(state)
         self._chooser.subscribe()
+        self._inertial.subscribe()
         self._pipeline.activate()
         self.get_logger().info(f'active; {self._chooser.decide().reason}')
         return TransitionCallbackReturn.SUCCESS
@@ -126,6 +138,7 @@ class RestoreNode(LifecycleNode):
         if self._pipeline is not None:
             self._pipeline.restorer.close()
             self._pipeline = None
+        self._inertial = None
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -144,6 +157,8 @@ class RestoreNode(LifecycleNode):
         self._chooser.unsubscribe()
         if self._pipeline is not None:
             self._pipeline.stop(timeout)
+        if self._inertial is not None:
+            self._inertial.unsubscribe()
 
     # Parameters
 
@@ -159,7 +174,9 @@ class RestoreNode(LifecycleNode):
                     'set it after `ros2 lifecycle set` ... deactivate and cleanup'
                 )
             if problem is None and self._pipeline is not None:
-                problem = weights_problem(parameter.name, parameter.value)
+                problem = weights_problem(parameter.name, parameter.value) or rotation_problem(
+                    parameter.name, parameter.value, len(self._cameras)
+                )
             if problem is not None:
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
@@ -171,6 +188,8 @@ class RestoreNode(LifecycleNode):
         if any(parameter.name == 'lazy' for parameter in parameters):
             for camera in self._cameras:
                 camera.follow()
+        if self._inertial is not None and any(p.name in INERTIAL_PARAMETERS for p in parameters):
+            self._inertial.apply_parameters()
         if self._loader is not None and any(p.name in MODEL_PARAMETERS for p in parameters):
             self._loader.request(self._values())
 
@@ -186,6 +205,10 @@ class RestoreNode(LifecycleNode):
         self._pipeline.swap(restorer)
         self._not_loaded = ''
 
+    def _is_remapped(self, topic: str) -> bool:
+        """Tell whether a rule of the command line gives ``topic`` another name."""
+        return self.resolve_topic_name(topic) != self.resolve_topic_name(topic, only_expand=True)
+
     def _values(self) -> dict[str, Any]:
         return {name: self.get_parameter(name).value for name in PARAMETERS}
 
@@ -195,6 +218,9 @@ class RestoreNode(LifecycleNode):
         for camera in self._cameras:  # events may come before the graph knows what they are about
             camera.follow()
         self._chooser.follow()
+        inertial = self._inertial
+        if inertial is not None:
+            inertial.follow()
         name = self.get_fully_qualified_name().lstrip('/')
         pipeline = self._pipeline
         decision = self._chooser.decide()
@@ -214,13 +240,18 @@ class RestoreNode(LifecycleNode):
         }
         if pipeline is not None:
             values |= restorer_values(pipeline.restorer)
+        if inertial is not None:
+            values |= inertial.describe(DIAGNOSTICS_PERIOD)
         array = DiagnosticArray(status=[
             status(level, f'{name}: restorer', str(values.get('device', '')), message, values)
         ])
         array.header.stamp = self.get_clock().now().to_msg()
-        if pipeline is not None and pipeline.active:
+        if pipeline is not None and pipeline.active and inertial is not None:
             array.status += [
-                camera_status(name, camera, DIAGNOSTICS_PERIOD) for camera in self._cameras
+                camera_status(
+                    name, camera, DIAGNOSTICS_PERIOD, inertial.describe_camera(camera.name),
+                    inertial.concern(camera.name),
+                ) for camera in self._cameras
             ]
         self._diagnostics.publish(array)
 

@@ -55,6 +55,7 @@ class Report:
     timings: list[Timing] = field(default_factory=list)
     age: float = inf  # s since the last frame came; infinite before the first
     pasts: dict[str, int] = field(default_factory=dict)  # restored frames, by why without past
+    turns: dict[str, int] = field(default_factory=dict)  # deblurred, by why without gyroscope
 
     def __str__(self) -> str:
         """Return the account: received = ... + ..."""
@@ -83,6 +84,7 @@ class Statistics:
         self._outcomes: Counter[Outcome] = Counter()
         self._timings: deque[Timing] = deque(maxlen=TIMINGS_KEPT)
         self._pasts: Counter[str] = Counter()
+        self._turns: Counter[str] = Counter()
         self._reported = 0, 0, Counter[Outcome]()
 
     def receive(self) -> None:
@@ -106,6 +108,11 @@ class Statistics:
         with self._lock:
             self._pasts[reason] += 1
 
+    def turn(self, reason: str) -> None:
+        """Count a frame that asked for the gyroscope, by why it went without; empty: it had it."""
+        with self._lock:
+            self._turns[reason] += 1
+
     def end(self, outcome: Outcome, timing: Timing | None = None) -> None:
         """Count what became of a frame and, if it went out, how long it took."""
         with self._lock:
@@ -122,6 +129,7 @@ class Statistics:
                 self._received - received, dict(self._outcomes - outcomes),
                 self._lost, self._lost_on_the_way, self._lost_on_the_way - lost,
                 list(self._timings), time.monotonic() - self._last_received, dict(self._pasts),
+                dict(self._turns),
             )
             self._reported = (
                 self._received, self._lost_on_the_way, self._outcomes.copy()

@@ -55,6 +55,8 @@ def _property(parameter: NodeParameter) -> dict[str, Any]:
         schema['minimum'] = parameter.minimum
     if parameter.maximum is not None:
         schema['maximum'] = parameter.maximum
+    if parameter.numbers:
+        return schema | {'items': {'type': 'number'}}
     texts: dict[str, Any] = {}
     if parameter.form:
         texts['pattern'] = f'^({parameter.form.pattern})$'

@@ -125,6 +125,23 @@ class History:
         steps = took / interval if took else 1.0
         return aligned.before((share or ASSUMED_SHUTTER) / steps, share > 0, path)
 
+    def asks_until(self, stamp: float) -> float:
+        """
+        Return until when a frame of ``stamp`` asks for samples, s by the gyroscope's clock.
+
+        That is the end of its exposure, as far as that is known before the frame is looked at;
+        minus infinity without a gyroscope.
+        """
+        inertial = self.inertial
+        if inertial is None or inertial.camera is None:
+            return -np.inf
+        intervals = list(self._intervals)[-INTERVALS + 1 :]
+        if 0 < stamp - self._latest <= self.longest_gap:
+            intervals.append(stamp - self._latest)
+        share = self.shutter or self._gauge.share() or ASSUMED_SHUTTER
+        exposure = self.exposure or (share * median(intervals) if intervals else 0.0)
+        return stamp + inertial.offset + (exposure + abs(inertial.camera.readout)) / 2
+
     def keep(self, restored: np.ndarray, stamp: float) -> None:
         """Remember a frame, as it was restored; unless a newer one is remembered already."""
         if self._kept is None or stamp > self._kept.stamp:

@@ -1,0 +1,288 @@
+"""
+What cameras are told of their own exposures: by a gyroscope, and by a topic that says how long.
+
+The scheduler's thread calls ``prepare``, ``look_back`` and ``leave_out`` for the frames that it
+deblurs, the executor's thread all else.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
+
+from iov_restore_ros.inference import Before
+from iov_restore_ros.node.calibration import CalibrationError, as_camera
+from iov_restore_ros.node.camera import Camera
+from iov_restore_ros.node.images import seconds
+from iov_restore_ros.node.imu import ImuTopic, Lack
+from iov_restore_ros.node.live_inputs import InputError, LiveInput, as_exposure
+from iov_restore_ros.node.mounting import MountingError, StaticTransforms, rotations
+from iov_restore_ros.video.inertial import Inertial
+
+LONG = 3.0  # s without gyroscope that are worth a warning
+INERTIAL_PARAMETERS = 'imu', 'imu_rotation', 'imu_time_offset', 'readout', 'imu_wait'
+
+
+class Settings(NamedTuple):
+    """The parameters of ``INERTIAL_PARAMETERS``; rotations 3 x 3, none where tf2 is asked."""
+
+    imu: bool
+    rotations: list[np.ndarray]
+    offset: float
+    readout: float
+    wait: float
+
+
+@dataclass
+class Watched:
+    """One camera's gyroscope, and how it went lately; times in s, monotonic."""
+
+    inertial: Inertial | None = None
+    begun: tuple[bytes, float] = b'', 0.0  # the rotation and the offset (s) that it began with
+    lack: Lack | None = None  # of the last frame that asked
+    asked: float = -inf  # when that was
+    well: float = -inf  # when one last had it, or since when they ask
+    told: str = ''  # what the log says by now
+
+
+def rotation_problem(name: str, value: Any, cameras: int) -> str | None:
+    """Return why a parameter is no mounting of so many ``cameras``, or None."""
+    if name != 'imu_rotation' or (count := len(value or ()) // 4) in (0, 1, cameras):
+        return None
+    return f'imu_rotation has {count} quaternions for {cameras} cameras: give one, or one for each'
+
+
+class InertialInputs:
+    """The topics `imu` and `<camera>/exposure`, and what of them reaches each camera's frames."""
+
+    def __init__(self, node: LifecycleNode, cameras: Sequence[str]) -> None:
+        """Read the parameters of ``node``. Raises ``InputError`` when they are wrong."""
+        self._node = node
+        self._imu = ImuTopic(node)
+        self._transforms: StaticTransforms | None = None
+        self._cameras = {name: Watched() for name in cameras}
+        self._listening = False
+        problem = rotation_problem(
+            'imu_rotation', node.get_parameter('imu_rotation').value, len(cameras)
+        )
+        if problem:
+            raise InputError(problem)
+        self._exposures: dict[str, LiveInput[float]] = {}
+        if node.get_parameter('exposure_type').value:
+            self._exposures = {
+                name: LiveInput(
+                    node, f'{name}/exposure', (float, int), as_exposure, parameters='exposure'
+                ) for name in cameras
+            }
+        self.apply_parameters()
+
+    def apply_parameters(self) -> None:
+        """Take over the parameters as they are now."""
+        imu, quaternions, *numbers = (
+            self._node.get_parameter(name).value for name in INERTIAL_PARAMETERS
+        )
+        self._settings = Settings(imu, rotations(quaternions or ()), *map(float, numbers))
+        self._listen()
+
+    def subscribe(self) -> None:
+        """Begin to listen, to `imu` if the parameter says so."""
+        self._listening = True
+        for exposure in self._exposures.values():
+            exposure.subscribe()
+        self._listen()
+
+    def unsubscribe(self) -> None:
+        """Listen no more, and forget what was heard."""
+        self._listening = False
+        for exposure in self._exposures.values():
+            exposure.unsubscribe()
+        self._listen()
+
+    def follow(self) -> None:
+        """Listen as the publishers offer now; called every second or so."""
+        for exposure in self._exposures.values():
+            exposure.follow()
+        self._imu.follow()
+        if self._listening:
+            self._tell()
+
+    # For the frames
+
+    def prepare(self, camera: Camera, header: Header, size: tuple[int, int], came: float) -> None:
+        """
+        Give the camera's history what is known of a frame that is to be deblurred.
+
+        ``header`` is the frame's, ``size`` its height and width, and ``came`` is when it was
+        received, s, monotonic: until `imu_wait` after that its samples are awaited.
+        """
+        history = camera.history
+        history.exposure = self._exposure(camera.name) or 0.0
+        history.inertial = None
+        settings = self._settings
+        if not settings.imu:
+            return
+        with self._imu.lock:
+            lack = self._connect(camera, header, size, settings) or self._imu.wait(
+                history.asks_until(seconds(header.stamp)), came + settings.wait
+            )
+        if lack is not None:
+            history.inertial = None
+            self.leave_out(camera, lack)
+
+    def look_back(self, camera: Camera, pixels: np.ndarray, stamp: float) -> Before | None:
+        """Return what ``History.look_back`` does for a frame that is prepared."""
+        with self._imu.lock:
+            before = camera.history.look_back(pixels, stamp, 'deblur')
+        inertial = camera.history.inertial
+        if inertial is None:
+            return before
+        if before is not None and before.blurring is not None and before.blurring.told[1]:
+            watched = self._cameras[camera.name]
+            watched.lack, watched.asked = None, time.monotonic()
+            watched.well = watched.asked
+            camera.statistics.turn('')
+        elif not inertial.trusted:
+            self.leave_out(camera, Lack('not trusted', f'it is not trusted: {inertial.reason}'))
+        else:
+            why = camera.history.reason or 'no samples'
+            self.leave_out(camera, Lack(why, {
+                'no samples': 'samples are missing among those that came',
+                'too small': 'the frames are too small',
+            }.get(why, f'no frame tells how long the exposures are ({why})')))
+        return before
+
+    def leave_out(self, camera: Camera, lack: Lack) -> None:
+        """Count a frame that is deblurred without gyroscope, if there should be one."""
+        if not self._settings.imu:
+            return
+        watched = self._cameras[camera.name]
+        now = time.monotonic()
+        if now - watched.asked > LONG:
+            watched.well = now
+        watched.lack, watched.asked = lack, now
+        camera.statistics.turn(lack.kind)
+
+    # For people
+
+    def describe(self, period: float) -> dict[str, object]:
+        """Return what diagnostics show of the topic `imu`, called every ``period`` s."""
+        return self._imu.describe(period) if self._settings.imu else {'imu': 'off'}
+
+    def describe_camera(self, name: str) -> dict[str, object]:
+        """Return what diagnostics show of a camera's gyroscope and exposure."""
+        values: dict[str, object] = {'gyroscope': self._state(name)}
+        inertial = self._cameras[name].inertial
+        if self._settings.imu and inertial is not None:
+            values['gyroscope offset ms'] = f'{1000 * inertial.offset:.1f}'
+            values['gyroscope bias rad/s'] = ' '.join(f'{rate:.4f}' for rate in inertial.bias)
+            # Here `agreement` and whether the offset is stable, when Inertial knows them.
+        if name in self._exposures:
+            exposure = self._exposure(name)
+            values['exposure ms'] = 'unknown' if exposure is None else f'{1000 * exposure:.2f}'
+            values['exposure ignored'] = self._exposures[name].ignored
+        return values
+
+    def concern(self, name: str) -> str:
+        """Return why a camera's frames are told less than they should; empty if all is well."""
+        watched = self._cameras[name]
+        now = time.monotonic()
+        recent = now - watched.asked < LONG
+        if self._settings.imu and watched.lack and recent and now - watched.well > LONG:
+            return f'no gyroscope: {watched.lack.text}'
+        if name in self._exposures and self._exposure(name) is None:
+            return f'nothing heard on topic {name}/exposure: the parameter shutter counts'
+        return ''
+
+    def _state(self, name: str) -> str:
+        """Say whether a camera's gyroscope is used."""
+        watched = self._cameras[name]
+        if not self._settings.imu:
+            return 'off'
+        if time.monotonic() - watched.asked > LONG:
+            return 'idle: no frames are deblurred'
+        return f'not used: {watched.lack.text}' if watched.lack else 'used'
+
+    def _tell(self) -> None:
+        """Log once what has changed."""
+        log = self._node.get_logger()
+        for name, watched in self._cameras.items():
+            concern = self.concern(name)
+            state = concern or self._state(name)
+            kind = re.sub(r'[\d.]+', '', state)
+            if kind == watched.told or not (concern or state == 'used'):
+                continue
+            watched.told = kind
+            if concern:
+                log.warning(f'{name}: {concern}')
+            else:
+                log.info(f'{name}: the gyroscope is used')
+
+    # How it comes together
+
+    def _listen(self) -> None:
+        """Listen to `imu` and to tf2 or not, as is wanted now."""
+        if not (self._listening and self._settings.imu):
+            self._imu.unsubscribe()
+            if self._transforms is not None:
+                self._transforms.destroy()
+                self._transforms = None
+            return
+        self._imu.subscribe()
+        if self._transforms is None and not self._settings.rotations:
+            self._transforms = StaticTransforms(self._node)
+
+    def _exposure(self, name: str) -> float | None:
+        """Return for how long (s) a camera exposes, if its topic says so."""
+        if name not in self._exposures:
+            return None
+        now = self._node.get_clock().now().nanoseconds / 1e9
+        timeout = self._node.get_parameter('input_timeout').value
+        exposure = self._exposures[name]
+        reading = exposure.reading(now)
+        if reading is None or 0 < timeout < exposure.silence(now):
+            return None
+        return reading.value
+
+    def _connect(
+        self, camera: Camera, header: Header, size: tuple[int, int], settings: Settings
+    ) -> Lack | None:
+        """Give the camera's history its gyroscope, or return why there is none."""
+        self._imu.take()
+        if not len(self._imu.gyroscope):
+            return Lack('no samples', self._imu.trouble() or 'its first sample is on its way')
+        info = camera.info()
+        if info is None:
+            return Lack('no calibration', f'no camera_info has come on {camera.name}/camera_info')
+        try:
+            rotation = self._rotation(
+                camera.name, header.frame_id or info.header.frame_id, settings
+            )
+            seen = as_camera(info, size, rotation, settings.readout)
+        except CalibrationError as error:
+            return Lack('no calibration', str(error))
+        except MountingError as error:
+            return Lack('no rotation', str(error))
+        watched = self._cameras[camera.name]
+        inertial, begun = watched.inertial, (rotation.tobytes(), settings.offset)
+        if inertial is None or begun != watched.begun:
+            inertial = Inertial(self._imu.gyroscope, seen, settings.offset)
+            watched.inertial, watched.begun = inertial, begun
+        inertial.camera = seen
+        camera.history.inertial = inertial
+        return None
+
+    def _rotation(self, name: str, frame: str, settings: Settings) -> np.ndarray:
+        """Return the rotation (3 x 3) from the IMU's frame to a camera's; ``MountingError``."""
+        if settings.rotations:
+            number = list(self._cameras).index(name)
+            return settings.rotations[number if len(settings.rotations) > 1 else 0]
+        transforms = self._transforms
+        if transforms is None:  # the parameter has just changed
+            raise MountingError('imu_rotation is not set')
+        return transforms.rotation(self._imu.frame, frame)

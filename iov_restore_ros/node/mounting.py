@@ -1,0 +1,89 @@
+"""How an IMU is mounted beside the cameras: by a parameter, or by tf2 where that is installed."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+
+UNIT = 0.01  # by which a quaternion's length may differ from 1
+
+
+class MountingError(Exception):
+    """A rotation that is not known; the message says why."""
+
+
+def rotations(values: Sequence[float]) -> list[np.ndarray]:
+    """
+    Return the rotations (3 x 3 each) that quaternions x, y, z, w behind each other are.
+
+    Raises ``ValueError`` for anything else.
+    """
+    quaternions = np.array(values, float).reshape(-1, 4)
+    lengths = np.linalg.norm(quaternions, axis=1)
+    if not (np.abs(lengths - 1) <= UNIT).all():
+        raise ValueError(f'quaternions of lengths {lengths}')
+    return [_rotation(*quaternion) for quaternion in quaternions / lengths[:, None]]
+
+
+def _rotation(x: float, y: float, z: float, w: float) -> np.ndarray:
+    return np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ])
+
+
+class StaticTransforms:
+    """What /tf_static says, looked up by tf2_ros until it is found, and then remembered."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Begin to listen, if tf2_ros is installed."""
+        self._found: dict[tuple[str, str], np.ndarray] = {}
+        self._node = node
+        self._subscription: Any = None
+        try:
+            self._tf2: Any = importlib.import_module('tf2_ros')
+            kind = importlib.import_module('tf2_msgs.msg').TFMessage
+        except ImportError:
+            self._tf2 = None
+            return
+        self._buffer = self._tf2.Buffer()
+        # Not by its TransformListener, which listens to /tf too, where rclpy has much to do.
+        self._subscription = node.create_subscription(
+            kind, '/tf_static', self._on_transforms,
+            QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+        )
+
+    def rotation(self, imu: str, camera: str) -> np.ndarray:
+        """Return the rotation (3 x 3) from the frame ``imu`` to ``camera``; ``MountingError``."""
+        frames = imu, camera
+        if frames in self._found:
+            return self._found[frames]
+        if self._tf2 is None:
+            raise MountingError('tf2_ros is not installed: set imu_rotation')
+        if not imu or not camera:
+            raise MountingError(
+                f'the header of {"imu" if not imu else "the frames"} names no frame_id: '
+                'set imu_rotation'
+            )
+        try:
+            turn = self._buffer.lookup_transform(camera, imu, Time()).transform.rotation
+            [self._found[frames]] = rotations([turn.x, turn.y, turn.z, turn.w])
+        except (self._tf2.TransformException, ValueError) as error:
+            raise MountingError(
+                f'/tf_static does not lead from {imu} to {camera} ({error}): set imu_rotation'
+            ) from error
+        return self._found[frames]
+
+    def destroy(self) -> None:
+        """Listen no more."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+
+    def _on_transforms(self, message: Any) -> None:
+        for transform in message.transforms:
+            self._buffer.set_transform_static(transform, 'iov_restore')
