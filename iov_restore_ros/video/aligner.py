@@ -27,12 +27,13 @@ class Trace(NamedTuple):
     What is left of a frame that came to be deblurred, whatever is made of it.
 
     ``small``: what a flow is looked for in; ``way``: the flow, less the camera's turn where that is
-    known, to the one before it, which lay ``took`` s back; None if there was none.
+    known (``turned``), to the one before it, which lay ``took`` s back; None if there was none.
     """
 
     small: np.ndarray
     way: np.ndarray | None
     took: float
+    turned: bool = False
 
 
 class Previous(NamedTuple):
@@ -53,14 +54,15 @@ class Alignment(NamedTuple):
     What a frame and the one before say of each other, before anybody says how it was exposed.
 
     ``pixels``: of the one before; ``flow``: to it; None, both, if they do not show one scene or
-    there is none. ``moving``: what ``speed`` returns, and ``trace``: what is to be left of the
-    frame; None where the blur is of no interest.
+    there is none. ``moving``: what ``speed`` returns, less ``turn``, the camera's, where that is
+    known, and ``trace``: what is to be left of the frame; None where the blur is of no interest.
     """
 
     pixels: np.ndarray | None
     flow: Flow | None
     moving: np.ndarray | None
     trace: Trace | None
+    turn: np.ndarray | None = None
 
     def before(
         self, share: float, known: bool, path: np.ndarray | None = None
@@ -79,7 +81,10 @@ class Alignment(NamedTuple):
             return None
         if self.moving is None:
             return Before(self.pixels, self.flow, None)
-        motion = self.moving * np.float32(share)
+        moving = self.moving
+        if path is None and self.turn is not None:  # samples are missing: all is the flow's again
+            moving = moving + self.turn
+        motion = moving * np.float32(share)
         told = float(known), float(path is not None)
         return Before(self.pixels, self.flow, Blurring(
             motion, straight(motion) if path is None else path, told
@@ -113,10 +118,11 @@ def align(
         return Alignment(previous.pixels, flow, None, None)
     turned = None if turn is None else turn(flow)
     way = flow.way if turned is None else flow.way - turned
-    moving = way
-    if previous.trace is not None and previous.trace.way is not None:
-        moving = speed(way, previous.trace.way, previous.trace.took / previous.took)
-    return Alignment(previous.pixels, flow, moving, Trace(small, way, previous.took))
+    trace, moving = previous.trace, way
+    if trace is not None and trace.way is not None and trace.turned == (turned is not None):
+        moving = speed(way, trace.way, trace.took / previous.took)
+    left = Trace(small, way, previous.took, turned is not None)
+    return Alignment(previous.pixels, flow, moving, left, turned)
 
 
 def trace_of(frame: np.ndarray, task: str) -> Trace | None:
