@@ -82,7 +82,10 @@ class Alignment(NamedTuple):
         if self.moving is None:
             return Before(self.pixels, self.flow, None)
         moving = self.moving
-        if path is None and self.turn is not None:  # samples are missing: all is the flow's again
+        # Where samples are missing, of the exposure or between the frames, all is the flow's.
+        if self.turn is None:
+            path = None
+        elif path is None:
             moving = moving + self.turn
         motion = moving * np.float32(share)
         told = float(known), float(path is not None)
