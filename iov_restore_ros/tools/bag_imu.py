@@ -7,13 +7,14 @@ cannot be read is left out; a camera without a gyroscope is restored without one
 
 from __future__ import annotations  # without rosbags it can be imported, too
 
+import argparse
 from array import array
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from iov_restore_ros.tools.imu_options import Mounting
+from iov_restore_ros.tools.imu_options import Mounting, add_mounting_options, mounting_of
 from iov_restore_ros.tools.known_rates import KnownRates
 from iov_restore_ros.video.calibration import Frames, camera_of, rotation_of
 from iov_restore_ros.video.history import History
@@ -37,6 +38,23 @@ class ImuOptions(NamedTuple):
     topic: str = ''
     none: bool = False
     mounting: Mounting = Mounting()
+
+
+AS_FOUND = ImuOptions()
+
+
+def add_imu_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that ``imu_options_of`` reads."""
+    parser.add_argument(
+        '--imu', default='', metavar='TOPIC', help='of a sensor_msgs/Imu (default: found)'
+    )
+    parser.add_argument('--no-imu', action='store_true', help='as if there were none in the bag')
+    add_mounting_options(parser)
+
+
+def imu_options_of(options: argparse.Namespace) -> ImuOptions:
+    """Return what the options say of gyroscopes."""
+    return ImuOptions(options.imu, options.no_imu, mounting_of(options))
 
 
 class TopicRates(NamedTuple):

@@ -38,8 +38,15 @@ from iov_restore_ros.node.images import (
     view,
 )
 from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped, until
-from iov_restore_ros.tools.bag_imu import INFO_TYPE, BagImu, CameraImu, ImuOptions, info_topic
-from iov_restore_ros.tools.imu_options import add_mounting_options, mounting_of
+from iov_restore_ros.tools.bag_imu import (
+    INFO_TYPE,
+    BagImu,
+    CameraImu,
+    ImuOptions,
+    add_imu_options,
+    imu_options_of,
+    info_topic,
+)
 from iov_restore_ros.tools.known_rates import told
 from iov_restore_ros.tools.restore_files import add_restorer_options, restorer_of
 
@@ -141,13 +148,18 @@ def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> di
 
 
 def imu_of(
-    reader: Reader, restorer: Restorer, task: str, options: ImuOptions,
+    reader: Reader, topics: Collection[str], restorer: Restorer, task: str, options: ImuOptions,
     start: int | None = None, end: int | None = None, check: Callable[[], None] = lambda: None,
 ) -> BagImu | None:
-    """Return the gyroscopes of a bag, see ``BagImu``; None where they are not wanted, or no use."""
+    """
+    Return the gyroscopes beside the images in ``topics`` of a bag, see ``BagImu``.
+
+    None where they are not wanted, or of no use.
+    """
     if options.none or task != 'deblur' or not restorer.uses_past:
         return None
-    images = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES}
+    kinds = {connection.topic: connection.msgtype for connection in reader.connections}
+    images = [topic for topic in topics if kinds[topic] in IMAGE_TYPES]
     return BagImu(reader, typestore(), images, options, start, end, check)
 
 
@@ -230,20 +242,6 @@ def whole(bag: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def add_imu_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that ``imu_options_of`` reads."""
-    parser.add_argument(
-        '--imu', default='', metavar='TOPIC', help='of a sensor_msgs/Imu (default: found)'
-    )
-    parser.add_argument('--no-imu', action='store_true', help='as if there were none in the bag')
-    add_mounting_options(parser)
-
-
-def imu_options_of(options: argparse.Namespace) -> ImuOptions:
-    """Return what the options say of gyroscopes."""
-    return ImuOptions(options.imu, options.no_imu, mounting_of(options))
-
-
 def storage_of(bag: Path) -> str:
     """Return how ``bag`` is stored, one of ``STORAGES``."""
     return STORAGES[not (bag.suffix == '.db3' or any(bag.glob('*.db3*')))]
@@ -275,7 +273,7 @@ def main() -> int:
             restorer = restorer_of(options, parser)
             stop = Stop()  # before there is anything to leave behind
             imu = imu_of(
-                reader, restorer, options.task, imu_options_of(options), check=stop.check
+                reader, names, restorer, options.task, imu_options_of(options), check=stop.check
             )
             if imu is not None and options.imu not in ('', *imu.topics):
                 there = ', '.join(imu.topics) or 'none'
@@ -298,9 +296,8 @@ def main() -> int:
         print(f'failed: {line}', file=sys.stderr)
     for topic, count in written.items():
         print(f'{count} images on {topic}')
-    accounts = imu.accounts() if imu is not None else {}
-    for topic in sorted(set(accounts) & set(names)):
-        print(f'{topic}: {told(accounts[topic])}')
+    for topic, account in (imu.accounts() if imu is not None else {}).items():
+        print(f'{topic}: {told(account)}')
     for topic in sorted(images - set(names)):
         print(f'{topic} is left as it is; --topic {topic} restores it')
     return 1 if failures else 0
