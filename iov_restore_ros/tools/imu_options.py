@@ -43,8 +43,8 @@ def mounting_of(options: argparse.Namespace) -> Mounting:
 
 
 def _seconds(text: str) -> float:
-    if not isfinite(float(text)) or abs(float(text)) > 1:
-        raise argparse.ArgumentTypeError(f'{text} s: at most 1 s is possible')
+    if not isfinite(float(text)):
+        raise ValueError
     return float(text)
 
 
