@@ -11,9 +11,9 @@ from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.shaking import STILL_BEFORE, Shake, ShakenCamera, rotations
 from iov_restore_ros.tools.file_imu import read_rates
 
-SPAN = 600.0  # s in which there are bumps; vibrations go on
+SPAN = 120.0  # s in which there are bumps; vibrations go on
 EXPOSURE = 0.02  # s, of a shaken picture
-MOMENTS = 17  # that it is averaged from
+MOMENTS = 11  # that it is averaged from
 FOCAL = 1.2  # of the width
 LITTLE = 1e-4  # s, over which the rates are taken
 SEED = 3
@@ -65,16 +65,16 @@ def shaken(
     shake = camera.shake.scaled(far / float(np.median(extents)))
     camera = ShakenCamera(shake, focal, middle, 1.0)
 
+    linear = (np.arange(256, dtype=np.float32) / 255) ** np.float32(GAMMA)
+
     def exposed(number: int) -> np.ndarray:
-        sharp = (picture(number).astype(np.float32) / 255) ** np.float32(GAMMA)
-        moments = number / fps - start + EXPOSURE * np.linspace(-0.5, 0.5, MOMENTS)
-        total = sum(
-            cv2.warpPerspective(
+        sharp, total = cv2.LUT(picture(number), linear), np.zeros((height, width, 3), np.float32)
+        for moment in number / fps - start + EXPOSURE * np.linspace(-0.5, 0.5, MOMENTS):
+            cv2.accumulate(cv2.warpPerspective(
                 sharp, camera.view(moment), (width, height),
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT,
-            ) for moment in moments
-        )
-        return (255 * (total / MOMENTS) ** (1 / GAMMA)).round().astype(np.uint8)
+            ), total)
+        return cv2.convertScaleAbs(cv2.pow(total / MOMENTS, 1 / GAMMA), alpha=255)
 
     def rates(time: float) -> np.ndarray:
         before, after = rotations(shake.angles(
