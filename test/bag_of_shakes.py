@@ -17,7 +17,7 @@ HEIGHT, WIDTH = 96, 160
 FRAMES = 10
 START = 1_700_000_000_000_000_000  # ns
 LATE = 3_000_000  # ns after its stamp that a message is recorded
-OPTICAL = 0.5, -0.5, 0.5, -0.5  # from a body's frame (x ahead) to an optical one (z ahead)
+OPTICAL = 0.5, -0.5, 0.5, 0.5  # from a body's frame (x ahead) to an optical one (z ahead)
 TYPES = get_typestore(Stores.LATEST)
 
 
@@ -118,7 +118,7 @@ def write_bag(
     optical, body = frames
     messages = list(extra)
     if tf:
-        # body_imu hangs below the camera's mount, which optical is the child of.
+        # Both hang on the mount, whose axes are those of the IMU.
         turns = ('mount', 'optical', conjugate(OPTICAL)), ('mount', 'imu', (0.0, 0.0, 0.0, 1.0))
         messages.append(('/tf_static', 'tf2_msgs/msg/TFMessage', -0.3, cdr(
             'tf2_msgs/msg/TFMessage', tf_message(*turns))))
