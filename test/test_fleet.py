@@ -15,12 +15,14 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from bag_of_shakes import Shaken, write_bag
 from pyarrow import fs
 from ros_harness import make_message
 from test_bags import PERIOD, START, writing
 
 from iov_restore_ros.model import shipped_weights
 from iov_restore_ros.tools import fleet_drives, fleet_worker
+from iov_restore_ros.tools.bag_imu import ImuOptions
 from iov_restore_ros.tools.fleet_drives import WARM_UP, FleetError, find_drives, plan
 from iov_restore_ros.tools.fleet_worker import Settings, Shelf
 from iov_restore_ros.tools.restore_files import FileError
@@ -192,7 +194,9 @@ def test_what_other_settings_made_is_left_alone(drives, tmp_path):
     (tmp_path / 'made' / 'metadata.yaml').touch()
     shelf.publish(tmp_path / 'made', {'frames': 3}, drive)
     assert shelf.outcome(drive)['frames'] == 3
-    for change in ({'task': 'deblur'}, {'sha256': 'abd'}, {'shutter': 0.5}):
+    for change in (
+        {'task': 'deblur'}, {'sha256': 'abd'}, {'shutter': 0.5}, {'imu': ImuOptions(none=True)},
+    ):
         with pytest.raises(FileError, match='not made by this command with these settings'):
             Shelf(replace(settings, **change)).outcome(drive)
 
@@ -217,6 +221,31 @@ def test_a_store_that_is_not_local_gets_the_same(drives, tmp_path, monkeypatch):
     assert Shelf(settings).outcome(drive) == done
     (tmp_path / 'restored' / '0' / 'metadata.yaml').unlink()
     assert Shelf(settings).outcome(drive) is None  # not whole
+
+
+def test_the_gyroscope_in_a_drive_is_used_in_pieces_too(photograph, tmp_path):
+    write_bag(tmp_path / 'in' / 'drive', Shaken(photograph, frames=16))
+    plain = subprocess.run(
+        [sys.executable, '-m', 'iov_restore_ros.tools.restore_bag', str(tmp_path / 'in' / 'drive'),
+         '--output', str(tmp_path / 'plain' / 'drive'), '--task', 'deblur', *OPTIONS[2:]],
+        capture_output=True, text=True,
+    )
+    assert '/front/image_raw: gyroscope /imu in' in plain.stdout, plain.stdout + plain.stderr
+    weights = shipped_weights('fast', 'deblur')
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    for frames, pieces in ((0, 1), (8, 2)):
+        settings = Settings(
+            f'{tmp_path}/{frames}', 'deblur', 'fast', str(weights), digest, 'cpu', 'float32', 0.0
+        )
+        [drive] = find_drives([str(tmp_path / 'in')])
+        parts, worker = plan(drive, frames, bool(frames)), fleet_worker.Worker(settings)
+        assert len(parts) == pieces
+        outcomes = [json.loads(worker(fleet_worker.as_row(part))['outcome']) for part in parts]
+        outcome = fleet_worker.join(settings, parts) if pieces > 1 else outcomes[0]
+        used = outcome['gyroscope']['/front/image_raw']
+        assert used['imu'] == '/imu' and used['used'] > 6
+        # A warm-up reaches back to the begin, so nothing may differ.
+        assert content(tmp_path / f'{frames}' / 'drive') == content(tmp_path / 'plain' / 'drive')
 
 
 def test_drives_of_one_name_and_what_is_no_drive_are_told(drives, tmp_path):

@@ -203,8 +203,8 @@ def test_the_frame_before_is_moved_onto_the_frame(street):
 def shutter_of(before):
     """Return the share of the way that the picture moved while the shutter was open, if known."""
     middle = np.s_[8:-8, 8:-8]
-    moved, way = before.motion[middle][..., :2], before.flow.way[middle]
-    return np.median(moved[..., 0] / way[..., 0]), bool(before.motion[..., 2].all())
+    moved, way = before.blurring.motion[middle], before.flow.way[middle]
+    return np.median(moved[..., 0] / way[..., 0]), before.blurring.told == (1, 0)
 
 
 def test_the_shutter_counts_for_one_frame_time_also_across_a_missing_frame(street):
@@ -228,7 +228,7 @@ def test_what_gets_faster_is_blurred_by_its_speed_at_the_frame(street):
         before = history.look_back(frame, time / RATE, 'deblur')
         history.keep(frame, time / RATE)
         if before is not None:
-            moved = np.median(before.motion[8:-8, 8:-8, 0])
+            moved = np.median(before.blurring.motion[8:-8, 8:-8, 0])
             assert moved == pytest.approx(speeds[time], abs=0.35)
 
 
@@ -262,6 +262,13 @@ def tensor(array):
     return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None].float()
 
 
+def blurring_of(known):
+    """Return how the frame was blurred as `model.fusion.gather` takes it; None for rain."""
+    planes = known.planes()
+    names = 'motion', 'path', 'told'
+    return tuple(tensor(planes[name]) for name in names) if 'path' in planes else None
+
+
 @pytest.mark.parametrize('task', TASKS)
 def test_opencv_gathers_what_pytorch_gathers(street, task):
     before, now = drive(street, 2, (6.0, -2.0))
@@ -271,7 +278,7 @@ def test_opencv_gathers_what_pytorch_gathers(street, task):
     known = history.look_back(now, 1 / RATE, task)
     expected = on_device.gather(
         tensor(now) / 255, tensor(before) / 255, tensor(known.flow.way), tensor(known.flow.trust),
-        None if known.motion is None else tensor(known.motion),
+        blurring_of(known),
     )
     gathered = gather(now, known)
     assert (tensor(gathered.before) / 255 - expected.before).abs().max() < 0.03
@@ -294,7 +301,7 @@ def test_a_sequence_is_restored_alike_both_ways(restorer, street, task, shutter)
         history.keep(expected, number / RATE)
         evidence = known and on_device.gather(
             pixels / 255, tensor(known.pixels) / 255, tensor(known.flow.way),
-            tensor(known.flow.trust), None if known.motion is None else tensor(known.motion),
+            tensor(known.flow.trust), blurring_of(known),
         )
         with torch.inference_mode():
             restored = restore_pixels(pixels, generator, evidence)[0][0].numpy()
@@ -308,15 +315,19 @@ def test_frames_at_an_even_rate_are_restored_as_one_by_one(restorer, street):
     assert np.array_equal(restore_sequence(restorer, blurred, 'deblur', 0.6), one_by_one)
 
 
-@pytest.mark.parametrize('motion', [None, torch.zeros(2, 3, 15, 25, device='meta')])
+@pytest.mark.parametrize('blurred', [False, True])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
-def test_all_is_computed_where_the_frame_is(motion, dtype):
+def test_all_is_computed_where_the_frame_is(blurred, dtype):
     """On a device without values, which PyTorch refuses to mix with the CPU as it does a GPU."""
     generator = Generator('fast').to('meta', dtype)
     pixels = torch.zeros(2, 3, 60, 100, dtype=torch.uint8, device='meta')
     trust = torch.zeros(2, 3, 15, 25, device='meta')
+    path = torch.zeros(2, 2 * on_device.MOMENTS, 15, 25, device='meta')
+    told = torch.zeros(2, 2, 1, 1, device='meta')
     evidence = on_device.gather(
-        to_image(pixels), to_image(pixels), trust[:, :2], trust, motion)
+        to_image(pixels), to_image(pixels), trust[:, :2], trust,
+        (trust[:, :2], path, told) if blurred else None,
+    )
     for known in (None, evidence):
         restored, finite = restore_pixels(pixels, generator, known)
         assert restored.is_meta and restored.shape == (2, 60, 100, 3) and finite.is_meta

@@ -17,6 +17,8 @@ from iov_restore_ros.pictures.files import DataError, Stills
 from iov_restore_ros.pictures.footage import FRAMES
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 from iov_restore_ros.pictures.sequences import Sequences, Sources, vivid
+from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE
+from iov_restore_ros.video.camera_path import Camera, Gyroscope, turned
 from iov_restore_ros.video.flow import find_flow, look
 
 SIDE = 64
@@ -53,10 +55,12 @@ def test_items_are_a_function_of_seed_and_number(stills, task):
     for number in (4, 0, 4):
         for one, two in zip(first[number], again[number], strict=True):
             assert torch.equal(one, two)
-    degraded, sharp, shutter = first[4]
+    degraded, sharp, shutter, rates, camera = first[4]
     assert degraded.shape == sharp.shape == (3, 3, SIDE, SIDE)
     assert degraded.dtype == sharp.dtype == torch.uint8
     assert shutter.shape == ()
+    assert rates.shape == (129, 3) and not rates.any()
+    assert camera.shape == (4,) and not camera.any()
     assert not torch.equal(first[4][1], other[4][1])
 
 
@@ -148,7 +152,7 @@ def test_scenes_that_are_hazy_themselves_stay_so(tmp_path, monkeypatch):
     footage = Sequences('derain', night, 2, SIDE, 99, 1, clean=1.0)
     levels = []
     for number in range(20):
-        degraded, sharp, _ = footage[number]
+        degraded, sharp = footage[number][:2]
         assert torch.equal(degraded, sharp)
         levels.append(sharp.float().mean())
     assert np.mean(levels) > 25 and np.std(levels) > 10
@@ -212,11 +216,57 @@ def test_footage_is_taken_in_order(tmp_path):
         assert abs(np.median(way[..., 0])) == pytest.approx(4, abs=1.5)
 
 
+def test_shaken_items_are_a_function_of_seed_and_number(stills):
+    first, again, other = (
+        Sequences('deblur', stills, 3, SIDE, 9, seed, shaken=1.0) for seed in (1, 1, 2)
+    )
+    for number in (4, 0, 4):
+        for one, two in zip(first[number], again[number], strict=True):
+            assert torch.equal(one, two)
+    _, _, _, rates, camera = first[4]
+    assert rates.shape == (129, 3) and rates.abs().max() > 1e-3
+    assert camera.shape == (4,) and camera[0] > 0 and camera[3] > 0
+    assert not torch.equal(other[4][3], rates)
+    some = Sequences('deblur', stills, 3, SIDE, 40, 1, shaken=0.5)
+    share = np.mean([bool(some[number][4].any()) for number in range(40)])
+    assert share == pytest.approx(0.5, abs=0.25)
+    assert not Sequences('derain', stills, 3, SIDE, 9, 1, shaken=1.0)[0][4].any()
+
+
+def test_shaken_frames_fit_their_rates(tmp_path):
+    """Footage that stands still, so that all that moves is the camera, as its gyroscope has it."""
+    write_folder(tmp_path / 'parked', pan(0, FRAMES, 256))
+    footage = Sources(footage=Clips(footage_stretches([tmp_path]), 1.0))
+    sequences = Sequences('deblur', footage, 3, 128, 9, 1, clean=1.0, shaken=1.0)
+    moved = 0
+    for number in range(6):
+        _, sharp, _, rates, (focal, x, y, period) = sequences[number]
+        frames = sharp.permute(0, 2, 3, 1).numpy()
+        gyroscope = Gyroscope()
+        for sample, rate in enumerate(rates.tolist()):
+            gyroscope.add((sample / SAMPLES - STILL_BEFORE) * float(period), *rate)
+        matrix = np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]])
+        camera = Camera(matrix, np.eye(3))
+        where = gyroscope, camera, (128, 128), float(period), np.array([-float(period)])
+        way = cv2.resize(turned(*where)[:, :, 0], (128, 128), interpolation=cv2.INTER_LINEAR)
+        y, x = np.mgrid[:128, :128].astype(np.float32)
+        fitted = cv2.remap(frames[0], x + way[..., 0], y + way[..., 1], cv2.INTER_CUBIC)
+        inner = np.s_[40:-40, 40:-40]
+        still, turn = (
+            np.abs(frames[1][inner].astype(float) - picture[inner]).mean()
+            for picture in (frames[0], fitted)
+        )
+        if np.abs(way).max() > 2:
+            moved += 1
+            assert turn < 0.5 * still, number
+    assert moved > 1
+
+
 def test_footage_is_blurred_by_averaging_it(tmp_path):
     write_folder(tmp_path / 'drive', pan(2, FRAMES, 360))
     footage = Clips(footage_stretches([tmp_path]), 1.0)
     sequences = Sequences('deblur', Sources(footage=footage), 3, SIDE, 9, 1, clean=0.0, light=0.0)
-    degraded, sharp, shutter = sequences[1]
+    degraded, sharp, shutter = sequences[1][:3]
     assert degraded.shape == sharp.shape == (3, 3, SIDE, SIDE) and 0.15 < shutter <= 1
 
     def detail(frames):
@@ -235,7 +285,7 @@ def test_pairs_come_in_the_order_of_their_numbers(tmp_path):
     pairs = Clips([stretch], 1.0)
     for shutter in (None, 0.8):
         sources = Sources(pairs=pairs, pairs_share=1.0, pairs_shutter=shutter)
-        degraded, sharp, told = Sequences('deblur', sources, 3, SIDE, 9, 1)[0]
+        degraded, sharp, told, *_ = Sequences('deblur', sources, 3, SIDE, 9, 1)[0]
         assert torch.equal(degraded, sharp // 2)
         assert math.isnan(told) if shutter is None else told == pytest.approx(shutter)
 

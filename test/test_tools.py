@@ -14,9 +14,14 @@ from pictures import RATE, drive, rain
 from PIL import Image
 
 from iov_restore_ros.inference import History, Restorer, restore_next
+from iov_restore_ros.inference.pixels import enlarge
 from iov_restore_ros.pictures.files import read_as_stored
+from iov_restore_ros.pictures.warp import move
+from iov_restore_ros.tools import shaken_source
 from iov_restore_ros.tools.image_source import open_source
 from iov_restore_ros.tools.restore_files import Report, restore_all
+from iov_restore_ros.video.calibration import camera_of
+from iov_restore_ros.video.camera_path import Gyroscope, turned
 
 
 def command(name, *arguments):
@@ -237,6 +242,30 @@ def test_image_source_repeats_a_folder_and_a_video(folder):
     assert [frames(n).shape for n in range(5)] == [(90, 120, 3)] * 5
     with pytest.raises(ValueError, match='not a folder of pictures'):
         open_source(str(folder / 'notes.txt'))
+
+
+def test_image_source_shakes_as_its_imu_says(photograph, monkeypatch):
+    """Exposed so shortly that its frames are alike."""
+    monkeypatch.setattr(shaken_source, 'EXPOSURE', 2e-4)
+    start, fps = 1_700_000_000.0, 10.0
+    exposed, imu = shaken_source.shaken(lambda _: photograph, fps, start, 0.06)
+    size = photograph.shape[:2]
+    fx, fy, cx, cy = imu.camera
+    k = [fx, 0, cx, 0, fy, cy, 0, 0, 1]
+    camera = camera_of(size[1], size[0], k, (), '', np.eye(3), 0.0, size)
+    before, stays, turns = None, [], []
+    for number in range(round(start * fps), round(start * fps) + 8):
+        frame, gyroscope, stamp = exposed(number), Gyroscope(), number / fps
+        for sample in np.arange(stamp - 0.15, stamp + 0.03, 0.005):
+            gyroscope.add(sample, *imu.rates(sample))
+        if before is not None:
+            way = turned(gyroscope, camera, size, stamp, np.array([-1 / fps]))[:, :, 0]
+            moved = move(before, enlarge(way, *size))
+            inner = np.s_[60:-60, 60:-60]
+            stays.append(np.abs(before[inner].astype(float) - frame[inner]).mean())
+            turns.append(np.abs(moved[inner].astype(float) - frame[inner]).mean())
+        before = frame
+    assert np.mean(turns) < 0.4 * np.mean(stays)
 
 
 def test_samples_of_every_degradation(tmp_path):

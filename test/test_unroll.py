@@ -1,7 +1,9 @@
 """Training on sequences: each frame restored beside the one before, as it was restored."""
 
 import socket
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from training_runs import ALONE, assert_equal, finish, start, take_steps
@@ -9,12 +11,14 @@ from training_runs import ALONE, assert_equal, finish, start, take_steps
 from iov_restore_ros.model import Generator, WeightsInfo, load_weights, save_weights
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CUES, MOTION_UNIT
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
+from iov_restore_ros.pictures.shaking import ShakenCamera
 from iov_restore_ros.training import unroll as unrolling
 from iov_restore_ros.training.config import read_config
 from iov_restore_ros.training.train import run
 from iov_restore_ros.training.trainer import Trainer
 from iov_restore_ros.training.transfer import start_from
 from iov_restore_ros.training.unroll import MARGIN, Unroll
+from iov_restore_ros.video.camera_path import TAU
 
 SIDE = 32
 PACE = 6.0
@@ -36,7 +40,7 @@ def ride(photograph, shutter=0.5):
     scene = MovingScene(photograph, SIDE + 2 * MARGIN, path, (180.0, 120.0))
     frames = torch.stack([torch.from_numpy(scene.frame(time)) for time in (-1, 0, 1)])
     frames = frames.round().byte().permute(0, 3, 1, 2)[None]
-    return frames, frames, torch.tensor([shutter])
+    return frames, frames, torch.tensor([shutter]), torch.zeros(1, 129, 3), torch.zeros(1, 4)
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +105,7 @@ def test_the_shutter_is_told_roughly_or_assumed_or_not(photograph):
         evidence.cues[0, 3:].mean((1, 2))
         for _, evidence in evidence_of(ride(photograph), 'deblur', 80)
     ])
-    motion, known = cues[:, 0] * MOTION_UNIT / PACE, cues[:, 2] > 0.5
+    motion, known = cues[:, 0] * MOTION_UNIT / PACE, cues[:, -2] > 0.5
     assert known.float().mean() == pytest.approx(0.6, abs=0.12)
     assert motion[known].abs().mean() == pytest.approx(0.5, rel=0.1)
     assert motion[known].std() > 0.01
@@ -115,7 +119,90 @@ def test_the_shutter_is_told_roughly_or_assumed_or_not(photograph):
 def test_an_unknown_shutter_is_never_told(photograph):
     batch = ride(photograph, float('nan'))
     for _, evidence in evidence_of(batch, 'deblur', 20):
-        assert evidence.cues.isfinite().all() and evidence.cues[:, 5].max() == 0
+        assert evidence.cues.isfinite().all() and evidence.cues[:, -2].max() == 0
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Tell the shutter and the rates as they are."""
+    for name in (
+        'UNSURE', 'UNKNOWN', 'NOT_ASKED', 'UNUSED', 'NOISE', 'BIAS', 'LATE', 'FOCAL', 'MISTAKEN',
+    ):
+        monkeypatch.setattr(unrolling, name, 0.0)
+    monkeypatch.setattr(unrolling, 'EVERY', (1, 1))
+
+
+def shaken(photograph, share=0.6, far=6):
+    """Return a batch of one of a camera that only shakes, ``far`` pixels, and the camera."""
+    side = SIDE + 2 * MARGIN
+    camera = ShakenCamera.draw(np.random.default_rng(3), 3, side, share)
+    farther = far / max(camera.extent(time, share) for time in range(3))
+    camera = replace(camera, shake=camera.shake.scaled(farther))
+    still = CameraPath(*np.zeros((2, 2)), *np.zeros((2, 2, 2)), np.zeros(2))
+    scene = MovingScene(photograph, side, still, (180.0, 120.0))
+    scene.shaken = camera, 1.0
+    sharp, blurred = (
+        torch.from_numpy(np.stack(frames)).round().clamp(0, 255).byte().permute(0, 3, 1, 2)[None]
+        for frames in (
+            [scene.frame(time) for time in (-1, 0, 1)],
+            [scene.exposure(time, share, True) for time in (-1, 0, 1)],
+        )
+    )
+    known = torch.tensor([camera.focal, *camera.middle, camera.period])
+    rates = torch.from_numpy(camera.rates(3)).float()
+    return (blurred, sharp, torch.tensor([share]), rates[None], known.float()[None]), camera
+
+
+def true_path(camera, time, share, side):
+    """Return where what each cell shows at ``time`` (frames) lies at the moments about it."""
+    middles = np.arange(side // 4) * 4 + 1.5
+    places = np.stack([*np.meshgrid(middles, middles), np.ones((side // 4,) * 2)], -1)
+    path = []
+    for moment in time + share * TAU:
+        there = places @ (np.linalg.inv(camera.view(moment)) @ camera.view(time)).T
+        path.append(there[..., :2] / there[..., 2:] - places[..., :2])
+    return np.stack(path, 2)
+
+
+def test_the_path_of_a_shaken_camera_is_the_true_one(photograph, exact):
+    (_, sharp, *known), camera = shaken(photograph, far=2.5)
+    unroll = Unroll((sharp, sharp, *known), 'deblur', torch.device('cpu'), 1)
+    for number in range(3):
+        [known] = unroll._known(number, unroll.sharp[:, number - 1] if number else None)
+        expected = true_path(camera, number, 0.6, SIDE + 2 * MARGIN)
+        assert np.abs(expected).max() > 1
+        np.testing.assert_allclose(known.blurring.path, expected, atol=0.1)
+        assert known.blurring.told == (1, 1)
+        if number:  # nothing moves but by the camera's turning
+            inner = np.s_[8:-8, 8:-8]
+            assert np.abs(np.median(known.blurring.motion[inner], (0, 1))).max() < 0.4
+
+
+def test_a_first_frame_has_a_path_and_nothing_before_it(photograph, exact):
+    unroll = Unroll(shaken(photograph)[0], 'deblur', torch.device('cpu'), 1)
+    image, evidence, _ = unroll.frame(0)
+    assert torch.equal(evidence.before, image)
+    assert not evidence.cues[:, :5].any() and evidence.cues[:, -1].min() == 1
+    assert evidence.cues[:, 5:-2].abs().max() > 0.01
+    assert evidence.along[:, -3:].abs().mean() > 1e-3, "what Wiener's filter changes"
+
+
+def test_some_gyroscopes_are_not_listened_to_and_some_are_wrong(photograph, monkeypatch):
+    monkeypatch.setattr(unrolling, 'NOISE', 0.0)
+    monkeypatch.setattr(unrolling, 'BIAS', 0.0)
+    batch, _ = shaken(photograph)
+    first, second = batch[3][0, 0, :2].tolist()
+    assert first != second
+    seen = []
+    for seed in range(300):
+        [gyroscope] = Unroll(batch, 'deblur', torch.device('cpu'), seed).gyroscopes
+        x = gyroscope and gyroscope[0]._rates[0][0]
+        seen.append('unused' if x is None else 'right' if x == first else 'wrong')
+    shares = {name: seen.count(name) / 300 for name in set(seen)}
+    assert shares['unused'] == pytest.approx(0.1, abs=0.05)
+    assert shares['wrong'] == pytest.approx(0.045, abs=0.035)
+    no_gyroscope = (*batch[:3], torch.zeros_like(batch[3]), torch.zeros(1, 4))
+    assert Unroll(no_gyroscope, 'deblur', torch.device('cpu'), 1).gyroscopes == [None]
 
 
 def test_no_gradient_goes_through_time(photograph):

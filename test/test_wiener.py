@@ -1,4 +1,4 @@
-"""A straight blur undone by Wiener's filter."""
+"""A blur whose path is known undone by Wiener's filter."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from iov_restore_ros.evaluation.metrics import psnr
+from iov_restore_ros.model.fusion import MOMENTS, chord
 from iov_restore_ros.model.wiener import deconvolve
+from iov_restore_ros.video.camera_path import TAU, straight
 
 
 def blurred(picture, length, level=True):
@@ -30,10 +32,16 @@ def grey(photograph):
 
 
 def undo(picture, x, y):
-    height, width = picture.shape
-    motion = torch.tensor([x, y]).float().view(1, 2, 1, 1)
-    motion = motion.expand(1, 2, -(-height // 4), -(-width // 4))
-    return deconvolve(torch.from_numpy(picture)[None, None], motion)[0, 0].numpy()
+    return undo_path(picture, straight(np.float32([[[x, y]]]))[0, 0])
+
+
+def undo_path(picture, path):
+    """Undo a ``path`` (``MOMENTS`` x 2, pixels) that is the same all over."""
+    height, width = picture.shape[:2]
+    cells = -(-height // 4), -(-width // 4)
+    everywhere = torch.from_numpy(path).float().view(1, -1, 2, 1, 1).expand(1, -1, 2, *cells)
+    planes = torch.from_numpy(picture).view(height, width, -1).permute(2, 0, 1)[None]
+    return deconvolve(planes, everywhere)[0].permute(1, 2, 0).numpy().reshape(picture.shape)
 
 
 @pytest.mark.parametrize('level', [True, False])
@@ -48,6 +56,37 @@ def test_it_gains_more_than_a_decibel(grey, length, level):
     )
     assert gain > 1
     assert loss < 0, 'the wrong direction'
+
+
+def swing(moments):
+    """Return where the picture is at ``moments`` (of -0.5..0.5) of a bump's exposure, N x 2."""
+    turns = 1.6 * np.pi * moments
+    return np.stack([4 * np.sin(turns), 5 * (np.cos(turns) - 1)], -1).astype(np.float32)
+
+
+def test_a_path_that_swings_is_undone_better_than_its_chord(photograph):
+    colours = photograph.astype(np.float32) / 255
+    moved = [
+        cv2.warpAffine(
+            colours, np.float32([[1, 0, x], [0, 1, y]]), colours.shape[1::-1],
+            borderMode=cv2.BORDER_REFLECT,
+        ) for x, y in swing(np.linspace(-0.5, 0.5, 65))
+    ]
+    worse, path = np.mean(moved, 0, dtype=np.float32), swing(TAU)
+    assert path.shape == (MOMENTS, 2)
+    back = chord(torch.from_numpy(path)[None])[0].numpy()
+    by_path, by_chord = (
+        psnr(to_bytes(undo_path(worse, way)), to_bytes(colours))
+        for way in (path, straight(back[None, None])[0, 0])
+    )
+    assert by_path > by_chord + 1
+    assert by_path > psnr(to_bytes(worse), to_bytes(colours)) + 3
+
+
+def test_a_path_of_no_length_leaves_the_picture(photograph):
+    colours = photograph.astype(np.float32) / 255
+    still = undo_path(colours, np.zeros((MOMENTS, 2), np.float32))
+    np.testing.assert_allclose(still, colours, atol=2e-6)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (33, 130), (64, 64), (250, 367)])

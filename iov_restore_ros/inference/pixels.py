@@ -55,7 +55,7 @@ def gather(frame: np.ndarray, before: Before | None) -> Gathered:
         motion, moments, told = before.blurring
         path = torch.from_numpy(moments).permute(2, 3, 0, 1)[None]
         cues[..., 3:5] = motion / MOTION_UNIT
-        cues[..., 5:-2] = path_cues(path)[0].permute(1, 2, 0)
+        cues[..., 5:-2] = path_cues(path)[0].permute(1, 2, 0).numpy()
         cues[..., -2:] = told
         along = steer(frame, motion, path)
     if before.flow is None or before.pixels is None:

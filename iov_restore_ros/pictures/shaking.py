@@ -64,7 +64,7 @@ class Shake:
         """Return rotation vectors at ``times`` (N, s), N x 3, rad, of the camera in the world."""
         since = times[:, None] - self.starts
         going = np.where(since < 0, 0.0, np.exp(-np.where(
-            np.isfinite(since), since, 0.0) / self.decays))
+            np.isfinite(since), np.maximum(since, 0.0), 0.0) / self.decays))
         # A bump begins at rest.
         phases = np.where(np.isfinite(self.starts), 0.0, self.phases)
         turns = np.where(np.isfinite(self.starts), since, times[:, None]) * self.frequencies

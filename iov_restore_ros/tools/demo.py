@@ -3,10 +3,10 @@ The whole path on one machine: a camera process, the node, and a perception stac
 
     make demo [SOURCE=clip.mp4]
 
-The camera drives over photographs that come with scikit-image, fast enough for motion blur, then in
-rain; or it shows SOURCE. The mode is switched while all of it runs. So is the parameter use_past:
-what a frame alone gives is what this very node publishes without it. At the end it looks at a
-comparison, as a person would.
+The camera drives over photographs that come with scikit-image, fast enough for motion blur, then on
+bad roads beside an IMU, then in rain; or it shows SOURCE. The mode is switched while all of it
+runs. So are the parameters use_past and imu: what a frame alone gives is what this very node
+publishes without them. At the end it looks at a comparison, as a person would.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -33,7 +34,15 @@ from rich.console import Console
 from sensor_msgs.msg import CompressedImage, Image
 
 from iov_restore_ros.node.images import view
-from iov_restore_ros.tools.demo_footage import FPS, FRAMES_EACH, Footage, blurred, rainy
+from iov_restore_ros.tools.demo_footage import (
+    BUMPY_SHUTTER,
+    FPS,
+    FRAMES_EACH,
+    Footage,
+    blurred,
+    bumpy,
+    rainy,
+)
 from iov_restore_ros.tools.demo_report import (
     Row,
     Sample,
@@ -48,27 +57,51 @@ SECONDS = 8.0  # per mode: longer than the footage
 PATIENCE = 60.0  # seconds until something that should come has come
 
 
+class Setting(NamedTuple):
+    """What the node shall do, and whether with the frame before, and with the gyroscope."""
+
+    mode: str
+    use_past: bool = True
+    imu: bool = False
+
+
 @dataclass(frozen=True)
 class Scene:
-    """What the camera shows, what the node shall do: modes, and whether with the frame before."""
+    """What the camera shows, with options of ``image_source``, and what the node shall do."""
 
     name: str
     source: str
-    modes: tuple[tuple[str, bool], ...]
+    settings: tuple[Setting, ...]
     footage: Footage | None = None  # None where no sharp frames are known
+    options: tuple[str, ...] = ()
+    shutter: float = 0.0  # as the node is told; 0: it finds out
 
 
 def film(folder: Path) -> list[Scene]:
     """Return our own scenes, with their frames below ``folder``."""
-    blur, rain = blurred(), rainy()
+    blur, bumps, rain = blurred(), bumpy(), rainy()
+    rates, intrinsics = folder / 'bumps.csv', ','.join(map(str, bumps.intrinsics))
+    np.savetxt(rates, bumps.rates, '%.6f', ',', header='t,wx,wy,wz', comments='')
+    passthrough, alone = Setting('passthrough'), Setting('deblur', use_past=False)
     return [
         Scene(
             'blur', write_footage(blur, folder / 'blur'),
-            (('passthrough', True), ('deblur', False), ('deblur', True)), blur,
+            (passthrough, alone, Setting('deblur')), blur,
+        ),
+        Scene(
+            'bumps', write_footage(bumps, folder / 'bumps'),
+            (passthrough, alone, Setting('deblur'), Setting('deblur', imu=True)), bumps,
+            (
+                '--imu', str(rates), '--intrinsics', intrinsics,
+                '--exposure', str(BUMPY_SHUTTER / FPS),
+            ), BUMPY_SHUTTER,
         ),
         Scene(
             'rain', write_footage(rain, folder / 'rain'),
-            (('passthrough', True), ('derain', False), ('derain', True), ('auto', True)), rain,
+            (
+                passthrough, Setting('derain', use_past=False), Setting('derain'),
+                Setting('auto'),
+            ), rain,
         ),
     ]
 
@@ -148,7 +181,7 @@ class Stack(Node):
         """Tell whether a frame has come whose stamp is behind ``moment``, ns."""
         return any(stamp_ns(message) > moment for message, _ in self.frames)
 
-    def adjust(self, **values: str | bool) -> None:
+    def adjust(self, **values: str | bool | float | list[float]) -> None:
         """Set parameters of the node by its service, as `ros2 param set` does."""
         future = self.parameters.set_parameters(
             [Parameter(name, value=value) for name, value in values.items()]
@@ -183,9 +216,13 @@ def stamp_ns(message: Image) -> int:
     return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
 
 
-def run_mode(stack: Stack, scene: Scene, mode: str, use_past: bool) -> Seen:
-    """Watch ``mode`` at work for ``SECONDS``."""
-    stack.adjust(mode=mode, use_past=use_past, weather='rain')
+def run_mode(stack: Stack, scene: Scene, setting: Setting) -> Seen:
+    """Watch a mode at work for ``SECONDS``."""
+    mode, use_past, imu = setting
+    stack.adjust(
+        mode=mode, use_past=use_past, imu=imu, imu_rotation=[0.0, 0.0, 0.0, 1.0],
+        shutter=scene.shutter, weather='rain',
+    )
     before = stack.next_count(mode)
     started = stack.counted_at
     stack.frames.clear()
@@ -203,8 +240,8 @@ def run_mode(stack: Stack, scene: Scene, mode: str, use_past: bool) -> Seen:
     drives = drives_of(stack, scene.footage)
     stack.degraded.clear()
     row = Row(
-        scene.name, mode, use_past, stack.status['task'], counts['received'], counts['restored'],
-        dropped, out / took, p50, p99, measure(drives),
+        scene.name, mode, use_past, imu, stack.status['task'], counts['received'],
+        counts['restored'], dropped, out / took, p50, p99, measure(drives),
     )
     return Seen(row, drives if row.shown() else [])
 
@@ -235,10 +272,10 @@ def run(output: Path, source: str | None) -> int:
     console.width = max(console.width, 120)  # the table's, also where there is no terminal
     output.mkdir(parents=True, exist_ok=True)
     if source:
-        modes = ('passthrough', True), ('deblur', True), ('derain', True)
-        scenes = [Scene(Path(source).name, source, modes)]
+        settings = tuple(map(Setting, ('passthrough', 'deblur', 'derain')))
+        scenes = [Scene(Path(source).name, source, settings)]
     else:
-        console.print('filming in motion and in rain ...')
+        console.print('filming in motion, on bad roads and in rain ...')
         scenes = film(output)
     rclpy.init()
     stack = Stack()
@@ -249,16 +286,19 @@ def run(output: Path, source: str | None) -> int:
     try:
         with process('node.restore_node', log=node_log):
             for scene in scenes:
-                arguments = (scene.source, '--fps', str(FPS))
+                arguments = (scene.source, '--fps', str(FPS), *scene.options)
                 with process('tools.image_source', *arguments, log=output / 'camera.log'):
                     console.print(f'{scene.name}: waiting for the first frame ...')
                     # Frames of the camera before may still come.
                     new = partial(stack.saw_since, time.time_ns())
                     stack.wait_for(new, 'a frame from the node')
-                    for mode, use_past in scene.modes:
-                        alone = '' if use_past else ', each frame alone,'
-                        console.print(f'{scene.name}: mode {mode}{alone} for {SECONDS:.0f} s ...')
-                        seen.append(run_mode(stack, scene, mode, use_past))
+                    for setting in scene.settings:
+                        how = '' if setting.use_past else ', each frame alone,'
+                        how += ' with the gyroscope' if setting.imu else ''
+                        console.print(
+                            f'{scene.name}: mode {setting.mode}{how} for {SECONDS:.0f} s ...'
+                        )
+                        seen.append(run_mode(stack, scene, setting))
                     stack.save_comparison(output / 'compare.jpg')
     except (TimeoutError, RuntimeError) as error:
         for log in (node_log, output / 'camera.log'):

@@ -1,10 +1,10 @@
 """
-What the demo's camera films: drives over photographs, blurred by their motion or in rain.
+What the demo's camera films: drives over photographs, in motion, on bad roads, and in rain.
 
 The photographs come with scikit-image; what is random comes from fixed seeds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,12 +15,18 @@ from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.degradations.draw import sensor_noise
 from iov_restore_ros.pictures.files import to_tensor
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
+from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, Shake, ShakenCamera
 
 WIDTH, HEIGHT = 400, 300
 FPS = 8.0
 FRAMES_EACH = 16
 SHUTTER = 0.7  # share of the time between two frames that it is open
 IN_RAIN = 0.5  # of the pace: who sees little drives slower
+ON_BUMPS = 0.3  # of the pace
+BUMPY_SHUTTER = 0.25  # share, 31 ms
+BUMPS = 9.0  # pixels of blur, in the middle of many frames
+FOCAL = 480.0  # pixels
+IMU_RATE = 400  # Hz
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,14 @@ class Footage:
     sharp: list[np.ndarray]
 
 
+@dataclass(frozen=True)
+class BumpyFootage(Footage):
+    """``rates``: S x 4, s from the first frame on, round to it again, and rad/s about x, y, z."""
+
+    rates: np.ndarray
+    intrinsics: tuple[float, ...]  # fx, fy, cx, cy, pixels
+
+
 def blurred() -> Footage:
     """Return fast drives, exposed for ``SHUTTER``; what is sharp is the middle of the exposure."""
     footage = Footage([], [])
@@ -67,6 +81,44 @@ def blurred() -> Footage:
         footage.degraded.extend(_frames(noisy))
         footage.sharp.extend(_frames(_sharp(scene)))
     return footage
+
+
+def bumpy() -> BumpyFootage:
+    """Return slower drives on bad roads, and what the camera's gyroscope says meanwhile."""
+    degraded, sharp, cameras = [], [], []
+    middle = (np.array([WIDTH, WIDTH]) - 1) / 2
+    for seed, drive in enumerate(DRIVES):
+        rng = np.random.default_rng(seed)
+        scene, times = _scene(drive, ON_BUMPS), _times()
+        scene.path = replace(scene.path, shake=np.zeros((2, 2)))
+        shake = Shake.draw(rng, (FRAMES_EACH + 1) / FPS)
+        camera = ShakenCamera(shake, FOCAL, middle, 1 / FPS)
+        extents = [camera.extent(time, BUMPY_SHUTTER) for time in range(FRAMES_EACH)]
+        camera = replace(camera, shake=shake.scaled(BUMPS / float(np.median(extents))))
+        scene.shaken = camera, -float(times[0])
+        exposed = np.stack([scene.exposure(time, BUMPY_SHUTTER, True) for time in times])
+        noise = torch.Generator().manual_seed(seed)
+        noisy = sensor_noise(_tensor(exposed), torch.ones(FRAMES_EACH), noise)
+        degraded.extend(_frames(noisy))
+        sharp.extend(_frames(_sharp(scene)))
+        cameras.append(camera)
+    intrinsics = FOCAL, FOCAL, (WIDTH - 1) / 2, (HEIGHT - 1) / 2
+    return BumpyFootage(degraded, sharp, _round(cameras), intrinsics)
+
+
+def _round(cameras: list[ShakenCamera]) -> np.ndarray:
+    """Return the rates of one drive after the other, see ``BumpyFootage``."""
+    count = len(cameras) * FRAMES_EACH
+    times = np.arange(round(count / FPS * IMU_RATE)) / IMU_RATE
+    drives, since = np.divmod(times * FPS + 0.5, FRAMES_EACH)  # half a frame before the first
+    rates = np.zeros((len(times), 3))
+    for number, camera in enumerate(cameras):
+        known = camera.rates(FRAMES_EACH)
+        own = drives % len(cameras) == number
+        moments = (since[own] - 0.5 + STILL_BEFORE) * SAMPLES
+        for axis in range(3):
+            rates[own, axis] = np.interp(moments, np.arange(len(known)), known[:, axis])
+    return np.column_stack([times, rates])
 
 
 def rainy() -> Footage:

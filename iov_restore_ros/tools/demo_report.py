@@ -17,13 +17,14 @@ from iov_restore_ros.evaluation.report_page import Loop, Slider, Table, data_url
 from iov_restore_ros.tools.demo_footage import FPS
 
 HEADINGS = (
-    'scene', 'mode', 'past', 'task', 'in', 'restored', 'dropped', 'fps', 'p50 ms', 'p99 ms',
+    'scene', 'mode', 'past', 'gyro', 'task', 'in', 'restored', 'dropped', 'fps', 'p50 ms', 'p99 ms',
     'PSNR dB', 'flicker',
 )
 NOTE = (
-    'past: whether with the frame before (use_past); p50, p99: latency from the stamp to the '
-    'subscriber; PSNR and flicker: input -> output, of the frames that came; flicker: how much '
-    'more neighbouring frames differ than the sharp ones do, RMS in grey levels'
+    'past: whether with the frame before (use_past); gyro: whether with the gyroscope (imu); '
+    'p50, p99: latency from the stamp to the subscriber; PSNR and flicker: input -> output, of the '
+    'frames that came; flicker: how much more neighbouring frames differ than the sharp ones do, '
+    'RMS in grey levels'
 )
 LOOP_SIDE = 480  # pixels of a frame's longest side in a loop
 SLIDERS = 3  # per scene and task
@@ -52,6 +53,7 @@ class Row:
     scene: str
     mode: str
     use_past: bool
+    use_imu: bool
     task: str
     received: int
     restored: int
@@ -62,18 +64,21 @@ class Row:
     quality: Quality | None
 
     def shown(self) -> bool:
-        """Return whether there are pictures to look at: restored ones, at their best."""
+        """Return whether there are pictures to look at: restored ones, with the frame before."""
         return self.task != 'none' and self.use_past
 
     def cells(self) -> tuple[str, ...]:
         """Return the row as text, in the order of ``HEADINGS``."""
-        past = '-' if self.task == 'none' else 'yes' if self.use_past else 'no'
+        past, gyroscope = (
+            '-' if self.task == 'none' else 'yes' if used else 'no'
+            for used in (self.use_past, self.use_imu)
+        )
         quality = ('-', '-')
         if self.quality:
             quality = _change(self.quality.psnr, 2), _change(self.quality.flicker, 1)
         return (
-            self.scene, self.mode, past, self.task, str(self.received), str(self.restored),
-            str(self.dropped), f'{self.fps:.1f}', f'{self.latency_p50:.0f}',
+            self.scene, self.mode, past, gyroscope, self.task, str(self.received),
+            str(self.restored), str(self.dropped), f'{self.fps:.1f}', f'{self.latency_p50:.0f}',
             f'{self.latency_p99:.0f}', *quality,
         )
 
@@ -109,7 +114,7 @@ def print_table(console: Console, rows: list[Row], device: str) -> None:
     """Print the table to the terminal."""
     table = rich.table.Table(title=device, caption=NOTE, box=box.SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify='left' if number < 4 else 'right', no_wrap=number > 0)
+        table.add_column(heading, justify='left' if number < 5 else 'right', no_wrap=number > 0)
     for row in rows:
         table.add_row(*row.cells())
     console.print(table)
@@ -120,7 +125,7 @@ def write_report(path: Path, seen: list[Seen], device: str) -> None:
     table = Table('The node at work', HEADINGS, [row.cells() for row, _ in seen], NOTE)
     loops, sliders = [], []
     for row, drives in _once(seen):
-        title = f'{row.scene}, {row.mode}'
+        title = f'{row.scene}, {row.mode}' + (', with the gyroscope' if row.use_imu else '')
         loops += [_loop(title, drive) for drive in drives]
         sliders += [_slider(title, sample) for sample in _spread(drives)]
     facts = [('model', device)]
@@ -139,11 +144,12 @@ def write_before_after(path: Path, seen: list[Seen]) -> None:
 
 
 def _once(seen: list[Seen]) -> list[Seen]:
-    """Return the first mode with pictures of every scene and task; mode auto shows the same."""
-    shown: dict[tuple[str, str], Seen] = {}
+    """Return of every scene and task, with and without gyroscope, the first mode with pictures."""
+    shown: dict[tuple[str, str, bool], Seen] = {}
     for row, drives in seen:
         if any(drives):
-            shown.setdefault((row.scene, row.task), Seen(row, list(filter(None, drives))))
+            which = row.scene, row.task, row.use_imu  # mode auto shows the same
+            shown.setdefault(which, Seen(row, list(filter(None, drives))))
     return list(shown.values())
 
 

@@ -33,7 +33,7 @@ from iov_restore_ros.model import (
     load_weights,
     shipped_weights,
 )
-from iov_restore_ros.model.fusion import CUES, TAPS
+from iov_restore_ros.model.fusion import ALONG, CUES
 from iov_restore_ros.model.generators import SIZE_MULTIPLE
 
 OPSET = 18
@@ -219,7 +219,7 @@ def describe(info: WeightsInfo, weights: Path, dtype: str) -> dict[str, str]:
     """Return the metadata of the ONNX file: what it holds and where that comes from."""
     beside = {
         'before': FORMATS[dtype] + ': the frame before, moved onto the image',
-        'along': f'float32, batch x {TAPS} x height x width',
+        'along': f'float32, batch x {ALONG} x height x width',
         'cues': f'float32, batch x {CUES} x height x width',
     }
     return {

@@ -23,6 +23,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
 from iov_restore_ros.inference import History, RestoreError, Restorer
+from iov_restore_ros.tools.bag_imu import AS_FOUND, BagImu, ImuOptions
 from iov_restore_ros.tools.fleet_drives import (
     METADATA,
     Drive,
@@ -40,6 +41,7 @@ from iov_restore_ros.tools.restore_bag import (
     Beside,
     add_topic,
     copy_bag,
+    imu_of,
     new_topics,
     restore_images,
     storage_of,
@@ -70,10 +72,11 @@ class Settings:
     device: str
     precision: str
     shutter: float
+    imu: ImuOptions = AS_FOUND  # of bags
 
     def key(self) -> str:
         """Return a name for all that changes what comes out."""
-        what = self.task, self.model, self.sha256, self.precision, self.shutter
+        what = self.task, self.model, self.sha256, self.precision, self.shutter, self.imu
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
@@ -184,6 +187,7 @@ class Worker:
         """Load the weights; raises what ``Restorer`` raises."""
         self.settings = settings
         self.shelf = Shelf(settings)
+        self.imu: BagImu | None = None  # of the bag that is being restored
         task = settings.task
         self.restorer = Restorer(
             settings.model, {task: settings.weights}, settings.device, settings.precision, [task]
@@ -205,10 +209,13 @@ class Worker:
         with self.shelf.work() as work:
             made = work / PurePosixPath(piece.drive.name).name
             restore = {'bag': self._bag, 'video': self._video, 'frames': self._frames}
+            self.imu = None
             frames, failures = restore[piece.drive.kind](piece, work, made)
             outcome = outcome_of(
                 self.settings, piece.drive, frames, failures, time.monotonic() - started
             )
+            if self.imu is not None:
+                outcome['gyroscope'] = self.imu.accounts()
             if piece.pieces == 1:
                 self.shelf.publish(made, outcome, piece.drive)
             else:
@@ -218,9 +225,16 @@ class Worker:
 
     def _bag(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
         bag = fetch(piece.drive.source, work / 'in')
-        beside = restore_images(self.restorer, self.settings.task, self.settings.shutter)
+        settings = self.settings
         with Reader(bag) as reader:
-            if piece.pieces == 1:
+            whole = piece.pieces == 1
+            span = (None, None) if whole else (piece.warm_up, piece.end)
+            self.imu = imu_of(
+                reader, new_topics(reader.connections, ()), self.restorer, settings.task,
+                settings.imu, *span,
+            )
+            beside = restore_images(self.restorer, settings.task, settings.shutter, self.imu)
+            if whole:
                 return rewrite(reader, bag, made, beside)
             made.mkdir()
             return restore_part(reader, piece, made / 'images', beside)
@@ -312,6 +326,8 @@ def join(settings: Settings, pieces: list[Piece]) -> Outcome:
             settings, drive, frames, failures, sum(outcome['seconds'] for outcome in outcomes),
             len(pieces),
         )
+        if gyroscopes := [one['gyroscope'] for one in outcomes if 'gyroscope' in one]:
+            outcome['gyroscope'] = together(gyroscopes)
         shelf.publish(made, outcome, drive)
     shutil.rmtree(parts[0].parent)
     return outcome
@@ -327,6 +343,17 @@ def outcome_of(
         'restored': frames - len(failures), 'passed': len(failures), 'failures': failures[:TOLD],
         'seconds': round(seconds, 3), 'pieces': pieces, 'task': settings.task,
         'weights_sha256': settings.sha256, 'node': platform.node(),
+    }
+
+
+def together(gyroscopes: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Return one account of the gyroscopes of a drive's pieces, by image topic."""
+    return {
+        topic: {
+            **last,
+            **{key: sum(one[topic][key] for one in gyroscopes) for key in ('frames', 'used')},
+        }
+        for topic, last in gyroscopes[-1].items()
     }
 
 

@@ -1,11 +1,12 @@
 """
 A camera made of files: publishes a folder of pictures, a video or a camera device to ROS.
 
-    python -m iov_restore_ros.tools.image_source SOURCE --camera camera --fps 10
+    python -m iov_restore_ros.tools.image_source SOURCE --camera camera --fps 10 --shake 8
 
 Stamps lie on the grid of the frame period, as a triggered camera's do, and with a folder the
 picture shown at stamp k x period is number k modulo their count: who knows the folder knows from
-the stamp which picture it was.
+the stamp which picture it was. With --shake it is on a bad road, and its IMU is on the topic `imu`;
+with --imu the rates are from a file.
 """
 
 import argparse
@@ -19,11 +20,17 @@ import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, Imu
 
 from iov_restore_ros.pictures.files import list_images, read_image
+from iov_restore_ros.tools.file_imu import camera_numbers
+from iov_restore_ros.tools.shaken_source import ImuBeside, played, shaken
+
+IMU_PERIOD = 5_000_000  # ns
+READY = 10_000_000  # ns after its exposure a frame is sent, where there is an IMU
+NONE = -1.0  # first element of a covariance: there is no such reading (REP 145)
 
 
 def open_source(source: str) -> Callable[[int], np.ndarray]:
@@ -52,13 +59,20 @@ def open_source(source: str) -> Callable[[int], np.ndarray]:
 
 
 class ImageSource(Node):
-    """Publishes `<camera>/image_raw` (rgb8) and `<camera>/camera_info`."""
+    """Publishes `<camera>/image_raw` (rgb8), `<camera>/camera_info`, and `imu` if there is one."""
 
-    def __init__(self, picture: Callable[[int], np.ndarray], camera: str, fps: float) -> None:
+    def __init__(
+        self, picture: Callable[[int], np.ndarray], camera: str, fps: float,
+        imu: ImuBeside | None = None,
+    ) -> None:
         super().__init__('image_source')
         self._picture = picture
         self._camera = camera
         self._period = round(1e9 / fps)
+        self._imu = imu
+        if imu is not None:
+            # Many at once, when a picture took its time: none may be lost.
+            self._samples = self.create_publisher(Imu, 'imu', QoSProfile(depth=200))
         self._images = self.create_publisher(
             Image, f'{camera}/image_raw', qos_profile_sensor_data
         )
@@ -69,10 +83,17 @@ class ImageSource(Node):
     def run(self) -> None:
         """Publish until ROS is shut down."""
         number = time.time_ns() // self._period + 1
+        sample = time.time_ns() // IMU_PERIOD + 1
+        late = 0 if self._imu is None else round(self._imu.exposure / 2 * 1e9) + READY
         while rclpy.ok():
-            time.sleep(max(0.0, (number * self._period - time.time_ns()) / 1e9))
+            due = number * self._period + late
+            while self._imu is not None and rclpy.ok() and sample * IMU_PERIOD <= due:
+                _sleep_until(sample * IMU_PERIOD)
+                self.publish_sample(sample * IMU_PERIOD, self._imu)
+                sample += 1
+            _sleep_until(due)
             self.publish(number)
-            number = max(number + 1, time.time_ns() // self._period)
+            number = max(number + 1, (time.time_ns() - late) // self._period)
 
     def publish(self, number: int) -> None:
         """Publish frame ``number``."""
@@ -84,7 +105,29 @@ class ImageSource(Node):
         stamp.sec, stamp.nanosec = divmod(number * self._period, 10**9)
         image.data.frombytes(np.ascontiguousarray(picture).data.cast('B'))
         self._images.publish(image)
-        self._infos.publish(CameraInfo(header=image.header, height=height, width=width))
+        info = CameraInfo(header=image.header, height=height, width=width)
+        if self._imu is not None:
+            fx, fy, cx, cy = self._imu.camera
+            info.distortion_model, info.d = 'plumb_bob', [0.0] * 5
+            info.k = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
+            info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+            info.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+        self._infos.publish(info)
+
+    def publish_sample(self, moment: int, imu: ImuBeside) -> None:
+        """Publish what the IMU measures at ``moment``, ns."""
+        message = Imu()
+        message.header.frame_id = self._camera
+        stamp, rates = message.header.stamp, message.angular_velocity
+        stamp.sec, stamp.nanosec = divmod(moment, 10**9)
+        rates.x, rates.y, rates.z = imu.rates(moment / 1e9).tolist()
+        message.orientation_covariance[0] = message.linear_acceleration_covariance[0] = NONE
+        self._samples.publish(message)
+
+
+def _sleep_until(moment: int) -> None:
+    """Sleep until ``moment``, ns of the system's clock."""
+    time.sleep(max(0.0, (moment - time.time_ns()) / 1e9))
 
 
 def main() -> int:
@@ -94,11 +137,33 @@ def main() -> int:
     parser.add_argument('source', help='a folder of pictures, a video, or the number of a camera')
     parser.add_argument('--camera', default='camera', help='its name: the namespace of its topics')
     parser.add_argument('--fps', type=float, default=10.0)
+    parser.add_argument(
+        '--shake', type=float, metavar='PIXELS', help='of blur, on a bad road, with an IMU'
+    )
+    parser.add_argument(
+        '--imu', type=Path, metavar='CSV', help="a folder's rates, from its first picture on: "
+        't (s), wx, wy, wz (rad/s); needs --intrinsics'
+    )
+    parser.add_argument('--intrinsics', type=camera_numbers, metavar='FX,FY,CX,CY', help='pixels')
+    parser.add_argument(
+        '--exposure', type=float, default=0.0, metavar='S', help='of the pictures, for --imu'
+    )
     options = parser.parse_args(remove_ros_args(sys.argv)[1:])
+    if options.imu and (options.intrinsics is None or options.shake):
+        parser.error('--imu needs --intrinsics, and goes without --shake')
+    if options.imu and not Path(options.source).is_dir():
+        parser.error('--imu is for a folder of pictures')
     try:
-        node = ImageSource(open_source(options.source), options.camera, options.fps)
+        picture, imu = open_source(options.source), None
+        period = round(1e9 / options.fps) / 1e9
+        if options.imu:
+            length = len(list_images(Path(options.source))) * period
+            imu = played(options.imu, length, options.intrinsics, options.exposure)
+        elif options.shake:
+            picture, imu = shaken(picture, 1 / period, time.time(), options.shake)
+        node = ImageSource(picture, options.camera, options.fps, imu)
         node.run()
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

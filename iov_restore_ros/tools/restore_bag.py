@@ -5,7 +5,8 @@ Restore the images in a ROS 2 bag, every frame of it, however long that takes.
 
 The new bag holds all that BAG holds, byte for byte, and beside each image topic the restored one
 under the name that the node would give it, with the same time, header and encoding. The images of a
-topic are one sequence, as they are for the node. It has its name when it is whole, not before.
+topic are one sequence, as they are for the node. A gyroscope in the bag helps to deblur them, see
+docs/video.md. The new bag has its name when it is whole, not before.
 """
 
 from __future__ import annotations  # without rosbags --help works, too
@@ -37,6 +38,16 @@ from iov_restore_ros.node.images import (
     view,
 )
 from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped, until
+from iov_restore_ros.tools.bag_imu import (
+    INFO_TYPE,
+    BagImu,
+    CameraImu,
+    ImuOptions,
+    add_imu_options,
+    imu_options_of,
+    info_topic,
+)
+from iov_restore_ros.tools.known_rates import told
 from iov_restore_ros.tools.restore_files import add_restorer_options, restorer_of
 
 MISSING = ''
@@ -49,7 +60,6 @@ except ImportError as error:
     MISSING = f"{error}: pip install rosbags, or the extra: pip install '.[bags]'"
 
 IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
-INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 JPEG_QUALITY = 95
 STORAGES = 'sqlite3', 'mcap'
 IMAGE_FAILURES = UnsupportedEncodingError, MalformedImageError, RestoreError  # of one image
@@ -70,12 +80,13 @@ def restored_topic(topic: str) -> str:
 
 
 def restore_message(
-    data: bytes, kind: type, restorer: Restorer, task: str, history: History
+    data: bytes, kind: type, restorer: Restorer, task: str, history: History,
+    imu: CameraImu | None = None,
 ) -> bytes:
     """
     Restore a serialized Image or CompressedImage (``kind``); a compressed one stays compressed.
 
-    ``history`` is what the topic showed before.
+    ``history`` is what the topic showed before, ``imu`` the gyroscope beside it.
 
     Raises ``UnsupportedEncodingError``, ``MalformedImageError`` or ``RestoreError``.
     """
@@ -85,7 +96,10 @@ def restore_message(
         raise MalformedImageError(f'no {kind.__name__}: {error}') from error
     image = message if isinstance(message, Image) else decode(message)
     frame = to_rgb(view(image), image.encoding)
-    pixels = restore_next(restorer, history, frame, seconds(message.header.stamp), task)
+    stamp = seconds(message.header.stamp)
+    if imu is not None:
+        imu.advance(history, stamp, message.header.frame_id, frame.shape[:2])
+    pixels = restore_next(restorer, history, frame, stamp, task)
     restored = from_rgb(pixels, image)
     if isinstance(message, Image):
         return serialize(restored)
@@ -125,7 +139,7 @@ def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> di
     if not names:
         raise BagError('no image topic in there')
     for topic in list(names):
-        info = f'{topic.removesuffix("/compressed").rpartition("/")[0]}/camera_info'
+        info = info_topic(topic)
         if kinds.get(info) == INFO_TYPE:
             names[info] = restored_topic(info)
     if there := set(names.values()) & set(kinds):
@@ -133,17 +147,36 @@ def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> di
     return names
 
 
-def restore_images(restorer: Restorer, task: str, shutter: float = 0.0) -> Beside:
+def imu_of(
+    reader: Reader, topics: Collection[str], restorer: Restorer, task: str, options: ImuOptions,
+    start: int | None = None, end: int | None = None, check: Callable[[], None] = lambda: None,
+) -> BagImu | None:
+    """
+    Return the gyroscopes beside the images in ``topics`` of a bag, see ``BagImu``.
+
+    None where they are not wanted, or of no use.
+    """
+    if options.none or task != 'deblur' or not restorer.uses_past:
+        return None
+    kinds = {connection.topic: connection.msgtype for connection in reader.connections}
+    images = [topic for topic in topics if kinds[topic] in IMAGE_TYPES]
+    return BagImu(reader, typestore(), images, options, start, end, check)
+
+
+def restore_images(
+    restorer: Restorer, task: str, shutter: float = 0.0, imu: BagImu | None = None
+) -> Beside:
     """
     Return what restores a bag's images, a topic as one sequence.
 
-    ``shutter``: see ``History``.
+    ``shutter``: see ``History``; ``imu``: the gyroscopes in the bag.
     """
     histories: defaultdict[str, History] = defaultdict(lambda: History(shutter=shutter))
 
     def beside(connection: Connection, data: bytes) -> bytes:
-        kind = IMAGE_TYPES[connection.msgtype]
-        return restore_message(data, kind, restorer, task, histories[connection.topic])
+        kind, topic = IMAGE_TYPES[connection.msgtype], connection.topic
+        camera = None if imu is None else imu.cameras[topic]
+        return restore_message(data, kind, restorer, task, histories[topic], camera)
 
     return beside
 
@@ -224,6 +257,7 @@ def main() -> int:
         '--topic', action='append', default=[],
         help='an image topic; again for more (default: all, of raw and compressed ones the raw)',
     )
+    add_imu_options(parser)
     parser.add_argument('--storage', choices=STORAGES, help='default: as the bag has it')
     parser.add_argument('--overwrite', action='store_true', help='a bag that is there already')
     options = parser.parse_args()
@@ -237,8 +271,14 @@ def main() -> int:
             names = new_topics(reader.connections, options.topic)
             images = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES}
             restorer = restorer_of(options, parser)
-            beside = restore_images(restorer, options.task, options.shutter)
             stop = Stop()  # before there is anything to leave behind
+            imu = imu_of(
+                reader, names, restorer, options.task, imu_options_of(options), check=stop.check
+            )
+            if imu is not None and options.imu not in ('', *imu.topics):
+                there = ', '.join(imu.topics) or 'none'
+                raise BagError(f'no sensor_msgs/Imu topic {options.imu}, only {there}')
+            beside = restore_images(restorer, options.task, options.shutter, imu)
             with (
                 Writer(output, version=BAG_VERSION, storage_plugin=storage) as writer,
                 Progress(console=Console(stderr=True)) as progress,
@@ -256,6 +296,8 @@ def main() -> int:
         print(f'failed: {line}', file=sys.stderr)
     for topic, count in written.items():
         print(f'{count} images on {topic}')
+    for topic, account in (imu.accounts() if imu is not None else {}).items():
+        print(f'{topic}: {told(account)}')
     for topic in sorted(images - set(names)):
         print(f'{topic} is left as it is; --topic {topic} restores it')
     return 1 if failures else 0

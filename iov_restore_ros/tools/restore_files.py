@@ -3,15 +3,18 @@ Restore pictures, folders of pictures and videos.
 
     python -m iov_restore_ros.tools.restore_files INPUT... --output DIR --task deblur
     python -m iov_restore_ros.tools.restore_files FRAMES --video --output DIR --task derain
+    python -m iov_restore_ros.tools.restore_files FRAMES --video --output DIR --task deblur \
+        --imu rates.csv --camera 900,900,640,360 --fps 30
 
 The frames of a video are one sequence: each is restored with what the one before shows. So are,
-with --video, the pictures of each folder, in the order of their names (2 before 10).
+with --video, the pictures of each folder, in the order of their names (2 before 10). The rates of
+the camera's gyroscope help to deblur one such sequence.
 """
 
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +29,9 @@ from iov_restore_ros.model import PRESETS, TASKS, WeightsError
 from iov_restore_ros.pictures.files import by_number, read_as_stored
 from iov_restore_ros.pictures.sixteen_bits import corrected, to_eight_bits
 from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped
+from iov_restore_ros.tools.file_imu import FileImu, add_file_imu_options, times_of
+from iov_restore_ros.tools.imu_options import add_mounting_options, mounting_of
+from iov_restore_ros.tools.known_rates import told
 
 PICTURES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v'}
@@ -54,13 +60,14 @@ def find_files(inputs: list[Path]) -> Iterator[tuple[Path, Path]]:
 
 
 def restore_picture(
-    restorer: Restorer, task: str, source: Path, target: Path, history: History, stamp: float
+    restorer: Restorer, task: str, source: Path, target: Path, history: History, stamp: float,
+    imu: FileImu | None = None,
 ) -> None:
     """
     Restore the picture that comes at ``stamp`` s; or ``FileError``.
 
-    An alpha channel is kept. As in the node, samples of 16 bits are changed by as much as their
-    8-bit picture was.
+    ``imu``: the gyroscope beside the camera. An alpha channel is kept. As in the node, samples of
+    16 bits are changed by as much as their 8-bit picture was.
     """
     image = read_as_stored(source)
     if image is None:
@@ -71,6 +78,8 @@ def restore_picture(
     pixels = to_eight_bits(np.ascontiguousarray(colours))
     grey = image.ndim == 2
     frame = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
+    if imu is not None:
+        imu.advance(history, stamp, frame.shape[:2])
     restored = restore_next(restorer, history, frame, stamp, task)
     pixels = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY if grey else cv2.COLOR_RGB2BGR)
     if image.dtype == np.uint16:
@@ -87,12 +96,13 @@ def restore_picture(
 
 def restore_video(
     restorer: Restorer, task: str, source: Path, target: Path, history: History, progress: Progress,
-    check: Callable[[], None],
+    check: Callable[[], None], imu: FileImu | None = None,
 ) -> int:
     """
     Restore one video frame by frame into an MP4 of the same size and rate, without sound.
 
-    ``check`` is called before every frame, and may raise. Returns how many frames there were.
+    ``check`` is called before every frame, and may raise; ``imu``: the gyroscope beside the camera.
+    Returns how many frames there were.
     """
     reader = cv2.VideoCapture(str(source))
     size = tuple(int(reader.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
@@ -110,6 +120,8 @@ def restore_video(
             while (read := reader.read())[0]:
                 check()
                 frame = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
+                if imu is not None:
+                    imu.advance(history, count / rate, frame.shape[:2])
                 restored = restore_next(restorer, history, frame, count / rate, task)
                 writer.write(cv2.cvtColor(restored, cv2.COLOR_RGB2BGR))
                 progress.advance(bar)
@@ -147,13 +159,16 @@ class Report:
 def restore_all(
     restorer: Restorer, task: str, inputs: list[Path], output: Path, suffix: str, stop: Stop,
     report: Report, video: bool = False, shutter: float = 0.0, overwrite: bool = False,
+    imu: FileImu | None = None, times: Mapping[Path, float] | None = None,
 ) -> None:
     """
     Restore ``inputs`` into ``output`` and note in ``report`` what becomes of them.
 
     With ``video`` the pictures of a folder are consecutive frames. ``shutter``: see ``History``.
     What is in ``output`` already is left as it is, unless ``overwrite``; of consecutive frames if
-    all of them are there, as each wants the one before. Raises ``Stopped`` when ``stop`` is asked.
+    all of them are there, as each wants the one before. ``imu``: the gyroscope beside the camera of
+    the only sequence; ``times``: of frames (s), where they are known. Raises ``Stopped`` when
+    ``stop`` is asked.
     """
     files = [(source, _target(output, source, stem, suffix)) for source, stem in find_files(inputs)]
     report.left_out.update(
@@ -183,14 +198,16 @@ def restore_all(
                 if _is_video(source):
                     history_of_video = History(shutter=shutter)
                     restore_video(
-                        restorer, task, source, target, history_of_video, progress, stop.check
+                        restorer, task, source, target, history_of_video, progress, stop.check,
+                        imu,
                     )
                 else:
                     if not video or source.parent != folder:
                         history, folder, frames = History(shutter=shutter), source.parent, 0
                     # A frame that fails is a frame that is missing.
                     frames += 1
-                    restore_picture(restorer, task, source, target, history, frames / RATE)
+                    stamp = frames / RATE if times is None else times[source]
+                    restore_picture(restorer, task, source, target, history, stamp, imu)
                 report.restored += 1
             except (FileError, RestoreError, OSError, cv2.error) as error:
                 report.failures.append(f'{source}: {error}')
@@ -236,6 +253,39 @@ def restorer_of(options: argparse.Namespace, parser: argparse.ArgumentParser) ->
         parser.error(str(error))
 
 
+def sequence_of(
+    options: argparse.Namespace
+) -> tuple[FileImu | None, dict[Path, float] | None]:
+    """
+    Return the gyroscope beside the only sequence, and when its frames come, if they are files.
+
+    None, both, where the options do not tell. Raises ``OSError`` and ``ValueError`` with what is
+    wrong with them.
+    """
+    if options.imu is None and options.fps is None:
+        return None, None
+    files = [source for source, _ in find_files(options.input)]
+    frames = [source for source in files if not _is_video(source)]
+    if frames and not options.video:
+        raise ValueError('--imu and --fps are for a sequence: give --video, or a video')
+    if len({frame.parent for frame in frames}) + len(files) - len(frames) != 1:
+        raise ValueError('--imu and --fps are for one sequence: a folder of frames, or a video')
+    times = dict(zip(frames, times_of(frames, options.fps), strict=True)) if frames else None
+    if options.imu is None or options.task != 'deblur':
+        return None, times
+    if options.camera is None:
+        raise ValueError('--imu wants --camera fx,fy,cx,cy too')
+    imu = FileImu(options.imu, options.camera, mounting_of(options))
+    first, last = imu.begins_and_ends()
+    if times and not any(first <= time <= last for time in times.values()):
+        begin, end = min(times.values()), max(times.values())
+        raise ValueError(
+            f'{options.imu}: its samples are from {first:.3f} to {last:.3f} s, the frames from '
+            f'{begin:.3f} to {end:.3f} s: no overlap, see --imu-time-offset'
+        )
+    return imu, times
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description='Restore pictures, folders and videos.')
@@ -248,21 +298,29 @@ def main() -> int:
     parser.add_argument(
         '--overwrite', action='store_true', help='restore what is in the output folder already, too'
     )
+    add_file_imu_options(parser)
+    add_mounting_options(parser)
     parser.add_argument('--format', default='png', help='of pictures: png, jpg, ...')
     options = parser.parse_args()
     suffix = '.' + options.format.lower().lstrip('.')
     if suffix not in PICTURES:
         parser.error(f'--format {options.format}: choose one of {", ".join(sorted(PICTURES))}')
+    try:
+        imu, times = sequence_of(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     restorer = restorer_of(options, parser)
     stop, report, status = Stop(), Report(), 0
     try:
         restore_all(
             restorer, options.task, options.input, options.output, suffix, stop, report,
-            options.video, options.shutter, options.overwrite,
+            options.video, options.shutter, options.overwrite, imu, times,
         )
     except Stopped:
         print(f'stopped, {report.restored} restored; the same command goes on', file=sys.stderr)
         status = INTERRUPTED
+    if imu is not None:
+        print(told(imu.rates.account()))
     for line in report.failures:
         print(f'failed: {line}', file=sys.stderr)
     if report.left_out:

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from iov_restore_ros.model import WeightsError, load_weights, shipped_weights
 from iov_restore_ros.stop import INTERRUPTED
+from iov_restore_ros.tools.bag_imu import add_imu_options, imu_options_of
 from iov_restore_ros.tools.restore_files import add_restorer_options
 
 # Before Ray is imported: it sends nothing anywhere.
@@ -147,7 +148,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return Settings(
         options.output, options.task, options.model, str(weights),
         hashlib.sha256(weights.read_bytes()).hexdigest(), options.device, options.precision,
-        options.shutter,
+        options.shutter, imu_options_of(options),
     )
 
 
@@ -159,6 +160,7 @@ def main() -> int:
     )
     parser.add_argument('--output', required=True, help='folder of the results; a path or URI')
     add_restorer_options(parser)
+    add_imu_options(parser)
     parser.add_argument('--address', help='of a Ray cluster: auto, ray://HOST:10001')
     parser.add_argument('--cpus', type=int, default=1, help='CPUs of each worker without a GPU')
     parser.add_argument(

@@ -1,0 +1,85 @@
+"""What a camera's IMU says: of a shake that is made up here, or as it was written down."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from iov_restore_ros.pictures.degradations.blur import GAMMA
+from iov_restore_ros.pictures.shaking import STILL_BEFORE, Shake, ShakenCamera, rotations
+from iov_restore_ros.tools.file_imu import read_rates
+
+SPAN = 120.0  # s in which there are bumps; vibrations go on
+EXPOSURE = 0.02  # s, of a shaken picture
+MOMENTS = 11  # that it is averaged from
+FOCAL = 1.2  # of the width
+LITTLE = 1e-4  # s, over which the rates are taken
+SEED = 3
+
+
+@dataclass(frozen=True)
+class ImuBeside:
+    """
+    An IMU that sits as the camera does: x right, y down, z ahead.
+
+    ``rates``: from a time (s, as the stamps have it) to the angular rates, 3, rad/s; ``camera``:
+    fx, fy, cx, cy, pixels; ``exposure``: s, to the end of which a frame is not there.
+    """
+
+    rates: Callable[[float], np.ndarray]
+    camera: tuple[float, ...]
+    exposure: float
+
+
+def played(path: Path, length: float, camera: tuple[float, ...], exposure: float) -> ImuBeside:
+    """
+    Return an IMU by the rates in a CSV file, which begin again every ``length`` s.
+
+    Raises ``OSError`` and ``ValueError``.
+    """
+    stamps, rates = read_rates(path)
+    return ImuBeside(
+        lambda time: np.array([
+            np.interp(time % length, stamps, axis, period=length) for axis in rates.T
+        ]), camera, exposure,
+    )
+
+
+def shaken(
+    picture: Callable[[int], np.ndarray], fps: float, start: float, far: float
+) -> tuple[Callable[[int], np.ndarray], ImuBeside]:
+    """
+    Return what a camera on a bad road sees of a source's pictures, and its IMU.
+
+    ``start``: s, of the first stamp; ``far``: pixels of blur, in the middle of many frames. A
+    picture moves as a whole and is exposed for ``EXPOSURE`` s.
+    """
+    first = picture(round(start * fps))
+    height, width = first.shape[:2]
+    focal, middle = FOCAL * width, np.array([width - 1, height - 1]) / 2
+    # Its frames' times are seconds here, so it may be asked for any time.
+    camera = ShakenCamera(Shake.draw(np.random.default_rng(SEED), SPAN), focal, middle, 1.0)
+    extents = [camera.extent(time / 4, EXPOSURE) for time in range(80)]
+    shake = camera.shake.scaled(far / float(np.median(extents)))
+    camera = ShakenCamera(shake, focal, middle, 1.0)
+
+    linear = (np.arange(256, dtype=np.float32) / 255) ** np.float32(GAMMA)
+
+    def exposed(number: int) -> np.ndarray:
+        sharp, total = cv2.LUT(picture(number), linear), np.zeros((height, width, 3), np.float32)
+        for moment in number / fps - start + EXPOSURE * np.linspace(-0.5, 0.5, MOMENTS):
+            cv2.accumulate(cv2.warpPerspective(
+                sharp, camera.view(moment), (width, height),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT,
+            ), total)
+        return cv2.convertScaleAbs(cv2.pow(total / MOMENTS, 1 / GAMMA), alpha=255)
+
+    def rates(time: float) -> np.ndarray:
+        before, after = rotations(shake.angles(
+            np.array([-LITTLE, LITTLE]) / 2 + time - start + STILL_BEFORE
+        ))
+        return cv2.Rodrigues(before.T @ after)[0].ravel() / LITTLE
+
+    return exposed, ImuBeside(rates, (focal, focal, *middle.tolist()), EXPOSURE)
