@@ -10,8 +10,8 @@ HALF = np.sqrt(0.5)
 OPTICAL = -0.5, 0.5, -0.5, 0.5  # of REP 103: camera_optical in camera
 
 
-def camera(size=(96, 160), k=K, d=(), model='', width=160, height=96):
-    return camera_of(width, height, k, d, model, np.eye(3), 0.01, size)
+def camera(size=(96, 160), k=K, d=(), model='', width=160, height=96, region=(0, 0, 0, 0)):
+    return camera_of(width, height, k, d, model, np.eye(3), 0.01, size, region)
 
 
 def test_a_quaternion_turns_as_rep_103_has_it():
@@ -36,6 +36,17 @@ def test_a_calibration_is_scaled_to_the_picture():
     assert half.readout == 0.01 and not half.fisheye and not half.distortion.any()
 
 
+def test_a_calibration_without_a_size_is_the_picture_s():
+    assert np.array_equal(camera(width=0, height=0).matrix, np.reshape(K, (3, 3)))
+
+
+def test_a_region_of_the_sensor_has_its_own_middle():
+    region = camera((48, 80), region=(20, 10, 80, 48))
+    np.testing.assert_allclose(region.matrix[:, 2], [K[2] - 20, K[5] - 10, 1])
+    half = camera((24, 40), region=(20, 10, 80, 48))
+    np.testing.assert_allclose(half.matrix[0], [K[0] / 2, 0, (K[2] - 20 + 0.5) / 2 - 0.5])
+
+
 def test_distortions_that_are_known():
     assert len(camera(d=[0.1, 0, 0, 0, 0], model='plumb_bob').distortion) == 5
     assert camera(d=np.zeros(5), model='plumb_bob').distortion.shape == (0,)
@@ -52,7 +63,6 @@ def test_distortions_that_are_known():
     ({'model': 'plumb_bob', 'd': [0.1]}, 'D of camera_info has 1 coefficients.*4 or 5'),
     ({'d': [0.1]}, 'no distortion_model has none'),
     ({'size': (96, 96)}, 'for 160 x 96 pixels, which do not become 96 x 96'),
-    ({'width': 0, 'height': 0}, 'for 0 x 0 pixels'),
 ])
 def test_calibrations_that_say_nothing_are_told(fault, reason):
     with pytest.raises(ValueError, match=reason):

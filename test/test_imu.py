@@ -18,7 +18,6 @@ from sensor_msgs.msg import CameraInfo, Imu
 from std_msgs.msg import Float32
 
 from iov_restore_ros.inference import History, Restorer, restore_next
-from iov_restore_ros.node.calibration import CalibrationError, as_camera
 from iov_restore_ros.node.images import from_rgb, view
 from iov_restore_ros.node.imu import read_imu
 from iov_restore_ros.node.mounting import MountingError, StaticTransforms, rotations
@@ -383,55 +382,6 @@ def test_rotations_are_those_of_tf():
     [turn] = rotations(MOUNTED)
     assert np.allclose(turn, TO_CAMERA)
     assert [len(rotations(each)) for each in ([], MOUNTED, MOUNTED * 2)] == [0, 1, 2]
-
-
-@pytest.mark.parametrize(('change', 'size', 'expected'), [
-    ({}, SIZE, (FOCAL, 95.5, 71.5)),
-    ({'binning_x': 2, 'binning_y': 2}, (72, 96), (FOCAL / 2, 47.5, 35.5)),
-    ({}, (288, 384), (2 * FOCAL, 191.5, 143.5)),
-])
-def test_a_calibration_of_another_size_is_scaled(change, size, expected):
-    matrix = as_camera(calibration(**change), size, np.eye(3), 0.0).matrix
-    assert (matrix[0, 0], matrix[0, 2], matrix[1, 2]) == pytest.approx(expected)
-
-
-def test_a_calibration_without_a_size_is_the_picture_s():
-    info = calibration()
-    info.width = info.height = 0
-    assert as_camera(info, SIZE, np.eye(3), 0.0).matrix[0, 0] == FOCAL
-
-
-def test_a_region_of_the_sensor_has_its_own_middle():
-    info = calibration()
-    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 20, 10, 96, 72
-    matrix = as_camera(info, (72, 96), np.eye(3), 0.0).matrix
-    assert (matrix[0, 0], matrix[0, 2], matrix[1, 2]) == pytest.approx((FOCAL, 75.5, 61.5))
-
-
-@pytest.mark.parametrize(('change', 'fisheye', 'length'), [
-    ({'d': [0.1] * 5}, False, 5),
-    ({'d': []}, False, 0),
-    ({'distortion_model': '', 'd': []}, False, 0),
-    ({'distortion_model': 'rational_polynomial', 'd': [0.1] * 8}, False, 8),
-    ({'distortion_model': 'equidistant', 'd': [0.1] * 4}, True, 4),
-    ({'distortion_model': 'equidistant', 'd': [0.0] * 4}, True, 4),
-])
-def test_distortions(change, fisheye, length):
-    camera = as_camera(calibration(**change), SIZE, np.eye(3), 0.0)
-    assert (camera.fisheye, len(camera.distortion)) == (fisheye, length)
-
-
-@pytest.mark.parametrize(('change', 'reason'), [
-    ({'distortion_model': 'thin_prism', 'd': [0.1]}, "is 'thin_prism', but must be one of plumb"),
-    ({'distortion_model': 'equidistant', 'd': [0.1] * 5}, 'has 5 coefficients, but equidistant'),
-    ({'d': [nan] * 5}, 'finite'),
-    ({'k': [0.0] * 9}, 'not calibrated'),
-    ({'k': [nan] * 9}, 'not calibrated'),
-    ({'height': 640}, 'which do not become 192 x 144'),
-])
-def test_calibrations_of_no_use_say_why(change, reason):
-    with pytest.raises(CalibrationError, match=reason):
-        as_camera(calibration(**change), SIZE, np.eye(3), 0.0)
 
 
 class FakeBuffer:

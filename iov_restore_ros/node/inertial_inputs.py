@@ -17,12 +17,12 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from iov_restore_ros.inference import Before
-from iov_restore_ros.node.calibration import CalibrationError, as_camera
 from iov_restore_ros.node.camera import Camera
 from iov_restore_ros.node.images import seconds
 from iov_restore_ros.node.imu import ImuTopic, Lack
 from iov_restore_ros.node.live_inputs import InputError, LiveInput, as_exposure
 from iov_restore_ros.node.mounting import MountingError, StaticTransforms, rotations
+from iov_restore_ros.video.calibration import camera_of
 from iov_restore_ros.video.inertial import Inertial
 
 LONG = 3.0  # s without gyroscope that are worth a warning
@@ -49,6 +49,7 @@ class Watched:
     asked: float = -inf  # when that was
     well: float = -inf  # when one last had it, or since when they ask
     told: str = ''  # what the log says by now
+    settled: bool = False  # whether it says the offset
 
 
 def rotation_problem(name: str, value: Any, cameras: int) -> str | None:
@@ -181,7 +182,8 @@ class InertialInputs:
         if self._settings.imu and inertial is not None:
             values['gyroscope offset ms'] = f'{1000 * inertial.offset:.1f}'
             values['gyroscope bias rad/s'] = ' '.join(f'{rate:.4f}' for rate in inertial.bias)
-            # Here `agreement` and whether the offset is stable, when Inertial knows them.
+            values['gyroscope agreement %'] = f'{100 * inertial.agreement:.0f}'
+            values['gyroscope offset settled'] = inertial.settled
         if name in self._exposures:
             exposure = self._exposure(name)
             values['exposure ms'] = 'unknown' if exposure is None else f'{1000 * exposure:.2f}'
@@ -214,6 +216,13 @@ class InertialInputs:
         for name, watched in self._cameras.items():
             concern = self.concern(name)
             state = concern or self._state(name)
+            inertial = watched.inertial
+            if inertial is not None and inertial.settled and not watched.settled:
+                watched.settled = True
+                log.info(
+                    f"{name}: the gyroscope's stamps are {1000 * inertial.offset:.1f} ms ahead of "
+                    f"the camera's (imu_time_offset: {inertial.offset:.4f})"
+                )
             kind = re.sub(r'[\d.]+', '', state)
             if kind == watched.told or not (concern or state == 'used'):
                 continue
@@ -263,11 +272,15 @@ class InertialInputs:
             rotation = self._rotation(
                 camera.name, header.frame_id or info.header.frame_id, settings
             )
-            seen = as_camera(info, size, rotation, settings.readout)
-        except CalibrationError as error:
-            return Lack('no calibration', str(error))
+            roi = info.roi
+            seen = camera_of(
+                info.width, info.height, info.k, info.d, info.distortion_model, rotation,
+                settings.readout, size, (roi.x_offset, roi.y_offset, roi.width, roi.height),
+            )
         except MountingError as error:
             return Lack('no rotation', str(error))
+        except ValueError as error:
+            return Lack('no calibration', str(error))
         watched = self._cameras[camera.name]
         inertial, begun = watched.inertial, (rotation.tobytes(), settings.offset)
         if inertial is None or begun != watched.begun:

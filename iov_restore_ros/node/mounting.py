@@ -9,6 +9,8 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 
+from iov_restore_ros.video.calibration import rotation_of
+
 UNIT = 0.01  # by which a quaternion's length may differ from 1
 
 
@@ -26,15 +28,7 @@ def rotations(values: Sequence[float]) -> list[np.ndarray]:
     lengths = np.linalg.norm(quaternions, axis=1)
     if not (np.abs(lengths - 1) <= UNIT).all():
         raise ValueError(f'quaternions of lengths {lengths}')
-    return [_rotation(*quaternion) for quaternion in quaternions / lengths[:, None]]
-
-
-def _rotation(x: float, y: float, z: float, w: float) -> np.ndarray:
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ])
+    return [rotation_of(quaternion) for quaternion in quaternions.tolist()]
 
 
 class StaticTransforms:

@@ -108,10 +108,11 @@ class CameraImu:
         info, mounting = self.bag.infos.get(self.topic), self.bag.options.mounting
         if info is None:
             raise NoGyroscopeError('no camera_info beside the images')
+        roi = info.roi
         try:
             camera = camera_of(
                 info.width, info.height, info.k, info.d, info.distortion_model, rotation,
-                mounting.readout, size,
+                mounting.readout, size, (roi.x_offset, roi.y_offset, roi.width, roi.height),
             )
         except ValueError as error:
             raise NoGyroscopeError(str(error)) from error

@@ -31,26 +31,33 @@ def rotation_of(quaternion: Sequence[float]) -> np.ndarray:
 def camera_of(
     width: int, height: int, k: Sequence[float], d: Sequence[float], model: str,
     rotation: np.ndarray, readout: float, image_size: tuple[int, int],
+    region: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> Camera:
     """
     Return the camera whose pictures have ``image_size`` (height, width).
 
-    The first five are those of sensor_msgs/CameraInfo; the matrix is scaled to the picture.
-    ``rotation`` and ``readout`` are those of ``Camera``. Raises ``ValueError`` with the reason.
+    The first five are those of sensor_msgs/CameraInfo, and so is ``region``: x, y, width and height
+    of its roi, of which no size means the whole. The matrix is scaled to the picture, be that
+    binned, resized, or a region of the sensor. ``rotation`` and ``readout`` are those of
+    ``Camera``. Raises ``ValueError`` with the reason.
     """
     matrix = np.array(k, float).reshape(3, 3)
     if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
         raise ValueError('camera_info is not calibrated: K has no focal lengths')
-    if width <= 0 or height <= 0:
-        raise ValueError(f'camera_info is for {width} x {height} pixels')
-    scale = image_size[1] / width, image_size[0] / height
+    picture = np.array(image_size[::-1], float)
+    corner, shown = np.array(region[:2], float), np.array(region[2:], float)
+    if not shown.all():
+        shown = np.array([width, height], float)
+    if not shown.all():  # drivers that leave it out mean the picture
+        shown = picture
+    scale = picture / shown
     if abs(scale[0] / scale[1] - 1) > UNEQUAL:
         raise ValueError(
-            f'camera_info is for {width} x {height} pixels, '
+            f'camera_info is for {shown[0]:.0f} x {shown[1]:.0f} pixels, '
             f'which do not become {image_size[1]} x {image_size[0]} by scaling'
         )
-    matrix[:2] *= np.array(scale)[:, None]
-    matrix[:2, 2] += 0.5 * np.array(scale) - 0.5  # about the middles of pixels
+    matrix[:2] *= scale[:, None]
+    matrix[:2, 2] += (0.5 - corner) * scale - 0.5  # about the middles of pixels
     matrix[2] = 0, 0, 1
     distortion = _distortion(np.array(d, float), model)
     return Camera(matrix, rotation, distortion, readout, model == 'equidistant')
