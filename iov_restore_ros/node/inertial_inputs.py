@@ -148,14 +148,12 @@ class InertialInputs:
             watched.lack, watched.asked = None, time.monotonic()
             watched.well = watched.asked
             camera.statistics.turn('')
+        elif why := camera.history.reason:
+            self.leave_out(camera, Lack(why, f'there is no frame before to compare it by ({why})'))
         elif not inertial.trusted:
             self.leave_out(camera, Lack('not trusted', f'it is not trusted: {inertial.reason}'))
         else:
-            why = camera.history.reason or 'no samples'
-            self.leave_out(camera, Lack(why, {
-                'no samples': 'samples are missing among those that came',
-                'too small': 'the frames are too small',
-            }.get(why, f'no frame tells how long the exposures are ({why})')))
+            self.leave_out(camera, Lack('no samples', 'samples are missing among those that came'))
         return before
 
     def leave_out(self, camera: Camera, lack: Lack) -> None:
