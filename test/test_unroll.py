@@ -129,7 +129,7 @@ def exact(monkeypatch):
         'UNSURE', 'UNKNOWN', 'NOT_ASKED', 'UNUSED', 'NOISE', 'BIAS', 'LATE', 'FOCAL', 'MISTAKEN',
     ):
         monkeypatch.setattr(unrolling, name, 0.0)
-    monkeypatch.setattr(unrolling, 'EVERY', (1, 1))
+    monkeypatch.setattr(unrolling, 'RATES', (2000.0, 2000.0))
 
 
 def shaken(photograph, share=0.6, far=6):

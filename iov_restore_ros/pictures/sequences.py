@@ -34,7 +34,7 @@ from iov_restore_ros.pictures.moving import PLACES, MovingScene
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, ShakenCamera
 
 FASTEST = {'derain': (24.0,), 'deblur': (30.0, 30.0, 30.0, 30.0, 60.0)}  # pixels a frame, drawn
-FASTEST_SHAKEN = 8.0  # pixels a frame, of what a gyroscope does not see
+FASTEST_SHAKEN = 3.0  # pixels a frame, of what a gyroscope does not see
 MAX_BLUR = 30.0  # pixels
 CLOSED = 0.03  # least share of the time that the shutter is open
 STANDING = 0.1  # share of the sequences before which the camera stands

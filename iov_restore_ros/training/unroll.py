@@ -38,12 +38,13 @@ UNSURE = 0.08  # sigma of a known shutter, a share of it
 # network learnt to believe no path.
 UNKNOWN_BESIDE_IT = 0.1
 UNUSED = 0.1  # share of those that aren't listened to
-EVERY = 1, 8  # samples of ``ShakenCamera.rates``, of which it gives one
-NOISE = 0.012  # rad/s, mean of the exponential draw of its sigma
+UNSURE_BESIDE_IT = 0.04
+RATES = 100.0, 400.0  # samples a second, drawn by their logarithm
+NOISE = 0.008  # rad/s, mean of the exponential draw of its sigma
 BIAS = 0.006  # rad/s
-LATE = 0.0012  # s, sigma of its clock
+LATE = 0.0008  # s, sigma of its clock
 FOCAL = 0.015  # sigma of the focal length as it is told, a share of it
-MISTAKEN = 0.05  # share of those that are wrong about an axis
+MISTAKEN = 0.03  # share of those that are wrong about an axis
 
 
 class Unroll:
@@ -164,7 +165,8 @@ class Unroll:
         if not focal or unused < UNUSED:
             return None
         gyroscope = Gyroscope()
-        every = EVERY[0] + int(fewer * (EVERY[1] - EVERY[0] + 1))
+        rate = RATES[0] * (RATES[1] / RATES[0]) ** fewer
+        every = max(1, round(SAMPLES / period / rate))
         measured = rates + apart + BIAS * torch.tensor(draws[:3])
         if wrong < MISTAKEN:
             measured = measured[:, [1, 0, 2]]
@@ -208,9 +210,10 @@ class Unroll:
     def _told(self, shutter: Tensor) -> Tensor:
         """Return the shutter as somebody gave it or as it is assumed, N x 2, see ``gather``."""
         count = len(shutter)
-        told = shutter * (1 + UNSURE * normal(count, self.rng))
-        draw = uniform(count, self.rng)
         beside = torch.tensor([one is not None for one in self.gyroscopes])
+        unsure = torch.where(beside, UNSURE_BESIDE_IT, UNSURE)
+        told = shutter * (1 + unsure * normal(count, self.rng))
+        draw = uniform(count, self.rng)
         known = (draw >= torch.where(beside, UNKNOWN_BESIDE_IT, UNKNOWN)) & ~shutter.isnan()
         share = torch.where(known, told, ASSUMED_SHUTTER)
         asked = beside | (draw >= NOT_ASKED)
