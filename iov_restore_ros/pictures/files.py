@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from iov_restore_ros.pictures.cache import Cache
 from iov_restore_ros.pictures.picture import Picture, PictureError
 from iov_restore_ros.pictures.read import read_picture
 from iov_restore_ros.pictures.write import FORMATS
@@ -112,7 +113,7 @@ def list_stills(folder: Path) -> list[Still]:
 
 class Pictures(Generic[Source]):
     """
-    Decoded pictures by number; the first ``cache_gb`` GB of them stay in memory.
+    Decoded pictures by number; the first ``cache_gb`` GB of them stay in memory, see ``Cache``.
 
     A picture that cannot be read is warned about, and the next one is taken.
     """
@@ -121,22 +122,20 @@ class Pictures(Generic[Source]):
         self, sources: Sequence[Source], read: Callable[[Source], np.ndarray], cache_gb: float
     ) -> None:
         self.sources, self.read = sources, read
-        self.cache: dict[int, np.ndarray] = {}
-        self.cache_left = cache_gb * 1e9
+        self.cache = Cache(len(sources), int(cache_gb * 1e9))
 
     def __getitem__(self, index: int) -> np.ndarray:
         for offset in range(len(self.sources)):
             number = (index + offset) % len(self.sources)
-            if number in self.cache:
-                return self.cache[number]
+            kept = self.cache.get(number)
+            if kept is not None:
+                return kept
             try:
                 image = self.read(self.sources[number])
             except DataError as error:
                 log.warning('%s, skipped', error)
                 continue
-            if image.nbytes <= self.cache_left:
-                self.cache[number] = image
-                self.cache_left -= image.nbytes
+            self.cache.keep(number, image)
             return image
         raise DataError(
             f'none of the {len(self.sources)} images can be read, first {self.sources[0]}'

@@ -72,7 +72,7 @@ def _decode(data: bytes) -> Picture:
             if grey and pixels.ndim == 3:
                 pixels = np.ascontiguousarray(pixels[..., 2:])
         else:
-            pixels = np.asarray(image.convert(_mode(image)))
+            pixels = np.array(image.convert(_mode(image)))
         # Only now: where Pillow turns a picture as it decodes it, it takes the tag away.
         pixels = _upright(pixels, _orientation(image))
         profile = image.info.get('icc_profile') or b''
