@@ -50,7 +50,7 @@ setup(
     python_requires='>=3.10',
     install_requires=[
         'numpy', 'omegaconf', 'opencv-python-headless', 'pillow', 'rich', 'safetensors',
-        'scikit-image', 'torch',
+        'scikit-image', 'tifffile', 'torch',
     ],
     extras_require={
         'kilted': ros_wheels('9.1', '5.5', '2.3'),

@@ -26,7 +26,7 @@ def test_unreadable_picture_is_skipped(tmp_path, pictures, caplog):
     (tmp_path / 'good.png').write_bytes((pictures / '0.png').read_bytes())
     crops = SharpCrops(tmp_path, 16, 8, 1, cache_gb=1)
     assert all(crops[i].shape == (3, 16, 16) for i in range(8))
-    assert 'bad.png: not a readable image, skipped' in caplog.text
+    assert 'bad.png: not a readable picture: no PNG, JPEG, BMP, TIFF, WebP, skipped' in caplog.text
 
 
 def test_wrong_folders_say_what_was_looked_for(tmp_path):

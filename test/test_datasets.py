@@ -208,4 +208,4 @@ def test_small_pairs_are_mirrored_and_unreadable_ones_skipped(negatives, tmp_pat
     for index in range(8):
         degraded, sharp = crops[index]
         assert sharp.shape == (3, 500, 500) and torch.equal(degraded, 255 - sharp)
-    assert 'bad.png: not a readable image, skipped' in caplog.text
+    assert 'bad.png: not a readable picture: no PNG, JPEG, BMP, TIFF, WebP, skipped' in caplog.text

@@ -223,7 +223,7 @@ def test_report_is_one_page_with_sliders(run, pairs, tmp_path, photograph):
 
 def corrupt(pairs):
     (pairs / 'input' / 'a.png').write_bytes(b'nothing')
-    return [pairs, '--task', 'deblur'], r'input/a\.png: not a readable image'
+    return [pairs, '--task', 'deblur'], r'input/a\.png: not a readable picture'
 
 
 def other_size(pairs):

@@ -10,12 +10,11 @@ from unittest.mock import MagicMock
 import cv2
 import numpy as np
 import pytest
-from pictures import RATE, drive, rain
+from pictures import RATE, drive, png_bomb, rain
 from PIL import Image
 
 from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.inference.pixels import enlarge
-from iov_restore_ros.pictures.files import read_as_stored
 from iov_restore_ros.pictures.warp import move
 from iov_restore_ros.tools import shaken_source
 from iov_restore_ros.tools.image_source import open_source
@@ -102,13 +101,24 @@ def test_what_is_done_is_left_and_two_of_one_name_are_told(folder, tmp_path):
     assert (tmp_path / 'out' / 'alpha.png').read_bytes() != b'mine'
 
 
-@pytest.mark.parametrize('orientation', range(1, 9))
-def test_pictures_are_read_as_they_are_looked_at(tmp_path, photograph, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(photograph[:40, :60]).save(tmp_path / 'a.jpg', exif=exif)
-    stored = read_as_stored(tmp_path / 'a.jpg')
-    assert np.array_equal(stored, cv2.imread(str(tmp_path / 'a.jpg')))
+def test_a_picture_that_fails_does_not_end_the_run(folder, tmp_path):
+    """And what the format cannot hold is told: 16 bits as JPEG came out white."""
+    (folder / 'cut.jpg').write_bytes((folder / 'sub' / 'b.jpg').read_bytes()[:2000])
+    (folder / 'b.png').write_bytes(png_bomb(20_000, 10_000))
+    (folder / 'c.png').write_bytes(png_bomb(60_000, 60_000))
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / 'd.webp', exif=b'no EXIF data')
+    result = command(
+        'restore_files', folder, '--output', tmp_path / 'out', '--task', 'deblur', '--format', 'jpg'
+    )
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    failed = [line for line in result.stderr.splitlines() if line.startswith('failed: ')]
+    assert [line.split()[1] for line in failed] == [
+        f'{folder}/{name}:' for name in ('b.png', 'broken.mp4', 'broken.png', 'c.png', 'cut.jpg')
+    ]
+    assert 'alpha lost in 1 pictures: jpg has none' in result.stderr
+    assert 'bits beyond 8 lost in 1 pictures: jpg has none' in result.stderr
+    deep, sharp = (cv2.imread(str(tmp_path / f'out/{name}.jpg')) for name in ('deep', 'alpha'))
+    assert np.abs(deep.astype(int) - sharp).mean() < 3
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -126,7 +126,8 @@ def test_an_unknown_shutter_is_never_told(photograph):
 def exact(monkeypatch):
     """Tell the shutter and the rates as they are."""
     for name in (
-        'UNSURE', 'UNKNOWN', 'NOT_ASKED', 'UNUSED', 'NOISE', 'BIAS', 'LATE', 'FOCAL', 'MISTAKEN',
+        'UNSURE', 'UNSURE_BESIDE_IT', 'UNKNOWN', 'UNKNOWN_BESIDE_IT', 'NOT_ASKED', 'UNUSED',
+        'NOISE', 'BIAS', 'LATE', 'FOCAL', 'MISTAKEN',
     ):
         monkeypatch.setattr(unrolling, name, 0.0)
     monkeypatch.setattr(unrolling, 'RATES', (2000.0, 2000.0))

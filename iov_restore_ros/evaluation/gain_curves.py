@@ -35,6 +35,7 @@ from iov_restore_ros.pictures.files import (
     to_tensor,
 )
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
+from iov_restore_ros.whole import whole, write_whole
 
 LENGTHS = 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0  # pixels
 STRENGTHS = 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0  # of a shower, as in training
@@ -194,7 +195,8 @@ def draw(all_curves: list[Curves], path: Path) -> None:
         axes.set_title(curves.title, fontsize='medium')
         axes.legend()
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with whole(path) as part:
+        figure.savefig(part, dpi=120)
 
 
 def load(path: Path | None, task: str, device: torch.device) -> Generator:
@@ -244,7 +246,7 @@ def main() -> int:
         parser.error(str(error))
     text = '\n'.join(markdown_table(table(curves, len(pictures))) for curves in both)
     print(text)
-    (options.output / 'gain_curves.md').write_text(text, encoding='utf-8')
+    write_whole(options.output / 'gain_curves.md', text)
     draw(both, options.output / 'gain_curves.png')
     return 0
 

@@ -1,6 +1,7 @@
 """What was measured, as tables for the terminal, Markdown, CSV, JSON and one HTML page."""
 
 import csv
+import io
 import json
 import math
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from iov_restore_ros.evaluation.detection_report import (
 )
 from iov_restore_ros.evaluation.protocols import DIGITS, LEGEND, PROTOCOLS, PUBLISHED, Published
 from iov_restore_ros.evaluation.report_page import Slider, Table, page
+from iov_restore_ros.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -131,17 +133,18 @@ def print_tables(console: Console, all_tables: list[Table]) -> None:
 
 def write_files(folder: Path, report: Report, facts: dict[str, Any]) -> None:
     """Write results.md, results.csv and results.json into ``folder``."""
-    (folder / 'results.md').write_text(_markdown(report.tables, facts), encoding='utf-8')
-    with (folder / 'results.csv').open('w', newline='', encoding='utf-8') as file:
-        csv.writer(file).writerows(report.rows)
+    write_whole(folder / 'results.md', _markdown(report.tables, facts))
+    table = io.StringIO()
+    csv.writer(table).writerows(report.rows)
+    write_whole(folder / 'results.csv', table.getvalue())
     text = json.dumps(facts | {'results': report.summaries}, indent=2, allow_nan=False)
-    (folder / 'results.json').write_text(text + '\n', encoding='utf-8')
+    write_whole(folder / 'results.json', text + '\n')
 
 
 def write_page(path: Path, report: Report, facts: dict[str, Any]) -> None:
     """Write the tables and the pictures as one HTML file that needs no other."""
     text = page(report.tables, report.sliders, fact_lines(facts))
-    path.write_text(text, encoding='utf-8')
+    write_whole(path, text)
 
 
 def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:

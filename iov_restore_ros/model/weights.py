@@ -7,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from iov_restore_ros.model.generators import PRESETS, Generator
+from iov_restore_ros.whole import write_whole
 
 TASKS = ('deblur', 'derain')
 WEIGHTS_FOLDER = Path(__file__).parents[1] / 'weights'
@@ -42,11 +43,8 @@ def save_weights(path: Path, generator: Generator, info: WeightsInfo) -> None:
         name: tensor.detach().float().cpu().contiguous()
         for name, tensor in generator.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.part')
     # Not save_file, whose files nobody but their owner may read.
-    partial.write_bytes(save(tensors, metadata=asdict(info)))
-    partial.replace(path)
+    write_whole(path, save(tensors, metadata=asdict(info)))
 
 
 def read_info(path: Path, task: str | None = None) -> WeightsInfo:

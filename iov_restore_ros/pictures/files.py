@@ -9,17 +9,17 @@ from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
-import PIL.Image
 import torch
-from PIL.ExifTags import Base as ExifTag
 from torch import Tensor
 from torch.utils.data import Dataset
 
-IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
+from iov_restore_ros.pictures.cache import Cache
+from iov_restore_ros.pictures.picture import Picture, PictureError
+from iov_restore_ros.pictures.read import read_picture
+from iov_restore_ros.pictures.write import FORMATS
+
+IMAGE_SUFFIXES = set(FORMATS)
 VIDEO_SUFFIXES = {'.mp4', '.mov', '.avi', '.mkv'}
-# EXIF orientations (CIPA DC-008): which exchange rows and columns, and then turn them round (-1).
-TRANSPOSED = 5, 6, 7, 8
-MIRRORED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 
 Source = TypeVar('Source')
 
@@ -42,32 +42,13 @@ def by_number(path: Path) -> list[tuple[int, str]]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read ``path`` as uint8 H x W x 3, RGB. Raises ``DataError`` when it is not an image."""
-    image = cv2.imread(str(path))
-    if image is None:
-        raise DataError(f'{path}: not a readable image')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    """Read ``path`` as uint8 H x W x 3, RGB. Raises ``DataError`` when it cannot be read."""
+    return _read(path).rgb()
 
 
-def read_as_stored(path: Path) -> np.ndarray | None:
-    """
-    Read ``path`` with all its channels and bits, upright; None when it is not an image.
-
-    H x W, or H x W x 3 or 4 in the order B, G, R, alpha. As ``read_image`` does, the orientation in
-    the EXIF data is applied.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        return None
-    try:
-        with PIL.Image.open(path) as file:
-            orientation = file.getexif().get(ExifTag.Orientation, 1)
-    except OSError:  # of what Pillow doesn't know it is not known
-        orientation = 1
-    if orientation in TRANSPOSED:
-        image = image.swapaxes(0, 1)
-    down, right = MIRRORED.get(orientation, (1, 1))
-    return np.ascontiguousarray(image[::down, ::right])
+def read_grey(path: Path) -> np.ndarray:
+    """Read ``path`` as uint8 H x W. Raises ``DataError`` when it cannot be read."""
+    return _read(path).grey()
 
 
 def video_length(path: Path) -> tuple[int, float]:
@@ -132,7 +113,7 @@ def list_stills(folder: Path) -> list[Still]:
 
 class Pictures(Generic[Source]):
     """
-    Decoded pictures by number; the first ``cache_gb`` GB of them stay in memory.
+    Decoded pictures by number; the first ``cache_gb`` GB of them stay in memory, see ``Cache``.
 
     A picture that cannot be read is warned about, and the next one is taken.
     """
@@ -141,22 +122,20 @@ class Pictures(Generic[Source]):
         self, sources: Sequence[Source], read: Callable[[Source], np.ndarray], cache_gb: float
     ) -> None:
         self.sources, self.read = sources, read
-        self.cache: dict[int, np.ndarray] = {}
-        self.cache_left = cache_gb * 1e9
+        self.cache = Cache(len(sources), int(cache_gb * 1e9))
 
     def __getitem__(self, index: int) -> np.ndarray:
         for offset in range(len(self.sources)):
             number = (index + offset) % len(self.sources)
-            if number in self.cache:
-                return self.cache[number]
+            kept = self.cache.get(number)
+            if kept is not None:
+                return kept
             try:
                 image = self.read(self.sources[number])
             except DataError as error:
                 log.warning('%s, skipped', error)
                 continue
-            if image.nbytes <= self.cache_left:
-                self.cache[number] = image
-                self.cache_left -= image.nbytes
+            self.cache.keep(number, image)
             return image
         raise DataError(
             f'none of the {len(self.sources)} images can be read, first {self.sources[0]}'
@@ -268,6 +247,13 @@ def to_tensor(image: np.ndarray) -> Tensor:
 def to_pictures(images: Tensor) -> np.ndarray:
     """Turn T x 3 x H x W, 0..1, into uint8 T x H x W x 3."""
     return images.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _read(path: Path) -> Picture:
+    try:
+        return read_picture(path)
+    except PictureError as error:
+        raise DataError(f'{path}: {error}') from error
 
 
 def _list_files(folder: Path, kind: str, *suffixes: set[str]) -> list[Path]:

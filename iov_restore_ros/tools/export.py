@@ -35,6 +35,7 @@ from iov_restore_ros.model import (
 )
 from iov_restore_ros.model.fusion import ALONG, CUES
 from iov_restore_ros.model.generators import SIZE_MULTIPLE
+from iov_restore_ros.whole import whole
 
 OPSET = 18
 # Batch, height and width of what is compared; most are no multiples of 4.
@@ -126,9 +127,7 @@ def export(path: Path, generator: Generator, dtype: str, description: dict[str, 
         node.metadata_props.clear()  # paths of this machine
     program.model.doc_string = f'image, restored: {FORMATS[dtype]}'
     program.model.metadata_props.update(description)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + '.part')
-    try:
+    with whole(path) as partial:
         program.save(partial, external_data=False)
         session = onnxruntime.InferenceSession(partial, providers=['CPUExecutionProvider'])
         differences = []
@@ -140,9 +139,6 @@ def export(path: Path, generator: Generator, dtype: str, description: dict[str, 
         largest = float(np.max(differences))
         if not largest <= TOLERANCE[dtype]:
             raise ExportError(f'{path}: not written, it differs from PyTorch by {largest:.2g}')
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return largest
 
 

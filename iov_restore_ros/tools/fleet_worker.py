@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -52,6 +52,7 @@ from iov_restore_ros.tools.restore_files import (
     restore_picture,
     restore_video,
 )
+from iov_restore_ros.whole import whole
 
 STATE = '.fleet'  # folder of what is not done, and of what is known about what is done
 WORK = 'work'  # what is being written; nothing in there is of use to another run
@@ -167,17 +168,14 @@ class Shelf:
 
     def _write(self, path: str, content: str | Path) -> None:
         """Write a file, which appears whole."""
-        part = f'{path}.part' if self.local else path
-        if self.local:
-            self.system.create_dir(str(PurePosixPath(path).parent), recursive=True)
-        with self.system.open_output_stream(part) as stream:
+        with ExitStack() as stack:
+            # What goes into an object store is whole there or not at all, anyway.
+            part = stack.enter_context(whole(Path(path))) if self.local else path
+            stream = stack.enter_context(self.system.open_output_stream(str(part)))
             if isinstance(content, str):
                 stream.write(content.encode())
             else:
-                with content.open('rb') as file:
-                    shutil.copyfileobj(file, stream, 1 << 20)
-        if self.local:
-            self.system.move(part, path)
+                shutil.copyfileobj(stack.enter_context(content.open('rb')), stream, 1 << 20)
 
 
 class Worker:

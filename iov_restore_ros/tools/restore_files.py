@@ -15,8 +15,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -26,14 +25,18 @@ from rich.progress import Progress
 
 from iov_restore_ros.inference import PRECISIONS, History, RestoreError, Restorer, restore_next
 from iov_restore_ros.model import PRESETS, TASKS, WeightsError
-from iov_restore_ros.pictures.files import by_number, read_as_stored
-from iov_restore_ros.pictures.sixteen_bits import corrected, to_eight_bits
+from iov_restore_ros.pictures.files import IMAGE_SUFFIXES as PICTURES
+from iov_restore_ros.pictures.files import by_number
+from iov_restore_ros.pictures.picture import PictureError
+from iov_restore_ros.pictures.read import read_picture
+from iov_restore_ros.pictures.sixteen_bits import corrected
+from iov_restore_ros.pictures.write import write_picture
 from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped
 from iov_restore_ros.tools.file_imu import FileImu, add_file_imu_options, times_of
 from iov_restore_ros.tools.imu_options import add_mounting_options, mounting_of
 from iov_restore_ros.tools.known_rates import told
+from iov_restore_ros.whole import whole
 
-PICTURES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v'}
 RATE = 30.0  # frames per second, where the source does not tell
 
@@ -62,36 +65,28 @@ def find_files(inputs: list[Path]) -> Iterator[tuple[Path, Path]]:
 def restore_picture(
     restorer: Restorer, task: str, source: Path, target: Path, history: History, stamp: float,
     imu: FileImu | None = None,
-) -> None:
+) -> list[str]:
     """
     Restore the picture that comes at ``stamp`` s; or ``FileError``.
 
-    ``imu``: the gyroscope beside the camera. An alpha channel is kept. As in the node, samples of
-    16 bits are changed by as much as their 8-bit picture was.
+    ``imu``: the gyroscope beside the camera. Alpha and the colour profile are kept. As in the node,
+    samples of 16 bits are changed by as much as their 8-bit picture was. Returns what of it the
+    format of ``target`` cannot hold.
     """
-    image = read_as_stored(source)
-    if image is None:
-        raise FileError('not a readable picture' if source.exists() else 'there is no such file')
-    if image.dtype not in (np.uint8, np.uint16):
-        raise FileError(f'{image.dtype} pixels; only 8 and 16 bits per channel are restored')
-    colours = image[..., :3] if image.ndim == 3 else image
-    pixels = to_eight_bits(np.ascontiguousarray(colours))
-    grey = image.ndim == 2
-    frame = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
-    if imu is not None:
-        imu.advance(history, stamp, frame.shape[:2])
-    restored = restore_next(restorer, history, frame, stamp, task)
-    pixels = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY if grey else cv2.COLOR_RGB2BGR)
-    if image.dtype == np.uint16:
-        pixels = corrected(colours, pixels)
-    if image.ndim == 3 and image.shape[2] == 4:
-        pixels = np.dstack([pixels, image[..., 3]])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    done, data = cv2.imencode(target.suffix, pixels)
-    if not done:
-        raise FileError(f'cannot write {target}')
-    with whole(target) as part:
-        part.write_bytes(data.tobytes())
+    try:
+        picture = read_picture(source)
+        frame = picture.rgb()
+        if imu is not None:
+            imu.advance(history, stamp, frame.shape[:2])
+        restored = restore_next(restorer, history, frame, stamp, task)
+        pixels = restored
+        if picture.pixels.ndim == 2:
+            pixels = cv2.cvtColor(restored, cv2.COLOR_RGB2GRAY)
+        if picture.pixels.dtype == np.uint16:
+            pixels = corrected(picture.pixels, pixels)
+        return write_picture(target, replace(picture, pixels=pixels))
+    except (PictureError, MemoryError, cv2.error) as error:
+        raise FileError(str(error) or 'not enough memory') from error
 
 
 def restore_video(
@@ -135,23 +130,13 @@ def restore_video(
     return count
 
 
-@contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """Give a path to write to, which becomes ``target`` if all goes well, and else is removed."""
-    part = target.with_name(f'.{target.stem}.part{target.suffix}')
-    try:
-        yield part
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 @dataclass
 class Report:
     """What became of the files: restored, there before, no picture or video, failed and why."""
 
     restored: int = 0
     kept: int = 0
+    lost: Counter[str] = field(default_factory=Counter)  # what the format cannot hold
     left_out: Counter[str] = field(default_factory=Counter)  # files in folders, by their suffix
     failures: list[str] = field(default_factory=list)
 
@@ -207,7 +192,9 @@ def restore_all(
                     # A frame that fails is a frame that is missing.
                     frames += 1
                     stamp = frames / RATE if times is None else times[source]
-                    restore_picture(restorer, task, source, target, history, stamp, imu)
+                    report.lost.update(restore_picture(
+                        restorer, task, source, target, history, stamp, imu
+                    ))
                 report.restored += 1
             except (FileError, RestoreError, OSError, cv2.error) as error:
                 report.failures.append(f'{source}: {error}')
@@ -323,6 +310,8 @@ def main() -> int:
         print(told(imu.rates.account()))
     for line in report.failures:
         print(f'failed: {line}', file=sys.stderr)
+    for what, count in sorted(report.lost.items()):
+        print(f'{what} lost in {count} pictures: {options.format} has none', file=sys.stderr)
     if report.left_out:
         kinds = ', '.join(f'{count} {kind or "without suffix"}'
                           for kind, count in sorted(report.left_out.items()))

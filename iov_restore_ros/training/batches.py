@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from iov_restore_ros.pictures.cache import FORK
 from iov_restore_ros.pictures.clips import Clips, footage_stretches, pair_stretches
 from iov_restore_ros.pictures.datasets import PairCrops, find_pairs
 from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGINS, draw_strength
@@ -60,8 +61,10 @@ class Batches:
         """Return the batches of ``numbers``, in that order, as the disk has them."""
         size = self.config.batch
         places = (list(range(number * size, (number + 1) * size)) for number in numbers)
+        workers = self.config.data.workers
         return DataLoader(
-            self.crops, batch_sampler=places, num_workers=self.config.data.workers,
+            self.crops, batch_sampler=places, num_workers=workers,
+            multiprocessing_context=FORK if workers else None,
             pin_memory=self.device.type == 'cuda',
         )
 

@@ -4,8 +4,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from iov_restore_ros.model import PRESETS, TASKS
 from iov_restore_ros.model.discriminator import INPUT_SIZE
@@ -13,6 +14,7 @@ from iov_restore_ros.model.fusion import CELL
 from iov_restore_ros.model.generators import VIDEO
 from iov_restore_ros.pictures.datasets import LAYOUTS
 from iov_restore_ros.training.adversarial import OBJECTIVES
+from iov_restore_ros.training.limits import check_limits
 from iov_restore_ros.training.losses import LOSSES
 
 SHARP, FOOTAGE = 'sharp', 'footage'  # degraded on the fly; made from videos
@@ -44,7 +46,7 @@ class DataConfig:
     clean: float = 0.1  # share of the crops degraded on the fly that are left clean
     light: float = 0.1  # and of those that are degraded only a little
     detailed: bool = False  # prefer crops with detail
-    cache_gb: float = 4.0  # of decoded pictures, of each kind of source
+    cache_gb: float = 4.0  # of decoded pictures, of each kind of source; workers share them
     workers: int = 0  # processes that read ahead
 
 
@@ -108,16 +110,17 @@ def read_config(arguments: list[str]) -> TrainConfig:
     try:
         merged = OmegaConf.merge(
             OmegaConf.structured(TrainConfig),
-            *(OmegaConf.load(a) for a in arguments if '=' not in a),
+            *(_load(a) for a in arguments if '=' not in a),
             OmegaConf.from_dotlist([a for a in arguments if '=' in a]),
         )
         missing = OmegaConf.missing_keys(merged)
         if missing:
             raise ValueError(f'not set: {", ".join(sorted(missing))}; give them as name=value')
         config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, OSError) as error:
-        raise ValueError(str(error)) from error
+    except (OmegaConfBaseException, OSError, YAMLError) as error:
+        raise ValueError(' '.join(str(error).split())) from error
     assert isinstance(config, TrainConfig)
+    check_limits(config)
     _choice('task', config.task, TASKS)
     _choice('preset', config.preset, PRESETS)
     _choice('precision', config.precision, PRECISIONS)
@@ -129,8 +132,12 @@ def read_config(arguments: list[str]) -> TrainConfig:
     _choice(
         'data.validation_layout', config.data.validation_layout.partition(':')[0], LAYOUTS
     )
-    for name in config.losses:
+    for name, weight in config.losses.items():
         _choice('losses', name, LOSSES)
+        if not weight >= 0:
+            raise ValueError(f'losses={{{name}: {weight}}}: 0 and more')
+    if not any(config.losses.values()):
+        raise ValueError('losses: none has a weight, nothing would be learnt')
     _check_sequences(config)
     if config.adversarial.weight and config.data.crop != INPUT_SIZE:
         raise ValueError(
@@ -138,7 +145,17 @@ def read_config(arguments: list[str]) -> TrainConfig:
         )
     if not config.stages or any(bool(s.epochs) == bool(s.steps) for s in config.stages):
         raise ValueError('stages: a list of {epochs: N} or {steps: N}, one of both in each')
+    for stage in config.stages:
+        if min(stage.epochs, stage.steps) < 0:
+            raise ValueError(f'stages: {{epochs: {stage.epochs}, steps: {stage.steps}}}: below 0')
     return config
+
+
+def _load(path: str) -> DictConfig:
+    settings = OmegaConf.load(path)
+    if not isinstance(settings, DictConfig):
+        raise ValueError(f'{path}: a list, looked for settings as name: value')
+    return settings
 
 
 def _check_sequences(config: TrainConfig) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from iov_restore_ros.whole import whole
+
 PER_ROW = 3  # panels
 SMOOTHED = 20  # so many stretches of a run, over which the thick line is a mean
 
@@ -39,7 +41,8 @@ def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
         axes.remove()
     for axes in panels[max(0, len(names) - columns) : len(names)]:
         axes.set_xlabel('step')
-    figure.savefig(path, dpi=100)
+    with whole(path) as part:
+        figure.savefig(part, dpi=100)
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:

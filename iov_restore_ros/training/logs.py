@@ -1,12 +1,14 @@
 """What a run leaves to look at: log.csv, curves.png, TensorBoard's events, sample pictures."""
 
-import csv
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+from iov_restore_ros.training.table import Table
+from iov_restore_ros.whole import write_whole
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -21,31 +23,19 @@ SAMPLES = 4  # pictures
 
 
 class Logs:
-    """
-    The logs of a run in ``folder``, from ``step`` on.
-
-    Rows of later steps, written before the run was cut off, are taken out: they come again.
-    """
+    """The logs of a run in ``folder``, from ``step`` on; see ``Table``."""
 
     def __init__(self, folder: Path, step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.rows: list[dict[str, str]] = []
-        if (folder / 'log.csv').exists():
-            with (folder / 'log.csv').open(newline='') as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row['step']) <= step]
+        self.table = Table(folder / 'log.csv', step)
         self.events = None
         if SummaryWriter is not None:
             self.events = SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Add one row to log.csv, and the same to TensorBoard."""
-        self.rows.append({'step': str(step)} | {k: f'{v:.6g}' for k, v in values.items()})
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with (self.folder / 'log.csv').open('w', newline='') as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        self.table.append({'step': str(step)} | {k: f'{v:.6g}' for k, v in values.items()})
         if self.events:
             for name, value in values.items():
                 self.events.add_scalar(name, value, step)
@@ -53,8 +43,9 @@ class Logs:
 
     def draw(self) -> None:
         """Write curves.png, where matplotlib is installed."""
-        if draw_curves is not None and self.rows:
-            draw_curves(self.rows, self.folder / 'curves.png')
+        rows = self.table.rows()
+        if draw_curves is not None and rows:
+            draw_curves(rows, self.folder / 'curves.png')
 
     def sample(self, step: int, *columns: Tensor) -> None:
         """
@@ -64,7 +55,7 @@ class Logs:
         """
         page = torch.cat([column[:SAMPLES] for column in columns], dim=3)
         page = torch.cat(list(page), dim=1).clamp(0, 1).mul(255).round().byte().cpu()
-        (self.folder / 'samples').mkdir(exist_ok=True)
         image = np.ascontiguousarray(page.permute(1, 2, 0).numpy()[..., ::-1])
-        if not cv2.imwrite(str(self.folder / 'samples' / f'{step:07d}.jpg'), image):
-            raise OSError(f'{self.folder / "samples"}: no picture can be written')
+        write_whole(
+            self.folder / 'samples' / f'{step:07d}.jpg', cv2.imencode('.jpg', image)[1].tobytes()
+        )

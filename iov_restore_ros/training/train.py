@@ -11,6 +11,7 @@ weights.safetensors, log.csv, TensorBoard events and samples/ into `output`; sta
 same output, it goes on where it was. Ctrl-C saves and stops. More in docs/training.md.
 """
 
+import math
 import os
 import shlex
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,6 +28,8 @@ from torch import distributed
 from iov_restore_ros.evaluation.metrics import psnr, restore_image
 from iov_restore_ros.model import Generator, WeightsError, WeightsInfo, save_weights
 from iov_restore_ros.pictures.datasets import find_pairs
+from iov_restore_ros.pictures.files import DataError
+from iov_restore_ros.pictures.readings import Pair
 from iov_restore_ros.stop import Stop
 from iov_restore_ros.training.config import TrainConfig, read_config
 from iov_restore_ros.training.logs import Logs
@@ -86,7 +90,22 @@ class Keeper:
         self.pairs = []
         if data.validation:
             pairs = find_pairs(data.validation, data.validation_layout, 'test')
-            self.pairs = pairs[:: -(-len(pairs) // VALIDATION_PICTURES)]
+            self.pairs = self._readable(pairs[:: -(-len(pairs) // VALIDATION_PICTURES)])
+
+    def _readable(self, pairs: list[Pair]) -> list[Pair]:
+        """Return those of ``pairs`` that can be read; raises ``DataError`` if none of them can."""
+        good = [pair for pair in pairs if self._read(pair)]
+        if not good:
+            raise DataError(f'{self.config.data.validation}: none of its pairs can be read')
+        return good
+
+    def _read(self, pair: Pair) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return a pair as ``Pair.read`` does; None, and say so, if it cannot be read."""
+        try:
+            return pair.read()
+        except DataError as error:
+            self.progress.console.print(f'{error}, skipped')
+            return None
 
     def note(self, report: dict[str, float], reason: str | None, stopped: bool) -> None:
         """Take notice of the step that was just taken."""
@@ -124,8 +143,9 @@ class Keeper:
         values['crops_per_second'] = crops / (time.monotonic() - self.since)
         values['rate'] = trainer.plan.learning_rate(trainer.step - 1)
         values['stage'] = trainer.stage
-        if measure and self.pairs:
-            values['PSNR'] = self._validate()
+        score = self._validate() if measure and self.pairs else math.nan
+        if not math.isnan(score):
+            values['PSNR'] = score
             assert self.config.data.validation is not None
             self.metrics = f'{self.config.data.validation.name} {values["PSNR"]:.2f} dB RGB'
         shown = [f'{name} {values[name]:.4g}' for name in values if name in (
@@ -142,14 +162,18 @@ class Keeper:
         return averaged
 
     def _validate(self) -> float:
-        """Return the mean RGB PSNR in dB of the averaged generator over the validation pairs."""
+        """
+        Return the mean RGB PSNR in dB of the averaged generator over the validation pairs.
+
+        Not a number if none of them is there any more.
+        """
         averaged = self._averaged().eval()
         scores = []
-        for pair in self.pairs:
-            degraded, sharp = pair.read()
+        for both in filter(None, map(self._read, self.pairs)):
+            degraded, sharp = both
             scores.append(psnr(restore_image(averaged, degraded, self.trainer.device), sharp))
         averaged.train()
-        return sum(scores) / len(scores)
+        return sum(scores) / len(scores) if scores else math.nan
 
     def _sample(self) -> None:
         """Write the first batch of the run as it is restored by now."""

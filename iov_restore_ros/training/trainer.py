@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -22,6 +21,12 @@ from iov_restore_ros.training.adversarial import (
     collapsed,
 )
 from iov_restore_ros.training.batches import Batches
+from iov_restore_ros.training.checkpoint import (
+    ANEW,
+    TrainingError,
+    read_checkpoint,
+    write_checkpoint,
+)
 from iov_restore_ros.training.config import TrainConfig
 from iov_restore_ros.training.losses import RestorationLoss
 from iov_restore_ros.training.optimisers import make_optimiser, set_rate
@@ -31,10 +36,6 @@ from iov_restore_ros.training.transfer import start_from
 from iov_restore_ros.training.unroll import Unroll
 
 BROKEN_STEPS = 10  # in a row, then the run is given up
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on; the message says what to do."""
 
 
 class Trainer:
@@ -250,6 +251,8 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint, whole or not at all. Raises ``OSError``, e.g. on a full disk."""
         state: dict[str, Any] = {
+            'task': self.config.task,
+            'preset': self.config.preset,
             'step': self.step,
             'stage': self.stage,
             'generator': self.generator.state_dict(),
@@ -260,22 +263,19 @@ class Trainer:
             state['discriminator'] = self.discriminator.state_dict()
             state['discriminator_optimiser'] = self.discriminator_optimiser.state_dict()
             state['judgements'] = [tuple(judgement) for judgement in self.judgements]
-        partial = self.checkpoint.with_suffix('.part')
-        try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open('wb') as file:
-                torch.save(state, file)
-                os.fsync(file.fileno())
-            partial.replace(self.checkpoint)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise OSError(f'{self.checkpoint} was not written: {error}') from error
+        write_checkpoint(self.checkpoint, state)
 
     def _load(self) -> None:
-        state: dict[str, Any] = torch.load(
-            self.checkpoint, map_location=self.device, weights_only=True
-        )
+        """Go on from the checkpoint. Raises ``TrainingError`` for one that does not fit."""
+        state = read_checkpoint(self.checkpoint, self.config, self.device)
+        try:
+            self._take(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise TrainingError(
+                f'{self.checkpoint}: of another network or optimiser; {ANEW}'
+            ) from error
+
+    def _take(self, state: dict[str, Any]) -> None:
         self.step = state['step']
         self.generator.load_state_dict(state['generator'])
         self.average.load_state_dict(state['average'])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iov_restore_ros.pictures.files import DataError, Pictures, list_images
+from iov_restore_ros.pictures.files import Pictures, list_images, read_grey
 
 ALIKE = 6  # files before and behind one in the folder show rain of the same look
 MOST = 3  # layers before a frame
@@ -18,7 +18,7 @@ class StreakLayers:
     """The streak layers below a folder, in order of their names; ``cache_gb`` GB stay in memory."""
 
     def __init__(self, folder: Path, cache_gb: float) -> None:
-        self.layers = Pictures(list_images(folder), _read_grey, cache_gb)
+        self.layers = Pictures(list_images(folder), read_grey, cache_gb)
 
     def draw(self, frames: int, size: int, rng: np.random.Generator) -> Tensor:
         """
@@ -45,11 +45,3 @@ class StreakLayers:
                     flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT,
                 )
         return torch.from_numpy(np.clip(gain / 255 * fall, 0, 1))
-
-
-def _read_grey(path: Path) -> np.ndarray:
-    """Read ``path`` as uint8 H x W. Raises ``DataError`` when it is not an image."""
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise DataError(f'{path}: not a readable image')
-    return image
