@@ -166,8 +166,8 @@ def true_path(camera, time, share, side):
 
 
 def test_the_path_of_a_shaken_camera_is_the_true_one(photograph, exact):
-    (_, sharp, *known), camera = shaken(photograph, far=2.5)
-    unroll = Unroll((sharp, sharp, *known), 'deblur', torch.device('cpu'), 1)
+    batch, camera = shaken(photograph, far=2.5)
+    unroll = Unroll(batch, 'deblur', torch.device('cpu'), 1)
     for number in range(3):
         [known] = unroll._known(number, unroll.sharp[:, number - 1] if number else None)
         expected = true_path(camera, number, 0.6, SIDE + 2 * MARGIN)
