@@ -1,5 +1,6 @@
 """Bags of a drive: played through the node over DDS and recorded again, and restored offline."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from std_msgs.msg import String
 from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.node.compressed import decode, encode
 from iov_restore_ros.node.images import seconds, view
+from iov_restore_ros.outputs import Record
 from iov_restore_ros.tools import restore_bag
 
 FRAMES = 8
@@ -185,6 +187,7 @@ def test_restore_bag_goes_on_behind_a_bad_image(drive, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(('options', 'reason'), [
     (['--topic', '/left/image_raw'], 'no image topic /left/image_raw, only /front/image_raw'),
     (['--weights', '/nowhere.safetensors'], '/nowhere.safetensors'),
+    (['--output', '/'], 'would be overwritten'),
     (['--output', '.'], 'is there already'),
 ])
 def test_restore_bag_says_what_is_wrong(drive, tmp_path, monkeypatch, capsys, options, reason):
@@ -223,6 +226,96 @@ def test_what_is_no_bag_is_told_in_a_line(tmp_path, monkeypatch, capsys, made):
         run(monkeypatch, bag, '--output', tmp_path / 'new', '--task', 'deblur')
     assert ended.value.code == 2
     assert f'error: {bag}: ' in capsys.readouterr().err
+
+
+@pytest.fixture
+def restored(drive, tmp_path, monkeypatch):
+    """A folder `drives` with a bag `a`, and what restore_bag made of it, in `new`."""
+    with writing(tmp_path / 'drives' / 'a', 'mcap') as write:
+        write('/front/image_raw', drive[0][1], START)
+    arguments = '--task', 'deblur', '--device', 'cpu', '--precision', 'float32'
+    bag, new = tmp_path / 'drives' / 'a', tmp_path / 'new'
+    assert run(monkeypatch, bag, '--output', new, *arguments) == 0
+    return tmp_path
+
+
+def refused(monkeypatch, capsys, folder, *arguments):
+    """Run restore_bag; return the line that it is refused with, when nothing was touched."""
+    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob('*')}
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, *arguments, '--task', 'deblur', '--device', 'cpu')
+    assert ended.value.code == 2
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob('*')} == before
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize('output', ['drives', 'drives/a', 'drives/a/b', 'link', 'link/a/b'])
+def test_overwrite_never_costs_the_bag(restored, monkeypatch, capsys, output):
+    (restored / 'link').symlink_to(restored / 'drives')
+    said = refused(
+        monkeypatch, capsys, restored, restored / 'drives' / 'a', '--output', restored / output,
+        '--overwrite',
+    )
+    assert 'would be overwritten by' in said and 'give another --output' in said
+
+
+@pytest.mark.parametrize('made', [
+    'a folder', 'a file', 'a bag', 'a file more', 'a folder more', 'a link', 'changed',
+    'restored pictures',
+])
+def test_overwrite_replaces_nothing_else(restored, monkeypatch, capsys, made):
+    new = restored / 'new'
+    if made in ('a folder', 'a file', 'a bag', 'restored pictures'):
+        shutil.rmtree(new)
+    if made in ('a folder', 'restored pictures'):
+        new.mkdir()
+        (new / 'a.png').write_text('mine')
+    if made == 'restored pictures':
+        Record(new, 'restore_files').add(new / 'a.png')
+    if made == 'a file':
+        new.write_text('mine')
+    if made == 'a bag':
+        shutil.copytree(restored / 'drives' / 'a', new)
+    if made == 'a file more':
+        (new / 'notes.txt').write_text('mine')
+    if made == 'a folder more':
+        (new / 'mine').mkdir()
+    if made == 'a link':
+        (new / 'mine').symlink_to(restored / 'gone')
+    if made == 'changed':
+        (new / 'metadata.yaml').write_text('mine')
+    said = refused(
+        monkeypatch, capsys, restored, restored / 'drives' / 'a', '--output', new, '--overwrite'
+    )
+    assert 'give another --output' in said
+
+
+@pytest.mark.parametrize('linked', [False, True])
+def test_overwrite_replaces_a_whole_result_by_a_whole_one(restored, monkeypatch, capsys, linked):
+    bag, new = restored / 'drives' / 'a', restored / 'new'
+    output = restored / 'link' if linked else new
+    if linked:
+        output.symlink_to(new)
+    said = refused(
+        monkeypatch, capsys, restored, bag, '--output', output, '--overwrite', '--topic', '/gone'
+    )
+    assert 'no image topic /gone' in said
+    arguments = '--overwrite', '--task', 'derain', '--device', 'cpu', '--storage', 'sqlite3'
+    assert run(monkeypatch, bag, '--output', output, *arguments) == 0
+    assert {path.name for path in new.iterdir()} == {'.restore_bag', 'metadata.yaml', 'new.db3'}
+    assert {path.name for path in restored.iterdir()} <= {'drives', 'new', 'link'}
+    assert run(monkeypatch, bag, '--output', output, *arguments) == 0
+
+
+def test_what_came_meanwhile_is_not_replaced(tmp_path):
+    with (
+        pytest.raises(restore_bag.BagError, match='is there already'),
+        restore_bag.whole(tmp_path / 'new', False) as new,
+    ):
+        new.mkdir()
+        (tmp_path / 'new').mkdir()
+        (tmp_path / 'new' / 'notes.txt').write_text('mine')
+    assert [path.name for path in tmp_path.rglob('*')] == ['new', 'notes.txt']
 
 
 def test_a_bag_that_is_stopped_leaves_nothing(drive, tmp_path):

@@ -241,6 +241,13 @@ def too_small_to_degrade(pairs):
     return [pairs / 'tiny', '--task', 'deblur', '--synthetic', 1], r'a\.png: .* is too small'
 
 
+def report_of_somebody_else(pairs):
+    (pairs / 'results.csv').write_text('mine')
+    return (
+        [pairs, '--task', 'deblur', '--output', pairs], 'results.csv is there, and not made by eval'
+    )
+
+
 @pytest.mark.parametrize('fault', [
     corrupt, other_size, tiny, too_small_to_degrade,
     lambda pairs: ([pairs / 'nowhere', '--task', 'deblur'], 'nowhere: not a folder'),
@@ -252,6 +259,7 @@ def too_small_to_degrade(pairs):
     lambda pairs: (
         [pairs, '--task', 'deblur', '--output', pairs / 'gt' / 'a.png'], 'File exists',
     ),
+    report_of_somebody_else,
 ])
 def test_a_fault_ends_with_one_line_that_names_it(fault, run, pairs, capsys):
     arguments, reason = fault(pairs)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -28,6 +29,7 @@ def test_command_exports_what_the_restorer_does(tmp_path, photograph):
     assert list(path.parent.iterdir()) == [path]
     assert str(tmp_path).encode() not in path.read_bytes()
     session = onnxruntime.InferenceSession(path)
+    export.check_replaceable(path)
     metadata = session.get_modelmeta().custom_metadata_map
     weights = shipped_weights('fast', 'derain')
     assert metadata['weights sha256'] == hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -47,6 +49,29 @@ def test_command_exports_what_the_restorer_does(tmp_path, photograph):
     off = np.abs(restored.astype(int) - np.stack(expected))
     assert off.max() <= 1
     assert (off == 0).mean() > 0.999
+
+
+@pytest.mark.parametrize('made', ['the weights', 'a link to them', 'a file', 'a model'])
+def test_export_replaces_nothing_but_what_it_made(tmp_path, monkeypatch, capsys, made):
+    weights, path = tmp_path / 'mine.safetensors', tmp_path / 'deblur.onnx'
+    weights.write_bytes(shipped_weights('fast', 'deblur').read_bytes())
+    if made == 'the weights':
+        path = weights
+    if made == 'a link to them':
+        path.symlink_to(weights)
+    if made == 'a file':
+        path.write_text('iov_restore')
+    if made == 'a model':
+        graph = onnx.helper.make_graph([], 'mine', [], [])
+        onnx.save(onnx.helper.make_model(graph), path)
+    before = path.read_bytes()
+    line = ['export', '--task', 'deblur', '--weights', weights, '--output', path]
+    monkeypatch.setattr(sys, 'argv', list(map(str, line)))
+    with pytest.raises(SystemExit) as ended:
+        export.main()
+    assert ended.value.code == 2
+    assert 'give another --output' in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize('model', ['wei2021', 'wei2021_preprint'])

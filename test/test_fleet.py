@@ -21,6 +21,7 @@ from ros_harness import make_message
 from test_bags import PERIOD, START, writing
 
 from iov_restore_ros.model import shipped_weights
+from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.tools import fleet_drives, fleet_worker
 from iov_restore_ros.tools.bag_imu import ImuOptions
 from iov_restore_ros.tools.fleet_drives import WARM_UP, FleetError, find_drives, plan
@@ -33,6 +34,7 @@ os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
 from ray.cluster_utils import Cluster  # noqa: E402  without usage statistics
 
 DRIVES, FRAMES = 2, 24
+OUT = '/nowhere'
 OPTIONS = ('--task', 'derain', '--device', 'cpu', '--precision', 'float32')
 
 
@@ -89,7 +91,9 @@ def manifest(output):
 
 
 def content(folder):
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+    """Return the files in a folder; not the record of restore_bag, which the fleet does without."""
+    files = (p for p in folder.rglob('*') if p.is_file() and p.name != '.restore_bag')
+    return {p.relative_to(folder): p.read_bytes() for p in files}
 
 
 def workers():
@@ -174,7 +178,7 @@ def test_videos_and_frames_by_a_ray_of_its_own(photograph, tmp_path):
 
 
 def test_pieces_meet_and_begin_with_a_warm_up(drives):
-    [drive] = find_drives([str(drives / 'in' / '0')])
+    [drive] = find_drives([str(drives / 'in' / '0')], OUT)
     pieces = plan(drive, 8, True)
     assert len(pieces) == 3
     assert [p.begin for p in pieces[1:]] == [p.end for p in pieces[:-1]]
@@ -186,7 +190,7 @@ def test_pieces_meet_and_begin_with_a_warm_up(drives):
 
 
 def test_what_other_settings_made_is_left_alone(drives, tmp_path):
-    [drive] = find_drives([str(drives / 'in' / '0')])
+    [drive] = find_drives([str(drives / 'in' / '0')], OUT)
     settings = Settings(str(tmp_path), 'derain', 'fast', 'w', 'abc', 'cpu', 'float32', 0.0)
     shelf = Shelf(settings)
     assert shelf.outcome(drive) is None
@@ -211,11 +215,13 @@ def test_a_store_that_is_not_local_gets_the_same(drives, tmp_path, monkeypatch):
     settings = Settings(
         'store://restored', 'derain', 'fast', str(weights), digest, 'cpu', 'float32', 0.0
     )
-    for folder in ('0', f'.fleet/{settings.key()}'):  # which a store of objects does not want
-        (tmp_path / 'restored' / folder).mkdir(parents=True)
-    [drive] = find_drives(['store://drives'])
+    [drive] = find_drives(['store://drives'], 'store://restored')
     assert Shelf(settings).outcome(drive) is None
     [piece] = plan(drive, 12, False)
+    for folder in ('0', f'.fleet/{settings.key()}'):  # which a store of objects does not want
+        (tmp_path / 'restored' / folder).mkdir(parents=True)
+    with pytest.raises(FileError, match='not made by this command'):
+        Shelf(settings).outcome(drive)
     done = json.loads(fleet_worker.Worker(settings)(fleet_worker.as_row(piece))['outcome'])
     assert content(tmp_path / 'restored' / '0') == content(drives / 'plain' / '0')
     assert Shelf(settings).outcome(drive) == done
@@ -237,7 +243,7 @@ def test_the_gyroscope_in_a_drive_is_used_in_pieces_too(photograph, tmp_path):
         settings = Settings(
             f'{tmp_path}/{frames}', 'deblur', 'fast', str(weights), digest, 'cpu', 'float32', 0.0
         )
-        [drive] = find_drives([str(tmp_path / 'in')])
+        [drive] = find_drives([str(tmp_path / 'in')], OUT)
         parts, worker = plan(drive, frames, bool(frames)), fleet_worker.Worker(settings)
         assert len(parts) == pieces
         outcomes = [json.loads(worker(fleet_worker.as_row(part))['outcome']) for part in parts]
@@ -248,20 +254,71 @@ def test_the_gyroscope_in_a_drive_is_used_in_pieces_too(photograph, tmp_path):
         assert content(tmp_path / f'{frames}' / 'drive') == content(tmp_path / 'plain' / 'drive')
 
 
+def test_an_output_in_a_source_is_no_source(drives, tmp_path):
+    shutil.copytree(drives / 'in' / '0', tmp_path / 'in' / '0')
+    shutil.copytree(drives / 'plain' / '0', tmp_path / 'in' / 'restored' / '0')
+    (tmp_path / 'link').symlink_to(tmp_path / 'in' / 'restored')
+    for output in ('in/restored', 'link'):
+        [drive] = find_drives([str(tmp_path / 'in')], str(tmp_path / output))
+        assert drive.source == f'{tmp_path}/in/0'
+
+
+@pytest.mark.parametrize(('source', 'output'), [
+    ('in', 'in'), ('in/0', 'in'), ('link', 'in'), ('in', 'link'), ('links', 'in'),
+    ('file:///in', 'in'),
+])
+def test_an_output_never_costs_a_source(drives, tmp_path, source, output):
+    shutil.copytree(drives / 'in' / '0', tmp_path / 'in' / '0')
+    (tmp_path / 'link').symlink_to(tmp_path / 'in')
+    (tmp_path / 'links').mkdir()
+    (tmp_path / 'links' / '0').symlink_to(tmp_path / 'in' / '0')
+    given = source.replace(':///', f'://{tmp_path}/') if ':' in source else str(tmp_path / source)
+    with pytest.raises(OutputError, match='give another --output'):
+        find_drives([given], str(tmp_path / output))
+
+
+def test_a_store_is_held_against_itself(tmp_path, monkeypatch):
+    store = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    monkeypatch.setattr(fleet_drives, 'place', lambda uri: (store, uri.removeprefix('store://')))
+    for name in ('drives/a.mcap', 'drives/restored/a.mcap'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    [drive] = find_drives(['store://drives'], 'store://drives/restored')
+    assert drive.source == 'store://drives/a.mcap'
+    (tmp_path / 'drives' / 'frames').mkdir()
+    (tmp_path / 'drives' / 'frames' / '1.png').touch()
+    with pytest.raises(OutputError, match='give another --output'):
+        find_drives(['store://drives'], 'store://drives')
+
+
+@pytest.mark.parametrize(('text', 'ours'), [
+    ('', True), ('{"source": "a", "output": "b", "error": "c"}\n', True),
+    ('{"audio_filepath": "a"}\n', False), ('1\n', False), ('mine', False),
+])
+def test_a_manifest_of_somebody_else_is_left_alone(tmp_path, text, ours):
+    (tmp_path / 'manifest.jsonl').write_text(text)
+    shelf = Shelf(Settings(str(tmp_path), 'derain', 'fast', 'w', 'abc', 'cpu', 'float32', 0.0))
+    if ours:
+        shelf.check()
+    else:
+        with pytest.raises(OutputError, match='not made by restore_fleet'):
+            shelf.check()
+
+
 def test_drives_of_one_name_and_what_is_no_drive_are_told(drives, tmp_path):
     (tmp_path / 'in').mkdir()
     with pytest.raises(FleetError, match='no bag, video or picture'):
-        find_drives([str(tmp_path / 'in')])
+        find_drives([str(tmp_path / 'in')], OUT)
     with pytest.raises(FleetError, match='no such file or folder'):
-        find_drives([str(tmp_path / 'gone')])
+        find_drives([str(tmp_path / 'gone')], OUT)
     (tmp_path / 'in' / '0.mcap').write_bytes(b'')
     with pytest.raises(FleetError, match='would both become 0'):
-        find_drives([str(drives / 'in'), str(tmp_path / 'in')])
+        find_drives([str(drives / 'in'), str(tmp_path / 'in')], OUT)
     (tmp_path / 'in' / 'trip' / 'late').mkdir(parents=True)
     (tmp_path / 'in' / 'trip' / '0.png').touch()
     (tmp_path / 'in' / 'trip' / 'late' / 'clip.mp4').touch()
     with pytest.raises(FleetError, match=r'late/clip\.mp4 lies among the frames of .*trip'):
-        find_drives([str(tmp_path / 'in')])
+        find_drives([str(tmp_path / 'in')], OUT)
 
 
 def test_help_works_without_ray():

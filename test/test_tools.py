@@ -15,8 +15,9 @@ from PIL import Image
 
 from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.inference.pixels import enlarge
+from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.pictures.warp import move
-from iov_restore_ros.tools import shaken_source
+from iov_restore_ros.tools import restore_files, shaken_source
 from iov_restore_ros.tools.image_source import open_source
 from iov_restore_ros.tools.restore_files import Report, restore_all
 from iov_restore_ros.video.calibration import camera_of
@@ -72,7 +73,7 @@ def test_restore_files(folder, tmp_path, photograph):
     assert 'Traceback' not in result.stderr
     written = sorted(str(p.relative_to(out)) for p in out.rglob('*') if p.is_file())
     assert written == [
-        'a.png', 'alpha.png', 'clip.mp4', 'deep.png', 'grey.png', 'sub/b.png'
+        '.restore_files', 'a.png', 'alpha.png', 'clip.mp4', 'deep.png', 'grey.png', 'sub/b.png'
     ]
 
     restorer = Restorer(precision='float32', tasks=['deblur'])
@@ -97,8 +98,17 @@ def test_what_is_done_is_left_and_two_of_one_name_are_told(folder, tmp_path):
     assert '1 were there already; --overwrite' in result.stderr
     assert (tmp_path / 'out' / 'alpha.png').read_bytes() == b'mine'
     assert '6 were there already' in command(*arguments).stderr
+    made = {path: path.stat().st_ino for path in (tmp_path / 'out').rglob('*') if path.is_file()}
+    result = command(*arguments, '--overwrite')
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].endswith(
+        f'{tmp_path}/out/alpha.png is there, and not known to be made by restore_files: move it '
+        'away, or give another --output'
+    )
+    assert made == {path: path.stat().st_ino for path in made}, 'nothing is touched'
+    (tmp_path / 'out' / 'alpha.png').unlink()
     assert 'already' not in command(*arguments, '--overwrite').stderr
-    assert (tmp_path / 'out' / 'alpha.png').read_bytes() != b'mine'
+    assert (tmp_path / 'out' / 'a.png').stat().st_ino != made[tmp_path / 'out' / 'a.png']
 
 
 def test_a_picture_that_fails_does_not_end_the_run(folder, tmp_path):
@@ -144,7 +154,7 @@ def test_what_is_stopped_leaves_nothing_half_done_and_goes_on(tmp_path, photogra
     assert process.returncode == 130
     assert 'stopped, 1 restored; the same command goes on' in said
     assert 'Traceback' not in said
-    assert [path.name for path in out.iterdir()] == ['a.png']
+    assert {path.name for path in out.iterdir()} == {'a.png', '.restore_files'}
 
 
 def in_order(frames, rate=RATE):
@@ -216,9 +226,80 @@ def test_a_shutter_that_cannot_be_is_refused(folder, tmp_path, share):
 def test_restore_files_never_overwrites_its_input(folder):
     before = (folder / 'a.png').read_bytes()
     result = command('restore_files', folder / 'a.png', '--output', folder, '--task', 'derain')
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert 'would be overwritten' in result.stderr
     assert (folder / 'a.png').read_bytes() == before
+
+
+@pytest.fixture
+def restore(monkeypatch):
+    """Return a function that "restores" pictures; gives the names of what is in the output then."""
+    monkeypatch.setattr(restore_files, 'restore_next', lambda _, __, frame, *___: frame)
+
+    def run(inputs, output, **options):
+        report = Report()
+        restore_all(None, 'derain', inputs, output, '.png', MagicMock(), report, **options)
+        assert not report.failures
+        return sorted(str(path.relative_to(output)) for path in output.rglob('*.png')), report
+    return run
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+@pytest.mark.parametrize('overwrite', [False, True])
+@pytest.mark.parametrize('case', [
+    'one input becomes another', 'the folder itself', 'a link to it', 'deeper', 'a linked picture',
+])
+def test_an_output_never_costs_an_input(crop, tmp_path, restore, case, overwrite):
+    source = tmp_path / 'in'
+    (source / 'in').mkdir(parents=True)
+    for name in ('a.jpg', 'a.png', 'in/b.jpg'):
+        cv2.imwrite(str(source / name), crop)
+    inputs, output = [source], source
+    if case == 'one input becomes another':
+        inputs = [source / 'a.jpg', source / 'a.png']
+    if case == 'a link to it':
+        output = tmp_path / 'link'
+        output.symlink_to(source)
+    if case == 'deeper':  # in/b.jpg becomes b.png beside a.png, and in/in/b.png lies in the input
+        inputs, output = [source, source / 'in'], source
+    if case == 'a linked picture':
+        inputs, output = [source / 'a.jpg'], tmp_path / 'out'
+        output.mkdir()
+        (output / 'a.png').symlink_to(source / 'a.jpg')
+    before = content(tmp_path)
+    with pytest.raises(OutputError, match='give another --output'):
+        restore(inputs, output, overwrite=overwrite)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize('linked', [False, True])
+def test_results_within_an_input_are_no_sources(crop, tmp_path, restore, linked):
+    source, output = tmp_path / 'in', tmp_path / 'in' / 'restored'
+    (source / 'sub').mkdir(parents=True)
+    for name in ('a.jpg', 'sub/b.png'):
+        cv2.imwrite(str(source / name), crop)
+    given = source
+    if linked:
+        given = tmp_path / 'link'
+        given.symlink_to(source)
+    for options in ({}, {}, {'overwrite': True}, {'video': True}):
+        made, report = restore([given], output, **options)
+        assert made == ['a.png', 'sub/b.png']
+        assert not report.left_out
+
+
+def test_frames_of_somebody_else_are_not_replaced_for_the_others(crop, tmp_path, restore):
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'out').mkdir()
+    for name in ('in/1.jpg', 'in/2.jpg', 'out/1.png'):
+        cv2.imwrite(str(tmp_path / name), crop)
+    before = content(tmp_path)
+    with pytest.raises(OutputError, match=r'out/1\.png is there, and not known to be made'):
+        restore([tmp_path / 'in'], tmp_path / 'out', video=True)
+    assert content(tmp_path) == before
 
 
 def test_good_files_end_with_status_0(folder, tmp_path):

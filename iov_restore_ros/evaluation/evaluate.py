@@ -47,6 +47,7 @@ from iov_restore_ros.evaluation.report import (
     Report,
     Result,
     Score,
+    check_replaceable,
     picture_report,
     print_tables,
     write_files,
@@ -66,6 +67,7 @@ from iov_restore_ros.model import (
     shipped_weights,
 )
 from iov_restore_ros.model.device import pick_device
+from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.pictures.datasets import LAYOUTS
 
 SLIDERS = 12  # in a report
@@ -155,6 +157,7 @@ def main() -> int:
     try:
         if options.output:
             options.output.mkdir(parents=True, exist_ok=True)
+            check_replaceable(options.output)
         report, facts = run(options)
         console = Console()
         console.width = max(console.width, TABLE_WIDTH)
@@ -163,7 +166,7 @@ def main() -> int:
             write_files(options.output, report, facts)
         if options.report:
             write_page(options.output / 'report.html', report, facts)
-    except (WeightsError, RestoreError, ValueError, OSError) as error:
+    except (OutputError, WeightsError, RestoreError, ValueError, OSError) as error:
         parser.error(str(error))
     return 0
 

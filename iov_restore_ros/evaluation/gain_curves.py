@@ -25,6 +25,7 @@ from iov_restore_ros.evaluation.report_page import Table
 from iov_restore_ros.inference import RestoreError, Restorer, restore_sequence
 from iov_restore_ros.model import TASKS, Generator, WeightsError, load_weights, shipped_weights
 from iov_restore_ros.model.device import pick_device
+from iov_restore_ros.outputs import OutputError, keep_apart
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.degradations.draw import sensor_noise
 from iov_restore_ros.pictures.files import (
@@ -232,7 +233,9 @@ def main() -> int:
         import matplotlib  # noqa: F401  before anything is measured
     except ImportError as error:
         parser.error(f"{error}: pip install matplotlib, or the extra: pip install '.[plots]'")
+    names = [options.output / f'gain_curves.{kind}' for kind in ('md', 'png')]
     try:
+        keep_apart(names, [options.sharp])  # the next run would take the plot for a picture
         options.output.mkdir(parents=True, exist_ok=True)
         pictures = read_pictures(options.sharp, options.limit, options.shutter, options.seed)
         device = pick_device(options.device)
@@ -242,12 +245,12 @@ def main() -> int:
             blur_curves(pictures, deblur, options.shutter, options.seed),
             rain_curves(pictures, derain, options.seed),
         ]
-    except (WeightsError, RestoreError, ValueError, OSError) as error:
+    except (OutputError, WeightsError, RestoreError, ValueError, OSError) as error:
         parser.error(str(error))
     text = '\n'.join(markdown_table(table(curves, len(pictures))) for curves in both)
     print(text)
-    write_whole(options.output / 'gain_curves.md', text)
-    draw(both, options.output / 'gain_curves.png')
+    write_whole(names[0], text)
+    draw(both, names[1])
     return 0
 
 

@@ -21,7 +21,10 @@ from iov_restore_ros.evaluation.detection_report import (
 )
 from iov_restore_ros.evaluation.protocols import DIGITS, LEGEND, PROTOCOLS, PUBLISHED, Published
 from iov_restore_ros.evaluation.report_page import Slider, Table, page
+from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.whole import write_whole
+
+FILES = 'results.json', 'results.md', 'results.csv'
 
 
 @dataclass(frozen=True)
@@ -131,14 +134,28 @@ def print_tables(console: Console, all_tables: list[Table]) -> None:
         console.print(shown)
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raise ``OutputError`` if there are files of the names to write that are no report."""
+    there = [folder / name for name in (*FILES, 'report.html') if (folder / name).exists()]
+    try:
+        facts = json.loads((folder / 'results.json').read_text())
+        ours = facts['command'].startswith('evaluate ')
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        ours = False
+    if there and not ours:
+        raise OutputError(
+            f'{there[0]} is there, and not made by evaluate: move it away, or give another --output'
+        )
+
+
 def write_files(folder: Path, report: Report, facts: dict[str, Any]) -> None:
-    """Write results.md, results.csv and results.json into ``folder``."""
+    """Write ``FILES`` into ``folder``, first the one by which they are known again."""
+    text = json.dumps(facts | {'results': report.summaries}, indent=2, allow_nan=False)
+    write_whole(folder / 'results.json', text + '\n')
     write_whole(folder / 'results.md', _markdown(report.tables, facts))
     table = io.StringIO()
     csv.writer(table).writerows(report.rows)
     write_whole(folder / 'results.csv', table.getvalue())
-    text = json.dumps(facts | {'results': report.summaries}, indent=2, allow_nan=False)
-    write_whole(folder / 'results.json', text + '\n')
 
 
 def write_page(path: Path, report: Report, facts: dict[str, Any]) -> None:

@@ -34,6 +34,7 @@ from rich.console import Console
 from sensor_msgs.msg import CompressedImage, Image
 
 from iov_restore_ros.node.images import view
+from iov_restore_ros.outputs import OutputError, keep_apart
 from iov_restore_ros.tools.demo_footage import (
     BUMPY_SHUTTER,
     FPS,
@@ -323,6 +324,11 @@ def main() -> int:
     parser.add_argument('--output', type=Path, default=Path('demo'))
     parser.add_argument('--source', help='a video, or the number of a camera')
     options = parser.parse_args()
+    if options.source and not options.source.isdigit():
+        try:  # into a folder of pictures it would put some of its own
+            keep_apart([options.output / 'compare.jpg'], [Path(options.source)])
+        except OutputError as error:
+            parser.error(str(error))
     return run(options.output, options.source)
 
 

@@ -35,6 +35,7 @@ from iov_restore_ros.model import (
 )
 from iov_restore_ros.model.fusion import ALONG, CUES
 from iov_restore_ros.model.generators import SIZE_MULTIPLE
+from iov_restore_ros.outputs import OutputError, keep_apart
 from iov_restore_ros.whole import whole
 
 OPSET = 18
@@ -142,6 +143,23 @@ def export(path: Path, generator: Generator, dtype: str, description: dict[str, 
     return largest
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise ``OutputError`` if there is something at ``path`` that was not exported here."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not path.is_file():
+        return
+    try:
+        known = {entry.key for entry in onnx.load(path, load_external_data=False).metadata_props}
+    except (DecodeError, ValueError):
+        known = set()
+    if 'iov_restore' not in known:
+        raise OutputError(
+            f'{path} is there, and not made by export: move it away, or give another --output'
+        )
+
+
 def original(generator: Generator, gathered: list[Gathered], dtype: str) -> np.ndarray:
     """Restore frames with the generator as it is, not as it is exported."""
     def batch(name: str) -> Tensor:
@@ -244,9 +262,11 @@ def main() -> int:
     dtype = 'uint8' if options.uint8 else 'float32'
     try:
         weights = options.weights or shipped_weights(options.model, options.task)
+        keep_apart([options.output], [weights])
+        check_replaceable(options.output)
         generator, info = load_weights(weights, options.task, options.model)
         largest = export(options.output, generator, dtype, describe(info, weights, dtype))
-    except WeightsError as error:
+    except (OutputError, WeightsError) as error:
         parser.error(str(error))
     except ImportError as error:
         parser.error(f'{error}: pip install onnx onnxruntime onnxscript')

@@ -14,6 +14,7 @@ from typing import Any
 from pyarrow import fs
 from rosbags.rosbag2 import Reader
 
+from iov_restore_ros.outputs import found_outside, keep_apart
 from iov_restore_ros.pictures.files import DataError, by_number, video_length
 from iov_restore_ros.tools.restore_bag import IMAGE_TYPES, new_topics
 from iov_restore_ros.tools.restore_files import PICTURES, VIDEOS
@@ -72,17 +73,21 @@ def is_local(uri: str) -> bool:
     return place(uri)[0].type_name == 'local'
 
 
-def find_drives(sources: Iterable[str]) -> list[Drive]:
+def find_drives(sources: Iterable[str], output: str) -> list[Drive]:
     """
     Return the drives in ``sources``, which are drives themselves or folders with drives.
 
     A folder is searched to its bottom, and its structure kept in the names. Raises ``FleetError``
-    where there is none, or one's output would be another's or lie in it, and ``OSError`` for what
-    cannot be reached.
+    where there is none, or one's output would be another's or lie in it, ``OutputError`` where it
+    would lie in a source, and ``OSError`` for what cannot be reached. What lies in the folder
+    ``output`` is left out where that lies in a source.
     """
     drives: dict[str, Drive] = {}
     for source in sources:
         found = list(_find(source))
+        places = [real(drive.source) for drive in found]
+        outside = set(found_outside(real(output), real(source), places))
+        found = [d for d, place in zip(found, places, strict=True) if place in outside]
         if not found:
             raise FleetError(f'{source}: no bag, video or picture in there')
         for drive in found:
@@ -99,7 +104,17 @@ def find_drives(sources: Iterable[str]) -> list[Drive]:
                     f'{drive.source} lies among the frames of {outer.source}, and so would their '
                     'outputs: move one of them'
                 )
+    keep_apart(
+        (real(output) / name for name in drives),
+        map(real, (*sources, *(drive.source for drive in drives.values()))), real(output),
+    )
     return list(drives.values())
+
+
+def real(uri: str) -> Path:
+    """Return a path by which places can be compared, also those in an object store."""
+    system, path = place(uri)
+    return Path(path).resolve() if is_local(uri) else Path(f'/{system.type_name}:', path)
 
 
 def plan(drive: Drive, frames: int, split: bool) -> list[Piece]:

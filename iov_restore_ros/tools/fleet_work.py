@@ -44,6 +44,7 @@ class Work:
 
     def begin(self, split: int) -> None:
         """Cut the drives that are not done into pieces of about ``split`` frames; 0: none."""
+        self.shelf.check()
         self.shelf.tidy()
         for drive in self.drives:
             try:

@@ -23,6 +23,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
 from iov_restore_ros.inference import History, RestoreError, Restorer
+from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.tools.bag_imu import AS_FOUND, BagImu, ImuOptions
 from iov_restore_ros.tools.fleet_drives import (
     METADATA,
@@ -55,6 +56,7 @@ from iov_restore_ros.tools.restore_files import (
 from iov_restore_ros.whole import whole
 
 STATE = '.fleet'  # folder of what is not done, and of what is known about what is done
+MANIFEST = 'manifest.jsonl'
 WORK = 'work'  # what is being written; nothing in there is of use to another run
 TOLD = 20  # failures of a drive that the manifest names
 
@@ -103,7 +105,7 @@ class Shelf:
         last = f'{self.path}/{drive.name}' + (f'/{outcome["last"]}' if outcome else '')
         if self.system.get_file_info(last.rstrip('/')).type == fs.FileType.NotFound:
             return None
-        if outcome is None and self.local:
+        if outcome is None:
             raise FileError(
                 f'{self.path}/{drive.name} is there already, and not made by this command with '
                 'these settings; give another --output'
@@ -135,27 +137,42 @@ class Shelf:
         Put ``made``, a file or folder, into the output folder, whole.
 
         Locally it gets its name at once. In an object store files come one by one, each of them
-        whole; the last one is that by which ``outcome`` tells that the drive is done.
+        whole; ``outcome`` comes first and names the last one, by which the drive is done.
         """
         files = [made] if made.is_file() else sorted(p for p in made.rglob('*') if p.is_file())
         files.sort(key=lambda file: file.name == METADATA)  # without it a folder is no bag
         outcome['last'] = '' if made.is_file() else files[-1].relative_to(made).as_posix()
         note = f'{self.state}/{drive.name}.json'
         target = f'{self.path}/{drive.name}'
+        self._write(note, json.dumps(outcome))
         if self.local:
-            self._write(note, json.dumps(outcome))
             self.keep(made, Path(target))
             return
         for file in files:
             self._write(
                 target if made.is_file() else f'{target}/{file.relative_to(made).as_posix()}', file
             )
-        self._write(note, json.dumps(outcome))
 
     def write_manifest(self, outcomes: list[Outcome]) -> None:
         """Write one line of JSON a drive."""
         text = ''.join(json.dumps(outcome) + '\n' for outcome in outcomes)
-        self._write(f'{self.path}/manifest.jsonl', text)
+        self._write(f'{self.path}/{MANIFEST}', text)
+
+    def check(self) -> None:
+        """Raise ``OutputError`` if the manifest is somebody else's."""
+        path = f'{self.path}/{MANIFEST}'
+        if self.system.get_file_info(path).type == fs.FileType.NotFound:
+            return
+        try:
+            lines = [json.loads(line) for line in self._read(path).splitlines()]
+            ours = all({'source', 'output'} <= line.keys() for line in lines)
+        except (ValueError, AttributeError):
+            ours = False
+        if not ours:
+            raise OutputError(
+                f'{path} is there, and not made by restore_fleet: move it away, or give another '
+                '--output'
+            )
 
     def tidy(self) -> None:
         """Remove what workers that were killed had begun."""

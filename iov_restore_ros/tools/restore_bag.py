@@ -37,6 +37,7 @@ from iov_restore_ros.node.images import (
     to_rgb,
     view,
 )
+from iov_restore_ros.outputs import OutputError, Record, keep_apart
 from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped, until
 from iov_restore_ros.tools.bag_imu import (
     INFO_TYPE,
@@ -61,6 +62,7 @@ except ImportError as error:
 
 IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
 JPEG_QUALITY = 95
+COMMAND = 'restore_bag'
 STORAGES = 'sqlite3', 'mcap'
 IMAGE_FAILURES = UnsupportedEncodingError, MalformedImageError, RestoreError  # of one image
 Message: TypeAlias = 'tuple[Connection, int, bytes]'  # and when it was recorded, ns
@@ -227,19 +229,42 @@ def copy_bag(
 
 @contextmanager
 def whole(bag: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a folder to write to, which becomes ``bag`` if all goes well, and else is removed."""
-    if bag.exists() and not overwrite:
-        raise BagError(f'{bag} is there already; give --overwrite, or another --output')
-    beside = bag.absolute().parent / f'.{bag.name}.part'
+    """
+    Give a folder to write to, which becomes ``bag`` if all goes well, and else is removed.
+
+    Raises ``BagError`` and ``OutputError`` where there is something else than what may be replaced.
+    """
+    def check() -> None:
+        if bag.exists() and not overwrite:
+            raise BagError(f'{bag} is there already; give --overwrite, or another --output')
+        Record(bag, COMMAND).check_all()
+
+    check()
+    beside = part_of(bag)
+    new, old = beside / bag.name, beside / 'old' / bag.name
     shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
-    beside.mkdir(parents=True)
+    old.parent.mkdir(parents=True)
     try:
-        yield beside / bag.name  # the files in it have its name
+        yield new  # the files in it have its name
+        record = Record(new, COMMAND)
+        for file in sorted(new.iterdir()):
+            record.add(file)
+        check()  # that took long
         if bag.exists():
-            shutil.rmtree(bag)
-        (beside / bag.name).rename(bag)
+            bag.rename(old)
+        try:
+            new.rename(bag)
+        except OSError:
+            if old.exists():
+                old.rename(bag)
+            raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def part_of(bag: Path) -> Path:
+    """Return the folder in which ``bag`` is written."""
+    return bag.parent / f'.{bag.name}.part'
 
 
 def storage_of(bag: Path) -> str:
@@ -259,15 +284,20 @@ def main() -> int:
     )
     add_imu_options(parser)
     parser.add_argument('--storage', choices=STORAGES, help='default: as the bag has it')
-    parser.add_argument('--overwrite', action='store_true', help='a bag that is there already')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace what restore_bag made there before'
+    )
     options = parser.parse_args()
     if MISSING:
         parser.error(MISSING)
-    if options.output.resolve() == options.bag.resolve():
-        parser.error(f'{options.bag} would be overwritten; give another --output')
+    output = options.output.resolve()
+    try:
+        keep_apart((output, part_of(output)), (options.bag, *options.bag.glob('*')))
+    except OutputError as error:
+        parser.error(str(error))
     storage = StoragePlugin[(options.storage or storage_of(options.bag)).upper()]
     try:
-        with Reader(options.bag) as reader, whole(options.output, options.overwrite) as output:
+        with Reader(options.bag) as reader, whole(output, options.overwrite) as new:
             names = new_topics(reader.connections, options.topic)
             images = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES}
             restorer = restorer_of(options, parser)
@@ -280,7 +310,7 @@ def main() -> int:
                 raise BagError(f'no sensor_msgs/Imu topic {options.imu}, only {there}')
             beside = restore_images(restorer, options.task, options.shutter, imu)
             with (
-                Writer(output, version=BAG_VERSION, storage_plugin=storage) as writer,
+                Writer(new, version=BAG_VERSION, storage_plugin=storage) as writer,
                 Progress(console=Console(stderr=True)) as progress,
             ):
                 messages = progress.track(
@@ -290,6 +320,8 @@ def main() -> int:
     except Stopped:
         print('stopped, nothing is left of it; the same command begins anew', file=sys.stderr)
         return INTERRUPTED
+    except OutputError as error:
+        parser.error(str(error))
     except (BagError, ReaderError, WriterError, OSError, sqlite3.Error) as error:
         parser.error(f'{options.bag}: {error}')
     for line in failures:

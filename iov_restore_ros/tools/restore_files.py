@@ -25,6 +25,7 @@ from rich.progress import Progress
 
 from iov_restore_ros.inference import PRECISIONS, History, RestoreError, Restorer, restore_next
 from iov_restore_ros.model import PRESETS, TASKS, WeightsError
+from iov_restore_ros.outputs import OutputError, Record, found_outside, keep_apart
 from iov_restore_ros.pictures.files import IMAGE_SUFFIXES as PICTURES
 from iov_restore_ros.pictures.files import by_number
 from iov_restore_ros.pictures.picture import PictureError
@@ -38,6 +39,7 @@ from iov_restore_ros.tools.known_rates import told
 from iov_restore_ros.whole import whole
 
 VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v'}
+COMMAND = 'restore_files'
 RATE = 30.0  # frames per second, where the source does not tell
 
 
@@ -45,19 +47,20 @@ class FileError(Exception):
     """A file that cannot be read or written, with the reason."""
 
 
-def find_files(inputs: list[Path]) -> Iterator[tuple[Path, Path]]:
+def find_files(inputs: list[Path], output: Path) -> Iterator[tuple[Path, Path]]:
     """
     Yield (file, its path without suffix below the output folder) for files and folders.
 
     A folder is searched to its bottom and its structure kept; its files come in the order of their
-    names and numbers. What a folder holds beside pictures and videos is left out; a file that was
-    named is always tried.
+    names and numbers. What a folder holds beside pictures and videos is left out, and so is the
+    folder ``output`` in it; a file that was named is always tried.
     """
     for given in inputs:
         if not given.is_dir():
             yield given, Path(given.stem)
             continue
-        for path in sorted(given.rglob('*'), key=lambda p: (p.parent, by_number(p))):
+        found = found_outside(output, given, given.rglob('*'))
+        for path in sorted(found, key=lambda p: (p.parent, by_number(p))):
             if path.suffix.lower() in PICTURES | VIDEOS:
                 yield path, path.relative_to(given).with_suffix('')
 
@@ -153,12 +156,20 @@ def restore_all(
     What is in ``output`` already is left as it is, unless ``overwrite``; of consecutive frames if
     all of them are there, as each wants the one before. ``imu``: the gyroscope beside the camera of
     the only sequence; ``times``: of frames (s), where they are known. Raises ``Stopped`` when
-    ``stop`` is asked.
+    ``stop`` is asked, and ``OutputError``, before anything is written, where an input would be
+    overwritten, or what was not made here.
     """
-    files = [(source, _target(output, source, stem, suffix)) for source, stem in find_files(inputs)]
+    files = [
+        (source, _target(output, source, stem, suffix))
+        for source, stem in find_files(inputs, output)
+    ]
+    keep_apart((target for _, target in files), (*inputs, *(source for source, _ in files)), output)
+    record = Record(output, COMMAND)
     report.left_out.update(
-        path.suffix.lower() for given in inputs if given.is_dir() for path in given.rglob('*')
+        path.suffix.lower() for given in inputs if given.is_dir()
+        for path in found_outside(output, given, given.rglob('*'))
         if path.is_file() and path.suffix.lower() not in PICTURES | VIDEOS
+        and path.name != record.file.name
     )
     if not files:
         report.failures.append(f'{", ".join(map(str, inputs))}: no picture or video in there')
@@ -166,14 +177,15 @@ def restore_all(
     if video:
         halves = {s.parent for s, target in files if not _is_video(s) and target not in there}
         there -= {target for source, target in files if source.parent in halves}
+    for _, target in files:
+        if target not in there:
+            record.check(target)
     written: dict[Path, Path] = {}
     history, folder, frames = History(shutter=shutter), None, 0
     with Progress(console=Console(stderr=True)) as progress:
         for source, target in progress.track(files, description=task):
             stop.check()
             try:
-                if target.resolve() == source.resolve():
-                    raise FileError(f'{target} would be overwritten; give another --output')
                 if target in written:
                     raise FileError(f'{target} is made of {written[target]}; rename one of them')
                 written[target] = source
@@ -195,6 +207,7 @@ def restore_all(
                     report.lost.update(restore_picture(
                         restorer, task, source, target, history, stamp, imu
                     ))
+                record.add(target)
                 report.restored += 1
             except (FileError, RestoreError, OSError, cv2.error) as error:
                 report.failures.append(f'{source}: {error}')
@@ -251,7 +264,7 @@ def sequence_of(
     """
     if options.imu is None and options.fps is None:
         return None, None
-    files = [source for source, _ in find_files(options.input)]
+    files = [source for source, _ in find_files(options.input, options.output)]
     frames = [source for source in files if not _is_video(source)]
     if frames and not options.video:
         raise ValueError('--imu and --fps are for a sequence: give --video, or a video')
@@ -283,7 +296,7 @@ def main() -> int:
         '--video', action='store_true', help='pictures of a folder are consecutive frames'
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='restore what is in the output folder already, too'
+        '--overwrite', action='store_true', help='restore what is made already once more, too'
     )
     add_file_imu_options(parser)
     add_mounting_options(parser)
@@ -303,6 +316,8 @@ def main() -> int:
             restorer, options.task, options.input, options.output, suffix, stop, report,
             options.video, options.shutter, options.overwrite, imu, times,
         )
+    except OutputError as error:
+        parser.error(str(error))
     except Stopped:
         print(f'stopped, {report.restored} restored; the same command goes on', file=sys.stderr)
         status = INTERRUPTED

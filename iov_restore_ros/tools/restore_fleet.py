@@ -26,6 +26,7 @@ from typing import Any
 from rich.console import Console
 
 from iov_restore_ros.model import WeightsError, load_weights, shipped_weights
+from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.stop import INTERRUPTED
 from iov_restore_ros.tools.bag_imu import add_imu_options, imu_options_of
 from iov_restore_ros.tools.restore_files import add_restorer_options
@@ -91,9 +92,9 @@ def restore_fleet(
 
     A drive that could not be restored has an `error`. Pieces have about ``split`` frames; 0: drives
     stay whole. Ray is at work already; each of ``workers`` (0: as many as fit) takes ``resources``.
-    Raises ``FleetError`` and ``OSError`` for wrong sources.
+    Raises ``FleetError``, ``OutputError`` and ``OSError`` for wrong sources and outputs.
     """
-    work = Work(find_drives(sources), settings)
+    work = Work(find_drives(sources, settings.output), settings)
     with showing(work.account):
         work.begin(split)
         fruitless = 0
@@ -185,7 +186,7 @@ def main() -> int:
         outcomes = restore_fleet(
             options.source, settings, options.split, options.workers, resources
         )
-    except (WeightsError, FleetError, OSError, ConnectionError) as error:
+    except (WeightsError, FleetError, OutputError, OSError, ConnectionError) as error:
         parser.error(str(error))
     except ray.exceptions.RayError as error:  # no worker could begin
         parser.error(str(error).strip().splitlines()[-1])
