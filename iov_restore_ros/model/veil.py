@@ -7,6 +7,7 @@ cannot tell it from a scene that has no black. ``Veil`` finds t and A, and how s
 is a veil at all.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -39,13 +40,13 @@ class Veil(nn.Module):
         super().__init__()
         steps = (PLANES, *WIDTHS)
         self.down = nn.ModuleList(
-            _convolutions(inputs, outputs, 2)
-            for inputs, outputs in zip(steps, WIDTHS, strict=False)
+            _convolutions(inputs, outputs, 3, 2)
+            for inputs, outputs in pairwise(steps)
         )
         self.whole = nn.Linear(2 * WIDTHS[-1], WIDTHS[-1])
         self.up = nn.ModuleList(
-            _convolutions(below + beside, beside)
-            for beside, below in zip(WIDTHS, WIDTHS[1:], strict=False)
+            _convolutions(below + beside, beside, 1)
+            for beside, below in pairwise(WIDTHS)
         )
         self.through = nn.Conv2d(WIDTHS[0], 1, 3, padding=1)
         self.light = nn.Linear(2 * WIDTHS[-1], 3)
@@ -68,9 +69,9 @@ class Veil(nn.Module):
         )
 
 
-def _convolutions(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def _convolutions(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.LeakyReLU(0.1),
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.LeakyReLU(0.1),
         nn.Conv2d(outputs, outputs, 3, padding=1), nn.LeakyReLU(0.1),
     )
 

@@ -98,12 +98,13 @@ def load_weights(
     return generator.eval(), info
 
 
-def load_veil(path: Path = VEIL_WEIGHTS) -> Veil:
+def load_veil(path: Path | None = None) -> Veil:
     """
     Read what finds veils (evaluation mode, CPU, float32); without ``path`` the shipped one.
 
     Raises ``WeightsError``, one sentence, when anything is not as expected.
     """
+    path = path or VEIL_WEIGHTS
     network = _read_header(path).get('network')
     if network != VEIL:
         raise WeightsError(f'{path}: the header names network {network!r}, not {VEIL!r}')

@@ -87,6 +87,7 @@ def camera_status(node: str, camera: Camera, period: float) -> DiagnosticStatus:
         'received': report.received,
         **{outcome.value: report.outcomes.get(outcome, 0) for outcome in Outcome},
         'frame before': _pasts(report.pasts),
+        'transmission': f'{camera.history.transmission():.2f}',
     })
 
 

@@ -266,7 +266,9 @@ class FramePipeline:
             camera.history.longest_gap = self._node.get_parameter('max_gap').value
             camera.history.shutter = self._node.get_parameter('shutter').value
             started = time.monotonic()
-            before = camera.history.look_back(picture.pixels, picture.frame.stamp(), task)
+            before = camera.history.look_back(
+                picture.pixels, picture.frame.stamp(), task, self._restorer.unveiler
+            )
             took = time.monotonic() - started if before else nan
             camera.statistics.look_back(camera.history.reason)
             looked.append(replace(picture, before=before, aligning=took))

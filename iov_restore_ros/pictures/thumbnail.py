@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 ROWS, COLUMNS = 56, 96  # cells of a frame, whatever its size
-CELL = 4  # pixels of the thumbnail on a side of a cell
+CELL = 3  # pixels of the thumbnail on a side of a cell
 THUMBNAIL = COLUMNS * CELL, ROWS * CELL  # its width and height
 AROUND = np.ones((5, 5), np.uint8)  # cells
 THINNEST = 0.15  # transmission below which more would be made of noise than of the scene

@@ -5,7 +5,7 @@ Train what finds the veil of fog and of far rain, on whole pictures.
 
 A command of its own: no generator, no crops, no sequences and no discriminator are in it, and it
 takes a quarter of an hour on one core. Any setting of the file can be given behind it as
-name=value. Writes veil.safetensors into `output`, also when it is stopped.
+name=value. Writes veil.safetensors into `output`, now and then and when it is stopped.
 """
 
 import math
@@ -98,6 +98,7 @@ def run(config: VeilConfig, command: str = '') -> Path:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     data = config.data
+    info = VeilInfo(trained_on=data.description, command=command, commit=git_commit())
     sources = find_veil_sources(
         data.root, data.depth, data.streaks, data.cache_gb, data.depth_share
     )
@@ -108,6 +109,7 @@ def run(config: VeilConfig, command: str = '') -> Path:
     veil = Veil().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(veil, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
     optimiser = torch.optim.AdamW(veil.parameters(), weight_decay=1e-3)
+    path = config.output / 'veil.safetensors'
     stop, console, losses = Stop(), Console(stderr=True), []
     for step, batch in enumerate(track(reader, 'veil', console=console)):
         share = 0.5 * (1 + math.cos(math.pi * step / config.steps))
@@ -119,15 +121,15 @@ def run(config: VeilConfig, command: str = '') -> Path:
         optimiser.step()
         average.update_parameters(veil)
         losses.append(loss.item())
-        if (step + 1) % LOG_EVERY == 0:
+        last = stop.asked or step + 1 == config.steps
+        if last or (step + 1) % LOG_EVERY == 0:
             console.print(f'step {step + 1}: loss {sum(losses) / len(losses):.4f}')
             losses.clear()
-        if stop.asked:
+            averaged = average.module
+            assert isinstance(averaged, Veil)
+            save_veil(path, averaged, info)
+        if last:
             break
-    path = config.output / 'veil.safetensors'
-    save_veil(path, average.module, VeilInfo(
-        trained_on=data.description, command=command, commit=git_commit()
-    ))
     return path
 
 
