@@ -84,9 +84,9 @@ class Veils(Dataset):
 
     def __init__(self, sources: VeilSources, count: int, seed: int) -> None:
         self.sources, self.count, self.seed = sources, count, seed
-        rng = torch.Generator().manual_seed(seed)
-        self.noise = torch.randn((NOISE + SIZE[0], SIZE[1], 3), generator=rng).numpy()
-        self.falls = [_draw_fall(number % 2 + 1, rng) for number in range(FALLS)]
+        rng = np.random.default_rng(seed)
+        self.noise = rng.standard_normal((NOISE + SIZE[0], SIZE[1], 3), np.float32)
+        self.falls: dict[int, np.ndarray] = {}  # by number, of those that were wanted already
 
     def __len__(self) -> int:
         return self.count
@@ -135,7 +135,10 @@ class Veils(Dataset):
         if self.sources.layers is not None and rng.random() < 0.5:
             fall = self.sources.layers.draw(1, THUMBNAIL[0], rng)[0, 0, : SIZE[0]].numpy()
         else:
-            fall = self.falls[int(rng.integers(len(self.falls)))]
+            number = int(rng.integers(FALLS))
+            if number not in self.falls:
+                self.falls[number] = _draw_fall(number)
+            fall = self.falls[number]
             fall = flip_at_random(fall[..., None], rng)[..., 0] * np.float32(rng.uniform(0.3, 1.3))
         fall = fall[..., None]
         if rng.random() < 0.3:  # streaks that hide, instead of adding light
@@ -232,10 +235,11 @@ def _of_its_own(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return changed
 
 
-def _draw_fall(times: int, rng: torch.Generator) -> np.ndarray:
-    """Return streaks as a picture ``times`` as large has them, float32, 0..1."""
+def _draw_fall(number: int) -> np.ndarray:
+    """Return streaks, of every second ``number`` as a picture twice as large has them; 0..1."""
+    times = number % 2 + 1
     large = torch.zeros(1, 3, times * SIZE[0], times * SIZE[1])
-    fall = streaks(large, torch.ones(1), rng)[0, 0].numpy()
+    fall = streaks(large, torch.ones(1), torch.Generator().manual_seed(number))[0, 0].numpy()
     return cv2.resize(fall, THUMBNAIL, interpolation=cv2.INTER_AREA)
 
 
