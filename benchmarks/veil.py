@@ -3,11 +3,11 @@ What taking the veil off is worth, and what it costs.
 
     python benchmarks/veil.py --clips CLIPS --sharp FOLDER... [--detector yolox_nano.onnx]
 
-The veils are drawn here, by another renderer than those trained on: a corridor of road, walls and sky.
-Rows: clips in a veil that grows with the distance, in one that is even, and as they are; sharp
-pictures in a veil, in a veil and streaks, in streaks alone, as they are, and as they have no black
+The veils are drawn here, by another renderer than those trained on: a corridor of road, walls and
+sky. Rows: clips in a veil that grows with the distance, in one that is even, and as they are;
+sharp pictures in a veil, in a veil and streaks, in streaks alone, as they are, and with no black
 of their own (which must be left alone). PSNR and features: as it came -> derained with the veil
-left -> derained with the veil taken off.
+left -> derained with the veil taken off. Of clips the last four frames count.
 """
 
 import argparse
@@ -160,8 +160,9 @@ def main() -> None:
             means = np.mean(values, 1)
             cells = detection_cells(found, judge.score) if judge else [''] * 4
             table.add_row(
-                f'{name}: {what}', str(len(sequences)), ' -> '.join(f'{p:.2f}' for p in means[:, 0]),
-                ' -> '.join(f'{100 * f:.1f}' for f in means[:, 1]), cells[1], cells[3],
+                f'{name}: {what}', str(len(sequences)),
+                ' -> '.join(f'{decibels:.2f}' for decibels in means[:, 0]),
+                ' -> '.join(f'{100 * kept:.1f}' for kept in means[:, 1]), cells[1], cells[3],
                 f'{left} of {len(sequences)}',
             )
     console = Console(width=None if Console().is_terminal else 160)

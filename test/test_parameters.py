@@ -34,6 +34,7 @@ CHANGED_ELSEWHERE = {
     'compressed_format': 'test_transports.py', 'jpeg_quality': 'test_transports.py',
     'use_past': 'test_node_past.py', 'max_gap': 'test_node_past.py',
     'shutter': 'test_node_past.py',
+    'unveil': 'test_node_veil.py', 'veil_weights': 'test_node_veil.py',
 }
 
 
