@@ -48,7 +48,7 @@ class Veil(nn.Module):
             _convolutions(below + beside, beside, 1)
             for beside, below in pairwise(WIDTHS)
         )
-        self.through = nn.Conv2d(WIDTHS[0], 1, 3, padding=1)
+        self.through = _convolution(WIDTHS[0], 1, 3)
         self.light = nn.Linear(2 * WIDTHS[-1], 3)
         self.sure = nn.Linear(2 * WIDTHS[-1], 1)
 
@@ -69,10 +69,16 @@ class Veil(nn.Module):
         )
 
 
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    # With zeros around, the veil got thinner towards the borders.
+    pad = kernel // 2
+    return nn.Conv2d(inputs, outputs, kernel, stride, pad, padding_mode='replicate')
+
+
 def _convolutions(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.LeakyReLU(0.1),
-        nn.Conv2d(outputs, outputs, 3, padding=1), nn.LeakyReLU(0.1),
+        _convolution(inputs, outputs, kernel, stride), nn.LeakyReLU(0.1),
+        _convolution(outputs, outputs, 3), nn.LeakyReLU(0.1),
     )
 
 

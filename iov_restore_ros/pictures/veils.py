@@ -29,11 +29,12 @@ from iov_restore_ros.pictures.thumbnail import COLUMNS, ROWS, THUMBNAIL, darkest
 
 KEPT_SIDE = 640  # pixels of the longer side that a picture is kept with
 VEILED = 0.45  # share of the pictures
+OWN_MIST = 0.15  # share of the others that have mist of their own, and keep it
 IN_RAIN = 0.4  # share of the pictures, veiled or not, that streaks are put into
 DEPTHS = np.exp(np.linspace(-5.3, 0, 256)).astype(np.float32)  # of the values of depth files
 FALLS = 150  # pictures of streaks that are drawn
 NOISE = 200  # rows of noise beyond those of a picture
-COLOURS = np.array([-1, 0, 1], np.float32)  # from blue to red
+COLOURS = np.array([-1, 0, 1], np.float32)  # of a tint towards blue
 SIZE = THUMBNAIL[1], THUMBNAIL[0]
 
 
@@ -99,9 +100,12 @@ class Veils(Dataset):
         through = np.ones(SIZE, np.float32)
         light = np.full(3, 0.8, np.float32)
         if veiled:
-            through = draw_through(picture, depth, rng)
+            through = draw_through(picture, depth, 0.25, rng)
             light = draw_light(picture, rng)
-            picture = picture * through[..., None] + light * (1 - through[..., None])
+            picture = _mix(picture, through, light)
+        elif rng.random() < OWN_MIST:
+            mist = draw_through(picture, depth, 0.6, rng)
+            picture = _mix(picture, mist, draw_light(picture, rng))
         if rng.random() < IN_RAIN:
             picture = self._rainy(picture, rng)
         noise = self.noise[int(rng.integers(NOISE)) :][: SIZE[0]]
@@ -148,19 +152,20 @@ class Veils(Dataset):
 
 
 def draw_through(
-    picture: np.ndarray, depth: np.ndarray | None, rng: np.random.Generator
+    picture: np.ndarray, depth: np.ndarray | None, least: float, rng: np.random.Generator
 ) -> np.ndarray:
     """
     Return a transmission for each pixel of ``picture`` (float32 H x W x 3, 0..1), float32 H x W.
 
-    It falls with ``depth`` (any unit); where that is None, with a guessed one.
+    It falls with ``depth`` (any unit); where that is None, with a guessed one. At the mean depth it
+    is ``least`` to 0.93.
     """
     if depth is None:
         depth = guess_depth(picture, rng)
     elif rng.random() < 0.3:  # fog that is not the same everywhere
         depth = depth * (1 + 0.3 * smooth(4, rng)).clip(0.2)
     depth = depth.clip(0.02) / depth.mean()
-    thickness = -np.log(rng.uniform(0.25, 0.93))  # where the depth is the mean one
+    thickness = -np.log(rng.uniform(least, 0.93))
     return np.exp(-thickness * depth).clip(0.05, 1)
 
 
@@ -188,11 +193,13 @@ def guess_depth(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the colour of a veil: white to grey to bluish, darker where the scene is dark."""
+    """Return the colour of a veil: white to grey, half of them tinted, darker where the scene is dark."""
     level = rng.uniform(0.45, 0.98)
     if picture.mean() < 0.2:
         level *= rng.uniform(0.3, 1)
-    tint = rng.uniform(-0.02, 0.06) * COLOURS + 0.02 * rng.standard_normal(3)
+    tint = np.zeros(3)
+    if rng.random() < 0.5:
+        tint = rng.uniform(-0.02, 0.05) * COLOURS + 0.01 * rng.standard_normal(3)
     return (level + tint).clip(0.08, 1).astype(np.float32)
 
 
@@ -210,6 +217,10 @@ def read_with_depth(path: Path) -> np.ndarray:
     if depth is None or depth.shape != image.shape[:2]:
         raise DataError(f'{file}: not the depths of {path}')
     return _small(np.dstack([image, depth]))
+
+
+def _mix(picture: np.ndarray, through: np.ndarray, light: np.ndarray) -> np.ndarray:
+    return picture * through[..., None] + light * (1 - through[..., None])
 
 
 def _of_its_own(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from iov_restore_ros.model.veil import Seen, Veil
-from iov_restore_ros.model.weights import VeilInfo, save_veil
+from iov_restore_ros.model.weights import VeilInfo, load_veil, save_veil
 from iov_restore_ros.pictures.thumbnail import THINNEST
 from iov_restore_ros.pictures.veils import VeiledPicture, Veils, find_veil_sources
 from iov_restore_ros.stop import Stop
@@ -61,6 +61,7 @@ class VeilConfig:
     ema: float = 0.995
     threads: int = 1
     seed: int = 1
+    start_from: Path | None = None  # a veil.safetensors
 
 
 def read_config(arguments: list[str]) -> VeilConfig:
@@ -106,7 +107,8 @@ def run(config: VeilConfig, command: str = '') -> Path:
         Veils(sources, config.steps * config.batch, config.seed), config.batch,
         num_workers=data.workers,
     )
-    veil = Veil().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    veil = load_veil(config.start_from).train() if config.start_from else Veil()
+    veil.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(veil, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
     optimiser = torch.optim.AdamW(veil.parameters(), weight_decay=1e-3)
     path = config.output / 'veil.safetensors'
