@@ -1,7 +1,7 @@
 """
 Train what finds the veil of fog and of far rain, on whole pictures.
 
-    python -m iov_restore_ros.training.veil config/train/veil.yaml data.root=SHARP data.depth=DEPTH
+    python -m iov_restore_ros train_veil config/train/veil.yaml data.root=SHARP data.depth=DEPTH
 
 A command of its own: no generator, no crops, no sequences and no discriminator are in it, and it
 takes a quarter of an hour on one core. Any setting of the file can be given behind it as

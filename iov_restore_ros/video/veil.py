@@ -20,7 +20,7 @@ from iov_restore_ros.model.veil import Seen, Veil
 from iov_restore_ros.pictures.thumbnail import THINNEST, describe, shrink, unveil
 
 LASTS = 0.5  # s, after which what was seen counts for a third
-DOUBTFUL, CERTAIN = 1.0, 3.0  # logits: nothing is taken off up to one, all from the other on
+DOUBTFUL, CERTAIN = 1.0, 2.0  # logits: nothing is taken off up to one, all from the other on
 LEAST_THICKNESS = 0.08  # -log of a mean transmission, below which a veil is none
 FULL_THICKNESS = 0.16  # and from which on all of it is taken off
 
