@@ -50,6 +50,6 @@ def test_what_values_mean():
     assert [as_rain(v, 0.5) for v in (True, False, 0.6, 0.5, 0, 200, inf, nan)] == [
         True, False, True, False, False, True, True, None
     ]
-    assert [as_rain(v, 0.5) for v in ('rain', ' Rain\n', 'clear', 'wet', '')] == [
-        True, True, False, None, None
+    assert [as_rain(v, 0.5) for v in ('rain', ' Rain\n', 'fog', 'clear', 'wet', '')] == [
+        True, True, True, False, None, None
     ]

@@ -43,6 +43,7 @@ def tasks(settings, course):
     ('derain', 'clear', 30.0, 'derain'),
     ('auto', 'rain', 0.0, 'derain'),
     ('auto', 'rain', 30.0, 'derain'),
+    ('auto', 'fog', 30.0, 'derain'),
     ('auto', 'clear', 30.0, 'deblur'),
     ('auto', 'clear', -30.0, 'deblur'),
     ('auto', 'clear', 5.0, 'deblur'),

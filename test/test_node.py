@@ -136,7 +136,7 @@ def test_wrong_parameters_are_refused_with_the_reason(rig, crop):
     rig.start(mode='passthrough')
     for name, value, reason in [
         ('mode', 'off', 'must be one of auto, deblur, derain, passthrough'),
-        ('weather', 'snow', 'must be one of clear, rain'),
+        ('weather', 'snow', 'must be one of clear, rain, fog'),
         ('deblur_min_speed', -1.0, 'at least 0.0'),
         ('vehicle_speed', float('nan'), 'finite number'),
         ('vehicle_speed', 'fast', 'finite number'),

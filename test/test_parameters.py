@@ -35,6 +35,7 @@ CHANGED_ELSEWHERE = {
     'use_past': 'test_node_past.py', 'max_gap': 'test_node_past.py',
     'shutter': 'test_node_past.py', 'imu': 'test_imu.py', 'imu_rotation': 'test_imu.py',
     'imu_time_offset': 'test_imu.py', 'readout': 'test_imu.py', 'imu_wait': 'test_imu.py',
+    'unveil': 'test_node_veil.py', 'veil_weights': 'test_node_veil.py',
 }
 
 

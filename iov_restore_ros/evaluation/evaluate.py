@@ -63,12 +63,14 @@ from iov_restore_ros.model import (
     VIDEO,
     Generator,
     WeightsError,
+    load_veil,
     load_weights,
     shipped_weights,
 )
 from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.pictures.datasets import LAYOUTS
+from iov_restore_ros.video.veil import Unveiler
 
 SLIDERS = 12  # in a report
 CLIP = 12  # frames of each, if --limit does not say
@@ -77,12 +79,12 @@ TABLE_WIDTH = 150  # characters, also where there is no terminal
 
 def measure(
     root: Root, generator: Generator, device: torch.device, limit: int | None, sliders: int,
-    judge: Judge | None = None,
+    judge: Judge | None = None, unveiler: Unveiler | None = None,
 ) -> Result:
     """
     Restore and measure ``limit`` pictures (spread evenly) of ``root``, keep ``sliders``.
 
-    By ``judge`` also what a detector finds in them.
+    By ``judge`` also what a detector finds in them. ``unveiler`` takes the veil off first.
     """
     pictures = _spread(root.pictures, limit)
     shown = {name for name, _ in _spread(pictures, sliders)}
@@ -91,7 +93,7 @@ def measure(
     for name, read in track(pictures, root.path.name, console=Console(stderr=True)):
         degraded, sharp = read()
         check_size(f'{root.path}: {name}', sharp)
-        restored = restore_image(generator, degraded, device)
+        restored = restore_image(generator, degraded, device, unveiler)
         found = {}
         if judge is not None:
             truth = judge.truth(name, sharp)
@@ -114,6 +116,10 @@ def main() -> int:
     parser.add_argument('--task', choices=TASKS, help='where the layout does not tell')
     parser.add_argument('--model', choices=PRESETS, help='default: fast, or what the weights say')
     parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
+    parser.add_argument(
+        '--no-unveil', dest='unveil', action='store_false', help='leave the veil of far rain'
+    )
+    parser.add_argument('--veil-weights', type=Path, help='of what finds it (default: the shipped)')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--output', type=Path, help='write results.md, .csv and .json there')
     parser.add_argument('--report', action='store_true', help='and report.html with pictures')
@@ -182,15 +188,24 @@ def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
     generators, weights = {}, {}
     for task in dict.fromkeys(root.task for root in roots):
         generators[task], weights[task] = _load(task, device, options)
+    unveilers = {}
+    if options.unveil and 'derain' in generators:
+        unveilers['derain'] = Unveiler(load_veil(options.veil_weights))
     sliders = max(1, SLIDERS // len(roots)) if options.report else 0
     if options.video:
         report = video_report([
-            measure_clips(root, generators[root.task], options.shutter, sliders, judge)
+            measure_clips(
+                root, generators[root.task], options.shutter, sliders, judge,
+                unveilers.get(root.task),
+            )
             for root in roots
         ], judge)
     else:
         report = picture_report([
-            measure(root, generators[root.task], device, options.limit, sliders, judge)
+            measure(
+                root, generators[root.task], device, options.limit, sliders, judge,
+                unveilers.get(root.task),
+            )
             for root in roots
         ], judge)
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()

@@ -23,7 +23,14 @@ from iov_restore_ros.evaluation.metrics import psnr, restore_image
 from iov_restore_ros.evaluation.report import markdown_table
 from iov_restore_ros.evaluation.report_page import Table
 from iov_restore_ros.inference import RestoreError, Restorer, restore_sequence
-from iov_restore_ros.model import TASKS, Generator, WeightsError, load_weights, shipped_weights
+from iov_restore_ros.model import (
+    TASKS,
+    Generator,
+    WeightsError,
+    load_veil,
+    load_weights,
+    shipped_weights,
+)
 from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.outputs import OutputError, keep_apart
 from iov_restore_ros.pictures.degradations import shower
@@ -36,6 +43,7 @@ from iov_restore_ros.pictures.files import (
     to_tensor,
 )
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
+from iov_restore_ros.video.veil import Unveiler
 from iov_restore_ros.whole import whole, write_whole
 
 LENGTHS = 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0  # pixels
@@ -112,7 +120,8 @@ def measure(
     ``ways`` are the shutters that are told (0: unknown); None stands for the frame alone.
     """
     device = next(generator.parameters()).device
-    restorer = Restorer.of({task: generator})
+    unveiler = Unveiler(load_veil()) if task == 'derain' else None
+    restorer = Restorer.of({task: generator}, unveiler=unveiler)
     curves = Curves(title, x_name, xs, [], {way: [] for way in ways})
     for x in track(xs, task, console=Console(stderr=True)):
         before: list[float] = []
@@ -122,7 +131,7 @@ def measure(
             before.append(psnr(frames[-1], sharp))
             for way, shutter in ways.items():
                 if shutter is None:
-                    restored = restore_image(generator, frames[-1], device)
+                    restored = restore_image(generator, frames[-1], device, unveiler)
                 else:
                     restored = restore_sequence(restorer, frames, task, shutter)[-1]
                 gains[way].append(psnr(restored, sharp) - before[-1])

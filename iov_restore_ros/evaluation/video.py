@@ -29,6 +29,7 @@ from iov_restore_ros.evaluation.report_page import Slider, Table, data_url
 from iov_restore_ros.evaluation.sources import Root
 from iov_restore_ros.inference import Restorer, restore_sequence
 from iov_restore_ros.model import Generator
+from iov_restore_ros.video.veil import Unveiler
 
 INPUT, ALONE, PAST = WAYS = 'input', 'alone', 'with past'
 DIGITS = {'PSNR dB': 2, 'SSIM': 4, 'features kept %': 2, 'flicker': 2}
@@ -80,23 +81,24 @@ class VideoResult:
 
 
 def measure_clips(
-    root: Root, generator: Generator, shutter: float, sliders: int, judge: Judge | None = None
+    root: Root, generator: Generator, shutter: float, sliders: int, judge: Judge | None = None,
+    unveiler: Unveiler | None = None,
 ) -> VideoResult:
     """
     Restore and measure the clips of ``root``; keep ``sliders``, of the last frames.
 
     ``shutter`` is the share of the frame time that it was open; 0: unknown. By ``judge`` also what
-    a detector finds.
+    a detector finds. ``unveiler`` takes the veil off first.
     """
     device = next(generator.parameters()).device
-    restorer = Restorer.of({root.task: generator})
+    restorer = Restorer.of({root.task: generator}, unveiler=unveiler)
     result = VideoResult(root)
     for name, read in track(root.pictures, root.path.name, console=Console(stderr=True)):
         degraded, sharp = read()
         check_size(f'{root.path}: {name}', sharp[0])
         restored = {
             INPUT: list(degraded),
-            ALONE: [restore_image(generator, frame, device) for frame in degraded],
+            ALONE: [restore_image(generator, frame, device, unveiler) for frame in degraded],
             PAST: restore_sequence(restorer, degraded, root.task, shutter),
         }
         found = {}

@@ -20,9 +20,11 @@ from iov_restore_ros.inference.pixels import Window, gather, restore_gathered
 from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import (
     TASKS,
+    VEIL_WEIGHTS,
     VIDEO,
     Generator,
     WeightsInfo,
+    load_veil,
     load_weights,
     shipped_weights,
 )
@@ -31,6 +33,7 @@ from iov_restore_ros.model.device import fastest_precision, pick_device
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 from iov_restore_ros.model.phase_convolution import fold_upsampling
 from iov_restore_ros.video.before import Before
+from iov_restore_ros.video.veil import Unveiler
 
 PRECISIONS = ('float32', 'float16', 'bfloat16', 'int8')
 CUDA_BATCH = 8
@@ -49,6 +52,8 @@ class Restorer:
     """
     Restores frames with the generators of both tasks, which stay loaded side by side.
 
+    For the task derain the veil is taken off them first, by ``unveiler``, unless that is None.
+
     Not thread-safe: use one per thread, or a lock.
     """
 
@@ -60,14 +65,16 @@ class Restorer:
         precision: str = 'auto',
         tasks: Sequence[str] = TASKS,
         batch: int = 0,
+        unveil: bool = True,
     ) -> None:
         """
         Load the weights for ``tasks`` and choose device and precision; takes about a second.
 
-        ``weights`` gives the file of a task where the shipped one is not wanted. ``device`` is
-        auto, cpu, cuda or cuda:N. ``precision`` is auto (the fastest here, by measuring), float32,
-        float16, bfloat16, or int8 on a CPU with VNNI (the residual blocks; the rest is float32).
-        ``batch`` is how many frames are computed together at most; 0 means what suits the device.
+        ``weights`` gives the file of a task (``veil``: of what finds the veil, where ``unveil`` is
+        set) where the shipped one is not wanted. ``device`` is auto, cpu, cuda or cuda:N.
+        ``precision`` is auto (the fastest here, by measuring), float32, float16, bfloat16, or int8
+        on a CPU with VNNI (the residual blocks; the rest is float32). ``batch`` is how many
+        frames are computed together at most; 0 means what suits the device.
         Raises ``WeightsError`` for a weight file that cannot be used and ``ValueError`` for another
         wrong argument.
         """
@@ -83,11 +90,18 @@ class Restorer:
             generators[task], self.info[task] = compute(load_weights, path, task, model)
             self.weights[task] = path
             self.sha256[task] = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.unveiler = None
+        if unveil and 'derain' in tasks:
+            path = Path((weights or {}).get('veil') or VEIL_WEIGHTS)
+            self.unveiler = Unveiler(compute(load_veil, path))
+            self.weights['veil'] = path
+            self.sha256['veil'] = hashlib.sha256(path.read_bytes()).hexdigest()
         self._take(model, generators, where, precision, batch)
 
     @classmethod
     def of(
-        cls, generators: Mapping[str, Generator], precision: str = 'float32'
+        cls, generators: Mapping[str, Generator], precision: str = 'float32',
+        unveiler: Unveiler | None = None,
     ) -> 'Restorer':
         """
         Return one of ``generators`` that are at hand, by their tasks, on their device.
@@ -97,6 +111,7 @@ class Restorer:
         """
         restorer = cls.__new__(cls)
         restorer.info, restorer.weights, restorer.sha256 = {}, {}, {}
+        restorer.unveiler = unveiler
         one = next(iter(generators.values()))
         device = next(one.parameters()).device
         restorer._take(one.preset, copy.deepcopy(dict(generators)), device, precision, 0)
@@ -162,7 +177,10 @@ class Restorer:
                     'wanted is uint8 (height, width, 3), RGB, not empty'
                 )
             by_shape.setdefault(frame.shape, []).append(index)
-        inputs = list(zip(frames, befores or [None] * len(frames), strict=True))
+        inputs = [
+            (self._clear(frame, task, before), before)
+            for frame, before in zip(frames, befores or [None] * len(frames), strict=True)
+        ]
         restoring = Restoring()
         for indices in by_shape.values():
             for start in range(0, len(indices), self.batch):
@@ -189,6 +207,14 @@ class Restorer:
         if self._pipeline is not None:
             self._pipeline.close()
             torch.cuda.empty_cache()
+
+    def _clear(self, frame: np.ndarray, task: str, before: Before | None) -> np.ndarray:
+        """Return what is to be restored: ``frame`` without its veil, if there is one."""
+        if before is not None and before.clear is not None:  # its history has done it
+            return before.clear
+        if task != 'derain' or self.unveiler is None:
+            return frame
+        return self.unveiler.clear(frame)
 
     def _prepare(self, generator: Generator) -> None:
         """Put ``generator`` on the device in the precision that was chosen."""

@@ -18,7 +18,9 @@ def restore_next(
 
     See ``Restorer.restore`` for what it takes, returns and raises.
     """
-    before = history.look_back(frame, stamp, task) if restorer.uses_past else None
+    before = None
+    if restorer.uses_past:
+        before = history.look_back(frame, stamp, task, restorer.unveiler)
     [restored] = restorer.restore([frame], task, [before])
     history.keep(restored, stamp)
     return restored

@@ -5,12 +5,16 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from iov_restore_ros.model.generators import PRESETS, Generator
+from iov_restore_ros.model.veil import Veil
 from iov_restore_ros.whole import write_whole
 
 TASKS = ('deblur', 'derain')
 WEIGHTS_FOLDER = Path(__file__).parents[1] / 'weights'
+VEIL_WEIGHTS = WEIGHTS_FOLDER / 'veil.safetensors'
+VEIL = 'veil'  # what the header of its file says that it is
 
 
 class WeightsError(Exception):
@@ -37,14 +41,24 @@ def shipped_weights(model: str, task: str) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class VeilInfo:
+    """What a weight file of ``Veil`` says of itself."""
+
+    trained_on: str = ''
+    command: str = ''
+    commit: str = ''
+    network: str = VEIL
+
+
 def save_weights(path: Path, generator: Generator, info: WeightsInfo) -> None:
     """Write ``generator``'s weights as float32 with ``info`` in the header, atomically."""
-    tensors = {
-        name: tensor.detach().float().cpu().contiguous()
-        for name, tensor in generator.state_dict().items()
-    }
-    # Not save_file, whose files nobody but their owner may read.
-    write_whole(path, save(tensors, metadata=asdict(info)))
+    _write(path, generator, asdict(info))
+
+
+def save_veil(path: Path, veil: Veil, info: VeilInfo) -> None:
+    """Write ``veil``'s weights as ``save_weights`` does."""
+    _write(path, veil, asdict(info))
 
 
 def read_info(path: Path, task: str | None = None) -> WeightsInfo:
@@ -53,13 +67,7 @@ def read_info(path: Path, task: str | None = None) -> WeightsInfo:
 
     Looks at the header only. Raises ``WeightsError``, one sentence, for a file that is no weights.
     """
-    if not path.is_file():
-        raise WeightsError(f'{path}: there is no such weight file')
-    try:
-        with safe_open(path, framework='pt') as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f'{path}: not a readable safetensors file ({error})') from error
+    header = _read_header(path)
     if header.get('preset') not in PRESETS:
         raise WeightsError(
             f'{path}: the header names model {header.get("preset")!r}, '
@@ -86,25 +94,63 @@ def load_weights(
     info = read_info(path, task)
     if preset is not None and info.preset != preset:
         raise WeightsError(f'{path}: these weights are for model {info.preset!r}, not {preset!r}')
-    with safe_open(path, framework='pt') as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
     generator = Generator(info.preset)
-    expected = generator.state_dict()
+    _fill(generator, path, info.preset)
+    return generator.eval(), info
+
+
+def load_veil(path: Path | None = None) -> Veil:
+    """
+    Read what finds veils (evaluation mode, CPU, float32); without ``path`` the shipped one.
+
+    Raises ``WeightsError``, one sentence, when anything is not as expected.
+    """
+    path = path or VEIL_WEIGHTS
+    network = _read_header(path).get('network')
+    if network != VEIL:
+        raise WeightsError(f'{path}: the header names network {network!r}, not {VEIL!r}')
+    veil = Veil()
+    _fill(veil, path, VEIL)
+    return veil.eval()
+
+
+def _write(path: Path, network: nn.Module, header: dict[str, str]) -> None:
+    tensors = {
+        name: tensor.detach().float().cpu().contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    # Not save_file, whose files nobody but their owner may read.
+    write_whole(path, save(tensors, metadata=header))
+
+
+def _read_header(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise WeightsError(f'{path}: there is no such weight file')
+    try:
+        with safe_open(path, framework='pt') as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f'{path}: not a readable safetensors file ({error})') from error
+
+
+def _fill(network: nn.Module, path: Path, name: str) -> None:
+    """Give ``network``, which is called ``name``, the weights of ``path``."""
+    with safe_open(path, framework='pt') as file:
+        tensors = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118
+    expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     surplus = sorted(tensors.keys() - expected.keys())
     if missing or surplus:
         raise WeightsError(
-            f'{path}: not the layers of {info.preset!r}: '
+            f'{path}: not the layers of {name!r}: '
             f'missing {missing[:3] or "none"}, unknown {surplus[:3] or "none"}'
         )
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
+    for layer, tensor in tensors.items():
+        if tensor.shape != expected[layer].shape:
             raise WeightsError(
-                f'{path}: {name} has shape {tuple(tensor.shape)}, '
-                f'{info.preset!r} needs {tuple(expected[name].shape)}'
+                f'{path}: {layer} has shape {tuple(tensor.shape)}, '
+                f'{name!r} needs {tuple(expected[layer].shape)}'
             )
         if not tensor.isfinite().all():
-            raise WeightsError(f'{path}: {name} holds values that are not finite')
-    generator.load_state_dict(tensors)
-    return generator.eval(), info
+            raise WeightsError(f'{path}: {layer} holds values that are not finite')
+    network.load_state_dict(tensors)

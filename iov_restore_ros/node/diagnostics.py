@@ -96,6 +96,7 @@ def camera_status(
         'received': report.received,
         **{outcome.value: report.outcomes.get(outcome, 0) for outcome in Outcome},
         'frame before': _counted(report.pasts),
+        'transmission': f'{camera.history.transmission():.2f}',
         **({'frames with gyroscope': _counted(report.turns)} if report.turns else {}),
         **beside,
     })

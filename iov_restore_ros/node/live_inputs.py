@@ -35,7 +35,7 @@ def as_exposure(value: Any) -> float | None:
 
 def as_rain(value: Any, threshold: float) -> bool | None:
     """
-    Return whether ``value`` means rain, or None when it does not say.
+    Return whether ``value`` means rain (or fog), or None when it does not say.
 
     A bool is the answer, a number means rain above ``threshold``, a string is one of
     ``WEATHERS`` in any case.
@@ -44,7 +44,7 @@ def as_rain(value: Any, threshold: float) -> bool | None:
         return value
     if isinstance(value, str):
         weather = value.strip().lower()
-        return weather == 'rain' if weather in WEATHERS else None
+        return weather != 'clear' if weather in WEATHERS else None
     return None if math.isnan(value) else value > threshold
 
 

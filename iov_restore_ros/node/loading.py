@@ -11,11 +11,11 @@ import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from iov_restore_ros.inference import RestoreError, Restorer
-from iov_restore_ros.model import TASKS, WeightsError, read_info
+from iov_restore_ros.model import TASKS, WeightsError, load_veil, read_info
 from iov_restore_ros.model.cpu import use_threads
 
 WARM_UP_SIZE = 360, 640  # pixels
-MODEL_PARAMETERS = ('model', *(f'{task}_weights' for task in TASKS))
+MODEL_PARAMETERS = ('model', *(f'{task}_weights' for task in TASKS), 'unveil', 'veil_weights')
 # RuntimeError: PyTorch, also when the memory of the device is full.
 LOAD_ERRORS = (WeightsError, RestoreError, ValueError, RuntimeError, MemoryError)
 
@@ -23,10 +23,13 @@ LOAD_ERRORS = (WeightsError, RestoreError, ValueError, RuntimeError, MemoryError
 def weights_problem(parameter: str, path: str) -> str | None:
     """Return why the file that a parameter names is no weights for its task, or None."""
     task = parameter.removesuffix('_weights')
-    if task not in TASKS or not path:
+    if task not in (*TASKS, 'veil') or not path:
         return None
     try:
-        read_info(Path(path), task)
+        if task == 'veil':
+            load_veil(Path(path))
+        else:
+            read_info(Path(path), task)
     except WeightsError as error:
         return str(error)
     return None
@@ -43,10 +46,11 @@ def load_restorer(value: Mapping[str, Any], log: RcutilsLogger) -> Restorer:
     use_threads(value['threads'])
     restorer = Restorer(
         model=value['model'],
-        weights={task: value[f'{task}_weights'] for task in TASKS},
+        weights={task: value[f'{task}_weights'] for task in (*TASKS, 'veil')},
         device=value['device'],
         precision=value['precision'],
         batch=value['max_batch'],
+        unveil=value['unveil'],
     )
     try:
         for task in TASKS:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 MODES = ('auto', 'deblur', 'derain', 'passthrough')
-WEATHERS = ('clear', 'rain')
+WEATHERS = ('clear', 'rain', 'fog')  # fog: as rain, a veil without streaks
 STAY_FAST = 0.8  # of deblur_min_speed: a fast vehicle counts as fast until it is slower than that
 
 Value = TypeVar('Value')
@@ -62,9 +62,9 @@ def decide(
 
     A change of the settings is a person's and takes effect at once. What the topics say changes
     the task ``min_dwell`` seconds after the change before at the earliest, also when the time
-    jumps back. In rain a fast vehicle gets its frames derained: what a drop hides cannot be seen
-    at all, blur can, and one network after the other costs twice the time, on pictures that the
-    second was not trained on.
+    jumps back. In rain and fog a fast vehicle gets its frames derained: what a drop hides cannot be
+    seen at all, blur can, and one network after the other costs twice the time, on pictures that
+    the second was not trained on.
     """
     if settings.mode != 'auto':
         task = None if settings.mode == 'passthrough' else settings.mode
@@ -90,15 +90,16 @@ def _wanted(
     speed, speed_source = settings.vehicle_speed, 'parameter'
     if inputs.speed is not None and inputs.speed.counts(time, settings.input_timeout):
         speed, speed_source = inputs.speed.value, 'topic'
-    raining, rain_source = settings.weather == 'rain', 'parameter'
+    raining, rain_source = settings.weather != 'clear', 'parameter'
+    weather = settings.weather
     if inputs.rain is not None and inputs.rain.counts(time, settings.input_timeout):
-        raining, rain_source = inputs.rain.value, 'topic'
+        raining, rain_source, weather = inputs.rain.value, 'topic', 'rain'
 
     limit = settings.deblur_min_speed * (STAY_FAST if was_fast else 1.0)
     fast = abs(speed) >= limit
     speed_text = f'{abs(speed):.1f} m/s ({speed_source})'
     if raining:
-        return fast, 'derain', f'auto: rain ({rain_source})'
+        return fast, 'derain', f'auto: {weather} ({rain_source})'
     if fast:
         return fast, 'deblur', f'auto: {speed_text}, motion blur from {limit:.1f}'
     return fast, None, f'auto: clear ({rain_source}) and {speed_text}, nothing to restore'

@@ -183,6 +183,9 @@ PARAMETERS = {
             'use_past', True, 'each frame is restored with what the one before it shows', True
         ),
         NodeParameter(
+            'unveil', True, 'the veil of fog and far rain is taken off what is derained', True
+        ),
+        NodeParameter(
             'max_gap', LONGEST_GAP,
             's between two frames of a camera beyond which they have nothing to do with each other',
             True, minimum=0.0,
@@ -245,6 +248,9 @@ PARAMETERS = {
         ),
         NodeParameter(
             'derain_weights', '', 'a `.safetensors` file; empty: the shipped one', True
+        ),
+        NodeParameter(
+            'veil_weights', '', 'a `.safetensors` file; empty: the shipped one', True
         ),
         NodeParameter('device', 'auto', 'where the generators run', form=DEVICE),
         NodeParameter(

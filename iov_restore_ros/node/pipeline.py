@@ -280,7 +280,9 @@ class FramePipeline:
             if task == 'deblur':
                 before = self._inertial.look_back(camera, picture.pixels, stamp)
             else:
-                before = camera.history.look_back(picture.pixels, stamp, task)
+                before = camera.history.look_back(
+                    picture.pixels, stamp, task, self._restorer.unveiler
+                )
             took = time.monotonic() - started if before else nan
             camera.statistics.look_back(camera.history.reason)
             looked.append(replace(picture, before=before, aligning=took))

@@ -76,10 +76,15 @@ class Settings:
     precision: str
     shutter: float
     imu: ImuOptions = AS_FOUND  # of bags
+    veil: str = ''  # the file of what finds the veil; empty: it stays
+    veil_sha256: str = ''
 
     def key(self) -> str:
         """Return a name for all that changes what comes out."""
-        what = self.task, self.model, self.sha256, self.precision, self.shutter, self.imu
+        what = (
+            self.task, self.model, self.sha256, self.precision, self.shutter, self.imu,
+            self.veil_sha256,
+        )
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
@@ -205,10 +210,14 @@ class Worker:
         self.imu: BagImu | None = None  # of the bag that is being restored
         task = settings.task
         self.restorer = Restorer(
-            settings.model, {task: settings.weights}, settings.device, settings.precision, [task]
+            settings.model, {task: settings.weights, 'veil': settings.veil}, settings.device,
+            settings.precision, [task], unveil=bool(settings.veil),
         )
-        if self.restorer.sha256[task] != settings.sha256:
-            raise ValueError(f'{settings.weights} is another file on {platform.node()}')
+        wanted = {task: settings.sha256} | ({'veil': settings.veil_sha256} if settings.veil else {})
+        for name, sha256 in wanted.items():
+            if self.restorer.sha256[name] != sha256:
+                path = self.restorer.weights[name]
+                raise ValueError(f'{path} is another file on {platform.node()}')
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         """Restore the piece in ``row`` (JSON); returns its outcome, or the error (JSON)."""

@@ -226,6 +226,13 @@ def add_restorer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--task', choices=TASKS, required=True)
     parser.add_argument('--model', choices=PRESETS, default='fast')
     parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
+    parser.add_argument(
+        '--no-unveil', dest='unveil', action='store_false',
+        help='leave the veil of fog and far rain, which task derain takes off',
+    )
+    parser.add_argument(
+        '--veil-weights', type=Path, metavar='FILE', help='of what finds it (default: the shipped)'
+    )
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
         '--precision', default='auto', choices=('auto', *PRECISIONS),
@@ -247,8 +254,11 @@ def share(text: str) -> float:
 def restorer_of(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Restorer:
     """Return the restorer that the options ask for; the parser reports what is wrong with them."""
     try:
-        weights = {options.task: options.weights} if options.weights else None
-        return Restorer(options.model, weights, options.device, options.precision, [options.task])
+        weights = {options.task: options.weights, 'veil': options.veil_weights}
+        return Restorer(
+            options.model, weights, options.device, options.precision, [options.task],
+            unveil=options.unveil,
+        )
     except (WeightsError, ValueError) as error:
         parser.error(str(error))
 

@@ -25,7 +25,13 @@ from typing import Any
 
 from rich.console import Console
 
-from iov_restore_ros.model import WeightsError, load_weights, shipped_weights
+from iov_restore_ros.model import (
+    VEIL_WEIGHTS,
+    WeightsError,
+    load_veil,
+    load_weights,
+    shipped_weights,
+)
 from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.stop import INTERRUPTED
 from iov_restore_ros.tools.bag_imu import add_imu_options, imu_options_of
@@ -146,11 +152,19 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
     weights = Path(options.weights or shipped_weights(options.model, options.task)).absolute()
     load_weights(weights, options.task, options.model)
+    veil = None
+    if options.unveil and options.task == 'derain':
+        veil = Path(options.veil_weights or VEIL_WEIGHTS).absolute()
+        load_veil(veil)
     return Settings(
-        options.output, options.task, options.model, str(weights),
-        hashlib.sha256(weights.read_bytes()).hexdigest(), options.device, options.precision,
-        options.shutter, imu_options_of(options),
+        options.output, options.task, options.model, str(weights), _sha256(weights),
+        options.device, options.precision, options.shutter, imu_options_of(options),
+        str(veil or ''), _sha256(veil) if veil else '',
     )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main() -> int:

@@ -47,6 +47,7 @@ class Previous(NamedTuple):
     pixels: np.ndarray
     took: float
     trace: Trace | None
+    restored: bool = True
 
 
 class Alignment(NamedTuple):

@@ -1,4 +1,4 @@
-"""What is known beside a frame: the one before it, and how it was blurred."""
+"""What is known beside a frame: the one before it, how it was blurred, and it without its veil."""
 
 from typing import NamedTuple
 
@@ -29,11 +29,14 @@ class Before(NamedTuple):
 
     ``pixels``: uint8 H x W x 3, RGB, the frame before, where it saw them; ``flow``: from the frame
     to it; both None if there is none. ``blurring``: None where it is of no interest, or not known.
+    ``clear``: uint8 H x W x 3, RGB, the frame itself without its veil, which is to be restored in
+    its place; None where nobody looked for one.
     """
 
     pixels: np.ndarray | None
     flow: Flow | None
     blurring: Blurring | None
+    clear: np.ndarray | None = None
 
     def planes(self) -> dict[str, np.ndarray]:
         """Return what is known by the names of `model.fusion.gather`, rows x columns x ...."""

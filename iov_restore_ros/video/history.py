@@ -3,8 +3,8 @@ What a camera saw lately: the frame before, as it was restored, and how the pict
 
     history = History()
     for stamp, frame in video:
-        before = history.look_back(frame, stamp, 'derain')
-        ...  # restored
+        before = history.look_back(frame, stamp, 'derain', unveiler)
+        ...  # before.clear is restored
         history.keep(restored, stamp)
 
 One for each camera or file. It holds one frame as it was restored and, at most, one newer one that
@@ -12,6 +12,7 @@ was not (for 1280x720 2.8 MB each), and of the last few that came to be deblurre
 and its flow (0.5 MB each), whatever comes.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -26,9 +27,11 @@ from iov_restore_ros.video.before import Before
 from iov_restore_ros.video.flow import SMALLEST
 from iov_restore_ros.video.inertial import Inertial
 from iov_restore_ros.video.shutter_gauge import ShutterGauge
+from iov_restore_ros.video.veil import Unveiler, VeilMemory
 
 LONGEST_GAP = 0.35  # s between two frames of which one is the frame before of the other
 INTERVALS = 9  # between frames, of which the middle one counts as the camera's
+LATE = 'not newer', 'unreadable'  # reasons that leave the past as it is
 ON_THEIR_WAY = 4  # frames that are being restored, more than any device works on at once
 
 
@@ -59,6 +62,7 @@ class History:
         self.exposure = 0.0  # s that the shutter is open, if somebody knows it; before ``shutter``
         self.inertial: Inertial | None = None  # of a camera with a gyroscope
         self.reason = ''
+        self._veil: VeilMemory | None = None  # before the last frame, if somebody looked for one
         self._kept: Seen | None = None  # restored
         self._missed: Seen | None = None  # received, not restored
         self._missed_stamps: deque[float] = deque(maxlen=INTERVALS)
@@ -72,32 +76,63 @@ class History:
         """Begin anew: what comes has nothing to do with what was."""
         if self.inertial is not None:
             self.inertial.forget()
-        self._kept = self._missed = None
+        self._kept = self._missed = self._veil = None
         self._traces.clear()
         self._latest = -np.inf
         self._intervals.clear()
 
-    def look_back(self, frame: np.ndarray, stamp: float, task: str) -> Before | None:
+    def look_back(
+        self, frame: np.ndarray, stamp: float, task: str, unveiler: Unveiler | None = None
+    ) -> Before | None:
         """
         Return what is known beside ``frame`` (uint8 H x W x 3, RGB), received at ``stamp`` s.
 
+        With ``unveiler``, for the task derain, also ``Before.clear``: the frame without its veil.
+
         There is no frame before it, with the ``reason``: for the first frame, after a gap, a jump
         in time or a cut, for another size or task, and for a frame that is not newer than the one
-        before. None where there is no path of a gyroscope either.
+        before. None where nothing else is known either.
         """
         before, self.reason = self._before(frame, stamp, task)
         self._task = task
         if self.reason == 'too small':
             return None
         previous = self._open(before, frame, stamp)
+        if task == 'derain' and unveiler is not None:
+            return self._unveiled(frame, stamp, previous, unveiler)
         if task == 'derain':
-            aligned = align(frame, previous, task)
-            known = aligned.before(0.0, False)
+            known = align(frame, previous, task).before(0.0, False)
         else:
             known = self._exposed(frame, stamp, previous)
         if previous is not None and (known is None or known.flow is None):
             self.reason = 'cut'
         return known
+
+    def _unveiled(
+        self, frame: np.ndarray, stamp: float, previous: Previous | None, unveiler: Unveiler
+    ) -> Before:
+        """Return what is known beside a frame that is to be derained, and it without its veil."""
+        if previous is None and self.reason not in LATE:
+            self._veil = None
+        if previous is not None and not previous.restored:
+            clear, self._veil = unveiler.follow(previous.pixels, stamp - previous.took, self._veil)
+            previous = previous._replace(pixels=clear)
+        clear, self._veil = unveiler.follow(frame, stamp, self._veil)
+        known = align(clear, previous, 'derain').before(0.0, False)
+        if previous is not None and known is None:
+            self.reason = 'cut'
+            clear, self._veil = unveiler.follow(frame, stamp, None)
+        return (known or Before(None, None, None))._replace(clear=clear)
+
+    def transmission(self) -> float:
+        """
+        Return the share (0..1) of the scene that the veil before the last frame let through.
+
+        The mean over the picture; 1 without a veil, not a number where nobody looks for one. May be
+        called from another thread.
+        """
+        veil = self._veil
+        return math.nan if veil is None else float(veil.through().mean())
 
     def _exposed(
         self, frame: np.ndarray, stamp: float, previous: Previous | None
@@ -202,4 +237,5 @@ class History:
             self.reason = 'another size'
             return None
         # Not as a scalar of NumPy, which would make the flows float64.
-        return Previous(pixels, float(stamp - before.stamp), before.trace)
+        took = float(stamp - before.stamp)
+        return Previous(pixels, took, before.trace, before is self._kept)
