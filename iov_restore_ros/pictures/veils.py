@@ -193,7 +193,7 @@ def guess_depth(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the colour of a veil: white to grey, half of them tinted, darker where the scene is dark."""
+    """Return the colour of a veil: white to grey, half of them tinted, darker by night."""
     level = rng.uniform(0.45, 0.98)
     if picture.mean() < 0.2:
         level *= rng.uniform(0.3, 1)
