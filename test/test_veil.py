@@ -62,7 +62,6 @@ def test_a_veil_that_is_known_comes_off(scene, size):
 
 @pytest.mark.parametrize(('name', 'through'), [
     ('coffee', 0.5), ('astronaut', 0.5), ('rocket', 0.5), ('coffee', distant()),
-    ('rocket', distant()),
 ])
 def test_a_veil_that_is_found_comes_off(unveiler, name, through):
     frame = getattr(photographs, name)()

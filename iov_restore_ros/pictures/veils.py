@@ -29,7 +29,7 @@ from iov_restore_ros.pictures.thumbnail import COLUMNS, ROWS, THUMBNAIL, darkest
 
 KEPT_SIDE = 640  # pixels of the longer side that a picture is kept with
 VEILED = 0.45  # share of the pictures
-OWN_MIST = 0.15  # share of the others that have mist of their own, and keep it
+OWN_MIST = 0.2  # share of the others that have mist of their own, and keep it
 IN_RAIN = 0.4  # share of the pictures, veiled or not, that streaks are put into
 DEPTHS = np.exp(np.linspace(-5.3, 0, 256)).astype(np.float32)  # of the values of depth files
 FALLS = 150  # pictures of streaks that are drawn
