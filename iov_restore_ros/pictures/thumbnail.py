@@ -31,7 +31,7 @@ def describe(thumbnail: np.ndarray) -> np.ndarray:
     black = cv2.erode(darkest(least), AROUND, borderType=cv2.BORDER_REPLICATE)
     cells = np.dstack([mean, least, most, black]).astype(np.float32) / 255
     cells[..., [0, 1, 2, 6, 7, 8]] -= 0.5
-    return np.ascontiguousarray(cells.transpose(2, 0, 1))
+    return cells.transpose(2, 0, 1)  # as it lies in memory the planes stay last
 
 
 def darkest(picture: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from iov_restore_ros.pictures.thumbnail import COLUMNS, ROWS, THUMBNAIL, darkest
 
 KEPT_SIDE = 640  # pixels of the longer side that a picture is kept with
 VEILED = 0.45  # share of the pictures
-OWN_MIST = 0.15  # share of the others that have mist of their own, and keep it
+OWN_MIST = 0.2  # share of the others that have mist of their own, and keep it
 IN_RAIN = 0.4  # share of the pictures, veiled or not, that streaks are put into
 DEPTHS = np.exp(np.linspace(-5.3, 0, 256)).astype(np.float32)  # of the values of depth files
 FALLS = 150  # pictures of streaks that are drawn
@@ -193,12 +193,14 @@ def guess_depth(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the colour of a veil: white to grey, half of them tinted, darker in the dark."""
+    """Return the colour of a veil: white to grey, half of them tinted, darker by night."""
     level = rng.uniform(0.45, 0.98)
     if picture.mean() < 0.2:
         level *= rng.uniform(0.3, 1)
-    tint = rng.uniform(-0.02, 0.05) * COLOURS + 0.01 * rng.standard_normal(3)
-    return (level + tint * (rng.random() < 0.5)).clip(0.08, 1).astype(np.float32)
+    tint = np.zeros(3)
+    if rng.random() < 0.5:
+        tint = rng.uniform(-0.02, 0.05) * COLOURS + 0.01 * rng.standard_normal(3)
+    return (level + tint).clip(0.08, 1).astype(np.float32)
 
 
 def smooth(cells: int, rng: np.random.Generator) -> np.ndarray:

@@ -4,7 +4,7 @@ Train what finds the veil of fog and of far rain, on whole pictures.
     python -m iov_restore_ros train_veil config/train/veil.yaml data.root=SHARP data.depth=DEPTH
 
 A command of its own: no generator, no crops, no sequences and no discriminator are in it, and it
-takes a quarter of an hour on one core. Any setting of the file can be given behind it as
+takes some ten minutes on one core. Any setting of the file can be given behind it as
 name=value. Writes veil.safetensors into `output`, now and then and when it is stopped.
 """
 
