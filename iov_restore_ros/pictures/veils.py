@@ -197,7 +197,7 @@ def draw_light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     level = rng.uniform(0.45, 0.98)
     if picture.mean() < 0.2:
         level *= rng.uniform(0.3, 1)
-    tint = np.zeros(3)
+    tint: np.ndarray = np.zeros(3)
     if rng.random() < 0.5:
         tint = rng.uniform(-0.02, 0.05) * COLOURS + 0.01 * rng.standard_normal(3)
     return (level + tint).clip(0.08, 1).astype(np.float32)
