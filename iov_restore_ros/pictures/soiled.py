@@ -1,0 +1,297 @@
+"""
+What lies on the glass before the lens, drawn over the frames of a small sequence.
+
+Drops of many shapes that refract, films that blur, dirt, insects, scratches, a wiper that passes;
+and what stays in its place as well but belongs to the picture: the bonnet, a mirror, bars, a logo.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+WITH_DROPS, WITH_FILM, WITH_DIRT, WITH_WIPER = 0.75, 0.15, 0.25, 0.15  # shares of the sequences
+UNSOILED = 0.15
+WITH_FIXTURES = 0.5  # share of the sequences with what stays and is not on the glass
+NEW_ONES = 0.35  # share of the drops that fall during the sequence
+RUNNING = 0.15  # share of the drops that run down
+
+
+class Soiled(NamedTuple):
+    """
+    A soiled sequence: ``received`` and ``clean``, uint8 T x h x w x 3, and what is covered.
+
+    ``cover``: float32 T x h x w, 0..1.
+    """
+
+    received: np.ndarray
+    clean: np.ndarray
+    cover: np.ndarray
+
+
+class _Water(NamedTuple):
+    """Water on the glass: how opaque it is, where each pixel is seen from, how much brighter."""
+
+    cover: np.ndarray
+    source: np.ndarray
+    shade: np.ndarray
+
+
+def soil(frames: np.ndarray, rng: np.random.Generator) -> Soiled:
+    """Return ``frames`` (uint8 T x h x w x 3, RGB) behind a glass on which something lies."""
+    clean = frames
+    if rng.random() < WITH_FIXTURES:
+        clean = _with_fixtures(frames, rng)
+    count, height, width = frames.shape[:3]
+    cover = np.zeros((count, height, width), np.float32)
+    received = clean
+    if rng.random() >= UNSOILED:
+        received = clean.astype(np.float32)
+        layers = [
+            draw for share, draw in (
+                (WITH_FILM, _film), (WITH_DIRT, _dirt), (WITH_DROPS, _drops), (WITH_WIPER, _wiper)
+            ) if rng.random() < share
+        ]
+        for draw in layers:
+            draw(received, cover, rng)
+        received = received.clip(0, 255).astype(np.uint8)
+    return Soiled(received, clean, cover)
+
+
+def _over(frame: np.ndarray, seen: np.ndarray | float, cover: np.ndarray, total: np.ndarray) -> None:
+    """Put ``seen`` over ``frame`` where ``cover`` says; ``total`` is what is covered in all."""
+    frame += cover[..., None] * (seen - frame)
+    np.maximum(total, cover, out=total)
+
+
+def _drops(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
+    count, height, width = frames.shape[:3]
+    many = int(np.exp(rng.uniform(0, math.log(60))))
+    large = rng.uniform(2, min(26, 60 / math.sqrt(many) + 3))
+    defocus = rng.uniform(0.4, 4) * rng.random() + 0.4
+    blur = rng.uniform(0.8, 5)
+    opacity = rng.uniform(0.4, 1)
+    refraction = rng.random()
+    groups = [0]
+    while rng.random() < NEW_ONES and len(groups) < 3:
+        groups.append(int(rng.integers(1, count)))
+    running = rng.random() < RUNNING
+    for group, first in enumerate(groups):
+        water = _draw_water(
+            (height, width), max(1, many // (1 + group)), large, defocus, refraction, rng
+        )
+        pace = np.float32(rng.uniform(0.5, 4)) if running and group else 0.0
+        for time in range(first, count):
+            frame, down = frames[time], pace * (time - first)
+            seen = cv2.GaussianBlur(frame, (0, 0), blur)
+            if down:
+                matrix = np.array([[1, 0, 0], [0, 1, down]], np.float32)
+                fallen = [cv2.warpAffine(plane, matrix, (width, height)) for plane in water]
+                there, source, shade = fallen[0], fallen[1] + np.float32([0, down]), fallen[2]
+            else:
+                there, source, shade = water
+            seen = cv2.remap(seen, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+            seen += shade[..., None]
+            _over(frame, seen, opacity * there, cover[time])
+
+
+def _draw_water(
+    size: tuple[int, int], many: int, large: float, defocus: float, refraction: float,
+    rng: np.random.Generator,
+) -> _Water:
+    height, width = size
+    cover, shade = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    source = np.dstack([x, y])
+    rim = rng.uniform(-60, 60) * (rng.random() < 0.7)
+    light = rng.uniform(-25, 45)
+    for _ in range(many):
+        radius = 1.2 + large * rng.random() ** 2
+        middle = rng.uniform((0, 0), (width, height)).astype(np.float32)
+        parts = [(middle, radius)]
+        while rng.random() < 0.3:  # joined
+            angle, away = rng.uniform(0, 2 * math.pi), radius * rng.uniform(0.6, 1.3)
+            there = middle + away * np.float32([math.cos(angle), math.sin(angle)])
+            parts.append((there, radius * rng.uniform(0.4, 1)))
+        if rng.random() < 0.12:  # it ran and left a trail
+            parts += [
+                (middle - np.float32([rng.normal() * 0.2 * radius, step * radius]), radius * 0.45)
+                for step in np.arange(0.7, rng.uniform(1.5, 5), 0.35)
+            ]
+        reach = int(max(np.abs(p - middle).max() + r for p, r in parts) * 1.6 + 3 * defocus + 2)
+        left, top = (max(0, int(m) - reach) for m in middle)
+        part = np.s_[top : int(middle[1]) + reach + 1, left : int(middle[0]) + reach + 1]
+        px, py = x[part] - middle[0], y[part] - middle[1]
+        if not px.size:
+            continue
+        stretch = math.exp(0.25 * rng.normal())
+        angle = np.arctan2(py, px)
+        wave = sum(
+            rng.normal() * 0.16 / k * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (1, 2, 3, 4)
+        )
+        inside = np.full(px.shape, -np.inf, np.float32)
+        for there, r in parts:
+            ax, ay = (x[part] - there[0]) * stretch, (y[part] - there[1]) / stretch
+            inside = np.maximum(inside, r * (1 + wave) - np.sqrt(ax**2 + ay**2))
+        drop = 1 / (1 + np.exp(-(inside / (0.35 * defocus)).clip(-30, 30)))
+        kind = rng.random()
+        if refraction < 0.55 and kind < 0.85:  # turned over and small
+            times = -rng.uniform(1.5, 0.6 * width / max(radius, 2))
+        elif kind < 0.5:
+            times = 1.0
+        else:
+            times = rng.uniform(1.2, 4)
+        times = float(np.clip(times, -30, 30))
+        seen_x, seen_y = middle[0] + times * px, middle[1] + times * py
+        new = drop > cover[part]
+        source[part][new] = np.stack([seen_x, seen_y], -1)[new]
+        edge = np.exp(-((inside - 0.3 * radius) / (0.3 * radius + 0.5)) ** 2)
+        bright = light - rim * edge * (0.6 + 0.4 * np.sign(py) * (rng.random() < 0.5))
+        shade[part] = np.where(new, bright, shade[part])
+        cover[part] = np.maximum(cover[part], drop)
+    source = np.stack([
+        source[..., 0].clip(-width, 2 * width), source[..., 1].clip(-height, 2 * height)
+    ], -1).astype(np.float32)
+    if defocus > 1:
+        shade = cv2.GaussianBlur(shade, (0, 0), defocus / 2)
+    return _Water(cover, source, shade)
+
+
+def _film(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
+    """Spread a film of water or grease over parts of the glass: it blurs and lightens."""
+    count, height, width = frames.shape[:3]
+    field = smooth(int(rng.integers(3, 9)), (height, width), rng)
+    if rng.random() < 0.5:  # as a wiper draws it out
+        y, x = np.mgrid[:height, :width] / np.float32(height)
+        field = field + np.sin(rng.uniform(10, 60) * (y + rng.normal() * 0.6 * x)).astype(np.float32)
+    there = rng.uniform(0.3, 0.9) / (1 + np.exp(-4 * (field - rng.uniform(0.5, 1.3))))
+    there = there.astype(np.float32)
+    blur, veil, light = rng.uniform(2, 7), rng.uniform(0, 0.3), rng.uniform(120, 240)
+    for time in range(count):
+        seen = cv2.GaussianBlur(frames[time], (0, 0), blur)
+        _over(frames[time], seen + veil * (light - seen), there, cover[time])
+
+
+def _dirt(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
+    """Dry mud, insects, a scratch: of one colour, out of focus."""
+    count, height, width = frames.shape[:3]
+    there = np.zeros((height, width), np.float32)
+    kind = rng.random()
+    if kind < 0.5:
+        field = smooth(int(rng.integers(4, 16)), (height, width), rng)
+        field = field + 0.6 * smooth(30, (height, width), rng)
+        there = 1 / (1 + np.exp(-rng.uniform(2, 8) * (field - rng.uniform(1.2, 2.2))))
+    else:
+        for _ in range(int(rng.integers(1, 14))):
+            middle = tuple(int(n) for n in rng.uniform((0, 0), (width, height)))
+            if kind < 0.85:
+                axes = tuple(int(n) for n in rng.uniform(1, 9, 2))
+                cv2.ellipse(there, middle, axes, rng.uniform(0, 180), 0, 360, 1.0, -1)
+            else:
+                end = tuple(int(a + rng.normal() * 40) for a in middle)
+                cv2.line(there, middle, end, 1.0, int(rng.integers(1, 3)))
+    there = cv2.GaussianBlur(there.astype(np.float32), (0, 0), rng.uniform(0.7, 4))
+    there *= rng.uniform(0.3, 1) / max(float(there.max()), 0.3)
+    colour = rng.uniform(10, 190) * np.array([1, rng.uniform(0.8, 1), rng.uniform(0.6, 1)])
+    grain = smooth(60, (height, width), rng)[..., None] * np.float32(rng.uniform(0, 10))
+    seen = colour.astype(np.float32) + grain
+    for time in range(count):
+        _over(frames[time], seen, there, cover[time])
+
+
+def _wiper(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
+    """Let a wiper pass, in 3 to 8 frames, there and maybe back."""
+    count, height, width = frames.shape[:3]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    pivot_x, pivot_y = width * rng.uniform(-0.2, 1.2), height * rng.uniform(1.0, 1.4)
+    angle = np.arctan2(pivot_y - y, x - pivot_x)
+    away = np.sqrt((pivot_y - y) ** 2 + (x - pivot_x) ** 2)
+    sweep, first = int(rng.integers(3, 9)), int(rng.integers(0, count))
+    begin, end = rng.uniform(-0.2, 0.3), math.pi + rng.uniform(-0.3, 0.2)
+    if rng.random() < 0.5:
+        begin, end = end, begin
+    half, dark = rng.uniform(1.5, 8), rng.uniform(5, 50)
+    smear = abs(end - begin) / sweep * rng.uniform(0.05, 0.4) / 2  # while the shutter is open
+    back = rng.random() < 0.5
+    for time in range(first, min(count, first + (2 * sweep if back else sweep))):
+        step = (time - first) / sweep
+        at = begin + (end - begin) * (step if step <= 1 else 2 - step)
+        off = np.abs(angle - at) * away
+        wide = half + smear * away
+        there = ((wide - off) / (1.5 + smear * away) + 0.5).clip(0, 1)
+        there *= min(1.0, half / (half + float(smear) * height * 0.5) + 0.5)
+        _over(frames[time], np.float32(dark), there.astype(np.float32), cover[time])
+
+
+def _with_fixtures(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return frames with what stays in its place but is no dirt."""
+    count, height, width = frames.shape[:3]
+    there = np.zeros((height, width), np.float32)
+    seen = np.zeros((height, width, 3), np.float32)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    kinds: list[Callable[[], np.ndarray]] = [
+        lambda: (y > height * (rng.uniform(0.72, 0.97) + rng.uniform(0, 0.4)
+                               * (x / width - rng.uniform(0.2, 0.8)) ** 2)),
+        lambda: np.minimum(y, height - 1 - y) < height * rng.uniform(0.02, 0.15),
+        lambda: np.minimum(x, width - 1 - x) < width * rng.uniform(0.02, 0.15),
+        lambda: _mirror(x, y, rng),
+        lambda: _writing((height, width), rng),
+        lambda: _sticker((height, width), rng),
+    ]
+    reflecting = 0.0
+    for number in rng.choice(len(kinds), int(rng.integers(1, 3)), replace=False):
+        shape = kinds[number]().astype(np.float32)
+        colour = rng.uniform(0, 255, 3) if number > 3 else rng.uniform(0, 1) * rng.uniform(0, 160, 3)
+        texture = (y / height - 0.5) * rng.uniform(-60, 60) + rng.uniform(0, 12) * smooth(
+            int(rng.integers(3, 40)), (height, width), rng
+        )
+        if number in (1, 2):
+            colour, texture = rng.uniform(0, 20) * np.ones(3), 0 * texture
+        shape = cv2.GaussianBlur(shape, (0, 0), rng.uniform(0.3, 1.0))
+        if number == 4:
+            shape *= rng.uniform(0.5, 1)
+        new = (colour + texture[..., None]).clip(0, 255).astype(np.float32)
+        seen += shape[..., None] * (new - seen)
+        there = np.maximum(there, shape)
+        if number == 0:
+            reflecting = rng.uniform(0, 0.3)
+    result = frames.astype(np.float32)
+    for frame in result:
+        mirrored = seen + reflecting * (cv2.GaussianBlur(frame[::-1], (0, 0), 3) - seen)
+        frame += there[..., None] * (mirrored - frame)
+    return result.clip(0, 255).astype(np.uint8)
+
+
+def _mirror(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    height, width = x.shape
+    off_x = (x - width * rng.uniform(0, 1)) / (width * rng.uniform(0.08, 0.25))
+    off_y = (y - height * rng.uniform(-0.05, 0.1)) / (height * rng.uniform(0.05, 0.2))
+    return off_x**4 + off_y**4 < 1
+
+
+def _writing(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    shape = np.zeros(size, np.uint8)
+    place = tuple(int(n) for n in rng.uniform((0, 10), (size[1] * 0.7, size[0])))
+    text = ''.join(chr(n) for n in rng.integers(48, 91, int(rng.integers(3, 20))))
+    scale = rng.uniform(0.25, 0.9)
+    cv2.putText(shape, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, 1, cv2.LINE_AA)
+    return shape / np.float32(255)
+
+
+def _sticker(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    shape = np.zeros(size, np.float32)
+    x, y = (int(n) for n in rng.uniform((0, 0), (size[1], size[0])))
+    wide, high = (int(n) for n in rng.uniform(4, 30, 2))
+    if rng.random() < 0.5:
+        cv2.rectangle(shape, (x, y), (x + wide, y + high), 1.0, -1)
+    else:
+        cv2.circle(shape, (x, y), wide // 2 + 2, 1.0, -1)
+    return shape
+
+
+def smooth(cells: int, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Return smooth noise of deviation 1 or so, float32 of ``size`` (height, width)."""
+    noise = rng.standard_normal((cells, cells), np.float32)
+    return cv2.resize(noise, size[::-1], interpolation=cv2.INTER_CUBIC)
