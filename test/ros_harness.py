@@ -24,7 +24,10 @@ from iov_restore_ros.node.images import from_rgb
 
 PATIENCE = 30.0  # s
 SIMULATED = 10**6  # s; the simulated clocks of tests are below
-_domains = itertools.count(os.getpid() % 90)
+# Each of the processes that share the tests has domains of its own.
+WORKERS = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', '1'))
+WORKER = int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))
+_domains = itertools.count(os.getpid() % 90 // WORKERS * WORKERS + WORKER, WORKERS)
 
 
 def free_domain():
