@@ -43,11 +43,11 @@ from iov_restore_ros.evaluation.detection_report import HEADINGS, detection_cell
 from iov_restore_ros.evaluation.metrics import psnr, restore_image
 from iov_restore_ros.evaluation.video import DIGITS, FULL_PAST, ClipScore, measure
 from iov_restore_ros.inference import Restorer, restore_sequence
-from iov_restore_ros.model import PRESETS, Generator, load_veil, load_weights, read_info
+from iov_restore_ros.model import PRESETS, Generator, load_weights, read_info
 from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 from iov_restore_ros.pictures.files import list_images, read_image
-from iov_restore_ros.video.veil import Unveiler
+from iov_restore_ros.video.clear import load_clearer
 
 INT8 = ' in int8'  # behind the name of a network
 FRAMES = 8  # of a clip
@@ -209,8 +209,8 @@ def video_table(
     assert isinstance(fast, Generator)
     for name, precision in (('fast', 'float32'), (f'fast{INT8}', 'int8')):
         if name in networks:
-            unveiler = Unveiler(load_veil()) if task == 'derain' else None
-            restorer = Restorer.of({task: fast}, precision, unveiler)
+            clearer = load_clearer() if task == 'derain' else None
+            restorer = Restorer.of({task: fast}, precision, clearer)
             ways[f'{name}, with its past'] = lambda frames, restorer=restorer: restore_sequence(
                 restorer, frames, task
             )

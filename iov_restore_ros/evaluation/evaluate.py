@@ -56,6 +56,7 @@ from iov_restore_ros.evaluation.report import (
 from iov_restore_ros.evaluation.report_page import Slider, data_url
 from iov_restore_ros.evaluation.sources import Image, Root, open_root
 from iov_restore_ros.evaluation.video import measure_clips, video_report
+from iov_restore_ros.finder_options import add_finder_options, finder_files
 from iov_restore_ros.inference import RestoreError
 from iov_restore_ros.model import (
     PRESETS,
@@ -63,14 +64,13 @@ from iov_restore_ros.model import (
     VIDEO,
     Generator,
     WeightsError,
-    load_veil,
     load_weights,
     shipped_weights,
 )
 from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.pictures.datasets import LAYOUTS
-from iov_restore_ros.video.veil import Unveiler
+from iov_restore_ros.video.clear import Clearer, load_clearer
 
 SLIDERS = 12  # in a report
 CLIP = 12  # frames of each, if --limit does not say
@@ -79,12 +79,12 @@ TABLE_WIDTH = 150  # characters, also where there is no terminal
 
 def measure(
     root: Root, generator: Generator, device: torch.device, limit: int | None, sliders: int,
-    judge: Judge | None = None, unveiler: Unveiler | None = None,
+    judge: Judge | None = None, clearer: Clearer | None = None,
 ) -> Result:
     """
     Restore and measure ``limit`` pictures (spread evenly) of ``root``, keep ``sliders``.
 
-    By ``judge`` also what a detector finds in them. ``unveiler`` takes the veil off first.
+    By ``judge`` also what a detector finds in them. ``clearer`` takes off what it finds first.
     """
     pictures = _spread(root.pictures, limit)
     shown = {name for name, _ in _spread(pictures, sliders)}
@@ -93,7 +93,7 @@ def measure(
     for name, read in track(pictures, root.path.name, console=Console(stderr=True)):
         degraded, sharp = read()
         check_size(f'{root.path}: {name}', sharp)
-        restored = restore_image(generator, degraded, device, unveiler)
+        restored = restore_image(generator, degraded, device, clearer)
         found = {}
         if judge is not None:
             truth = judge.truth(name, sharp)
@@ -116,10 +116,7 @@ def main() -> int:
     parser.add_argument('--task', choices=TASKS, help='where the layout does not tell')
     parser.add_argument('--model', choices=PRESETS, help='default: fast, or what the weights say')
     parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
-    parser.add_argument(
-        '--no-unveil', dest='unveil', action='store_false', help='leave the veil of far rain'
-    )
-    parser.add_argument('--veil-weights', type=Path, help='of what finds it (default: the shipped)')
+    add_finder_options(parser)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--output', type=Path, help='write results.md, .csv and .json there')
     parser.add_argument('--report', action='store_true', help='and report.html with pictures')
@@ -188,15 +185,15 @@ def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
     generators, weights = {}, {}
     for task in dict.fromkeys(root.task for root in roots):
         generators[task], weights[task] = _load(task, device, options)
-    unveilers = {}
-    if options.unveil and 'derain' in generators:
-        unveilers['derain'] = Unveiler(load_veil(options.veil_weights))
+    clearers = {}
+    if 'derain' in generators:
+        clearers['derain'] = load_clearer(finder_files(options))
     sliders = max(1, SLIDERS // len(roots)) if options.report else 0
     if options.video:
         report = video_report([
             measure_clips(
                 root, generators[root.task], options.shutter, sliders, judge,
-                unveilers.get(root.task),
+                clearers.get(root.task),
             )
             for root in roots
         ], judge)
@@ -204,7 +201,7 @@ def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
         report = picture_report([
             measure(
                 root, generators[root.task], device, options.limit, sliders, judge,
-                unveilers.get(root.task),
+                clearers.get(root.task),
             )
             for root in roots
         ], judge)

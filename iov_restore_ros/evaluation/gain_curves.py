@@ -27,7 +27,6 @@ from iov_restore_ros.model import (
     TASKS,
     Generator,
     WeightsError,
-    load_veil,
     load_weights,
     shipped_weights,
 )
@@ -43,7 +42,7 @@ from iov_restore_ros.pictures.files import (
     to_tensor,
 )
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
-from iov_restore_ros.video.veil import Unveiler
+from iov_restore_ros.video.clear import load_clearer
 from iov_restore_ros.whole import whole, write_whole
 
 LENGTHS = 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0  # pixels
@@ -120,8 +119,8 @@ def measure(
     ``ways`` are the shutters that are told (0: unknown); None stands for the frame alone.
     """
     device = next(generator.parameters()).device
-    unveiler = Unveiler(load_veil()) if task == 'derain' else None
-    restorer = Restorer.of({task: generator}, unveiler=unveiler)
+    clearer = load_clearer() if task == 'derain' else None
+    restorer = Restorer.of({task: generator}, clearer=clearer)
     curves = Curves(title, x_name, xs, [], {way: [] for way in ways})
     for x in track(xs, task, console=Console(stderr=True)):
         before: list[float] = []
@@ -131,7 +130,7 @@ def measure(
             before.append(psnr(frames[-1], sharp))
             for way, shutter in ways.items():
                 if shutter is None:
-                    restored = restore_image(generator, frames[-1], device, unveiler)
+                    restored = restore_image(generator, frames[-1], device, clearer)
                 else:
                     restored = restore_sequence(restorer, frames, task, shutter)[-1]
                 gains[way].append(psnr(restored, sharp) - before[-1])

@@ -14,7 +14,7 @@ from skimage.filters import gaussian
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from iov_restore_ros.pictures.files import DataError
-from iov_restore_ros.video.veil import Unveiler
+from iov_restore_ros.video.clear import Clearer
 
 FEATURES = 2000
 MATCH_RATIO = 0.8
@@ -156,17 +156,17 @@ def flicker(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> lis
 @torch.inference_mode()
 def restore_image(
     generator: torch.nn.Module, image: np.ndarray, device: torch.device | str,
-    unveiler: Unveiler | None = None,
+    clearer: Clearer | None = None,
 ) -> np.ndarray:
     """
     Run ``generator``, which is in evaluation mode on ``device``, over one whole picture.
 
-    ``image`` is uint8 H x W x 3, RGB, of any size; so is what is returned. ``unveiler``, if given,
-    takes its veil off before. In the generator's own precision. NaN becomes black, so a broken
+    ``image`` is uint8 H x W x 3, RGB, of any size; so is what is returned. ``clearer``, if given,
+    takes off what it finds before. In the generator's own precision. NaN becomes black, so a broken
     generator scores badly and stops nobody.
     """
-    if unveiler is not None:
-        image = unveiler.clear(image)
+    if clearer is not None:
+        image = clearer.still(image)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device)
     restored = generator(pixels.permute(2, 0, 1)[None].float().div(255))[0]
     restored = restored.nan_to_num().clamp(0, 1).mul(255).round().byte()

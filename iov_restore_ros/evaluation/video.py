@@ -29,7 +29,7 @@ from iov_restore_ros.evaluation.report_page import Slider, Table, data_url
 from iov_restore_ros.evaluation.sources import Root
 from iov_restore_ros.inference import Restorer, restore_sequence
 from iov_restore_ros.model import Generator
-from iov_restore_ros.video.veil import Unveiler
+from iov_restore_ros.video.clear import Clearer
 
 INPUT, ALONE, PAST = WAYS = 'input', 'alone', 'with past'
 DIGITS = {'PSNR dB': 2, 'SSIM': 4, 'features kept %': 2, 'flicker': 2}
@@ -82,23 +82,23 @@ class VideoResult:
 
 def measure_clips(
     root: Root, generator: Generator, shutter: float, sliders: int, judge: Judge | None = None,
-    unveiler: Unveiler | None = None,
+    clearer: Clearer | None = None,
 ) -> VideoResult:
     """
     Restore and measure the clips of ``root``; keep ``sliders``, of the last frames.
 
     ``shutter`` is the share of the frame time that it was open; 0: unknown. By ``judge`` also what
-    a detector finds. ``unveiler`` takes the veil off first.
+    a detector finds. ``clearer`` takes off what it finds first.
     """
     device = next(generator.parameters()).device
-    restorer = Restorer.of({root.task: generator}, unveiler=unveiler)
+    restorer = Restorer.of({root.task: generator}, clearer=clearer)
     result = VideoResult(root)
     for name, read in track(root.pictures, root.path.name, console=Console(stderr=True)):
         degraded, sharp = read()
         check_size(f'{root.path}: {name}', sharp[0])
         restored = {
             INPUT: list(degraded),
-            ALONE: [restore_image(generator, frame, device, unveiler) for frame in degraded],
+            ALONE: [restore_image(generator, frame, device, clearer) for frame in degraded],
             PAST: restore_sequence(restorer, degraded, root.task, shutter),
         }
         found = {}

@@ -8,7 +8,7 @@ The one class that users of the generators meet.
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from iov_restore_ros.inference.cuda import CudaPipeline
 from iov_restore_ros.inference.pixels import Window, gather, restore_gathered
 from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import (
+    FINDERS,
     TASKS,
-    VEIL_WEIGHTS,
     VIDEO,
     Generator,
     WeightsInfo,
-    load_veil,
+    finder_weights,
     load_weights,
     shipped_weights,
 )
@@ -33,7 +33,7 @@ from iov_restore_ros.model.device import fastest_precision, pick_device
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 from iov_restore_ros.model.phase_convolution import fold_upsampling
 from iov_restore_ros.video.before import Before
-from iov_restore_ros.video.veil import Unveiler
+from iov_restore_ros.video.clear import Clearer, load_clearer
 
 PRECISIONS = ('float32', 'float16', 'bfloat16', 'int8')
 CUDA_BATCH = 8
@@ -52,7 +52,8 @@ class Restorer:
     """
     Restores frames with the generators of both tasks, which stay loaded side by side.
 
-    For the task derain the veil is taken off them first, by ``unveiler``, unless that is None.
+    For the task derain a veil and what lies on the glass are taken off them first, by ``clearer``,
+    unless that is None.
 
     Not thread-safe: use one per thread, or a lock.
     """
@@ -65,13 +66,14 @@ class Restorer:
         precision: str = 'auto',
         tasks: Sequence[str] = TASKS,
         batch: int = 0,
-        unveil: bool = True,
+        find: Collection[str] = tuple(FINDERS),
     ) -> None:
         """
         Load the weights for ``tasks`` and choose device and precision; takes about a second.
 
-        ``weights`` gives the file of a task (``veil``: of what finds the veil, where ``unveil`` is
-        set) where the shipped one is not wanted. ``device`` is auto, cpu, cuda or cuda:N.
+        ``weights`` gives the file of a task, or of what finds a veil (``veil``) or drops and dirt
+        (``glass``), where the shipped one is not wanted. What is not in ``find`` isn't looked for.
+        ``device`` is auto, cpu, cuda or cuda:N.
         ``precision`` is auto (the fastest here, by measuring), float32, float16, bfloat16, or int8
         on a CPU with VNNI (the residual blocks; the rest is float32). ``batch`` is how many
         frames are computed together at most; 0 means what suits the device.
@@ -90,18 +92,19 @@ class Restorer:
             generators[task], self.info[task] = compute(load_weights, path, task, model)
             self.weights[task] = path
             self.sha256[task] = hashlib.sha256(path.read_bytes()).hexdigest()
-        self.unveiler = None
-        if unveil and 'derain' in tasks:
-            path = Path((weights or {}).get('veil') or VEIL_WEIGHTS)
-            self.unveiler = Unveiler(compute(load_veil, path))
-            self.weights['veil'] = path
-            self.sha256['veil'] = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.clearer = None
+        if 'derain' in tasks:
+            files = {name: Path((weights or {}).get(name) or finder_weights(name)) for name in find}
+            self.clearer = compute(load_clearer, files)
+            for name, path in files.items():
+                self.weights[name] = path
+                self.sha256[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         self._take(model, generators, where, precision, batch)
 
     @classmethod
     def of(
         cls, generators: Mapping[str, Generator], precision: str = 'float32',
-        unveiler: Unveiler | None = None,
+        clearer: Clearer | None = None,
     ) -> 'Restorer':
         """
         Return one of ``generators`` that are at hand, by their tasks, on their device.
@@ -111,7 +114,7 @@ class Restorer:
         """
         restorer = cls.__new__(cls)
         restorer.info, restorer.weights, restorer.sha256 = {}, {}, {}
-        restorer.unveiler = unveiler
+        restorer.clearer = clearer
         one = next(iter(generators.values()))
         device = next(one.parameters()).device
         restorer._take(one.preset, copy.deepcopy(dict(generators)), device, precision, 0)
@@ -209,12 +212,12 @@ class Restorer:
             torch.cuda.empty_cache()
 
     def _clear(self, frame: np.ndarray, task: str, before: Before | None) -> np.ndarray:
-        """Return what is to be restored: ``frame`` without its veil, if there is one."""
+        """Return what is to be restored: ``frame`` without what is taken off before."""
         if before is not None and before.clear is not None:  # its history has done it
             return before.clear
-        if task != 'derain' or self.unveiler is None:
+        if task != 'derain' or self.clearer is None:
             return frame
-        return self.unveiler.clear(frame)
+        return self.clearer.still(frame)
 
     def _prepare(self, generator: Generator) -> None:
         """Put ``generator`` on the device in the precision that was chosen."""

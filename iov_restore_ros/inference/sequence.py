@@ -20,7 +20,7 @@ def restore_next(
     """
     before = None
     if restorer.uses_past:
-        before = history.look_back(frame, stamp, task, restorer.unveiler)
+        before = history.look_back(frame, stamp, task, restorer.clearer)
     [restored] = restorer.restore([frame], task, [before])
     history.keep(restored, stamp)
     return restored

@@ -3,37 +3,45 @@
 from iov_restore_ros.model.discriminator import Discriminator
 from iov_restore_ros.model.fusion import Evidence
 from iov_restore_ros.model.generators import PRESETS, VIDEO, Generator
+from iov_restore_ros.model.glass import Glass
 from iov_restore_ros.model.veil import Veil
 from iov_restore_ros.model.weights import (
+    FINDERS,
     TASKS,
-    VEIL_WEIGHTS,
-    VeilInfo,
+    FinderInfo,
     WeightsError,
     WeightsInfo,
+    finder_weights,
+    load_finder,
+    load_glass,
     load_veil,
     load_weights,
     read_info,
-    save_veil,
+    save_finder,
     save_weights,
     shipped_weights,
 )
 
 __all__ = [
+    'FINDERS',
     'PRESETS',
     'TASKS',
-    'VEIL_WEIGHTS',
     'VIDEO',
     'Discriminator',
     'Evidence',
+    'FinderInfo',
     'Generator',
+    'Glass',
     'Veil',
-    'VeilInfo',
     'WeightsError',
     'WeightsInfo',
+    'finder_weights',
+    'load_finder',
+    'load_glass',
     'load_veil',
     'load_weights',
     'read_info',
-    'save_veil',
+    'save_finder',
     'save_weights',
     'shipped_weights',
 ]

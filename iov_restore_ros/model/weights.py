@@ -8,13 +8,15 @@ from safetensors.torch import save
 from torch import nn
 
 from iov_restore_ros.model.generators import PRESETS, Generator
+from iov_restore_ros.model.glass import Glass
 from iov_restore_ros.model.veil import Veil
 from iov_restore_ros.whole import write_whole
 
 TASKS = ('deblur', 'derain')
 WEIGHTS_FOLDER = Path(__file__).parents[1] / 'weights'
-VEIL_WEIGHTS = WEIGHTS_FOLDER / 'veil.safetensors'
-VEIL = 'veil'  # what the header of its file says that it is
+# What is found by networks of their own, before a frame is derained: by the name that the header of
+# a file gives its network.
+FINDERS: dict[str, type[nn.Module]] = {'veil': Veil, 'glass': Glass}
 
 
 class WeightsError(Exception):
@@ -42,13 +44,18 @@ def shipped_weights(model: str, task: str) -> Path:
 
 
 @dataclass(frozen=True)
-class VeilInfo:
-    """What a weight file of ``Veil`` says of itself."""
+class FinderInfo:
+    """What the weight file of a network of ``FINDERS`` says of itself."""
 
+    network: str
     trained_on: str = ''
     command: str = ''
     commit: str = ''
-    network: str = VEIL
+
+
+def finder_weights(name: str) -> Path:
+    """Return the weight file of ``FINDERS`` that comes with the package."""
+    return WEIGHTS_FOLDER / f'{name}.safetensors'
 
 
 def save_weights(path: Path, generator: Generator, info: WeightsInfo) -> None:
@@ -56,9 +63,9 @@ def save_weights(path: Path, generator: Generator, info: WeightsInfo) -> None:
     _write(path, generator, asdict(info))
 
 
-def save_veil(path: Path, veil: Veil, info: VeilInfo) -> None:
-    """Write ``veil``'s weights as ``save_weights`` does."""
-    _write(path, veil, asdict(info))
+def save_finder(path: Path, network: nn.Module, info: FinderInfo) -> None:
+    """Write the weights of a ``network`` of ``FINDERS`` as ``save_weights`` does."""
+    _write(path, network, asdict(info))
 
 
 def read_info(path: Path, task: str | None = None) -> WeightsInfo:
@@ -105,13 +112,27 @@ def load_veil(path: Path | None = None) -> Veil:
 
     Raises ``WeightsError``, one sentence, when anything is not as expected.
     """
-    path = path or VEIL_WEIGHTS
+    veil = load_finder('veil', path)
+    assert isinstance(veil, Veil)
+    return veil
+
+
+def load_glass(path: Path | None = None) -> Glass:
+    """Read what finds drops and dirt on the glass, as ``load_veil`` reads."""
+    glass = load_finder('glass', path)
+    assert isinstance(glass, Glass)
+    return glass
+
+
+def load_finder(name: str, path: Path | None = None) -> nn.Module:
+    """Read a network of ``FINDERS`` as ``load_veil`` reads."""
+    path = path or finder_weights(name)
     network = _read_header(path).get('network')
-    if network != VEIL:
-        raise WeightsError(f'{path}: the header names network {network!r}, not {VEIL!r}')
-    veil = Veil()
-    _fill(veil, path, VEIL)
-    return veil.eval()
+    if network != name:
+        raise WeightsError(f'{path}: the header names network {network!r}, not {name!r}')
+    finder = FINDERS[name]()
+    _fill(finder, path, name)
+    return finder.eval()
 
 
 def _write(path: Path, network: nn.Module, header: dict[str, str]) -> None:

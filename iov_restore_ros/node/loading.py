@@ -10,26 +10,28 @@ from typing import Any
 import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+from iov_restore_ros.finder_options import FLAGS
 from iov_restore_ros.inference import RestoreError, Restorer
-from iov_restore_ros.model import TASKS, WeightsError, load_veil, read_info
+from iov_restore_ros.model import FINDERS, TASKS, WeightsError, load_finder, read_info
 from iov_restore_ros.model.cpu import use_threads
 
 WARM_UP_SIZE = 360, 640  # pixels
-MODEL_PARAMETERS = ('model', *(f'{task}_weights' for task in TASKS), 'unveil', 'veil_weights')
+WEIGHTS = *TASKS, *FINDERS  # each has a parameter, <name>_weights
+MODEL_PARAMETERS = ('model', *(f'{name}_weights' for name in WEIGHTS), *FLAGS.values())
 # RuntimeError: PyTorch, also when the memory of the device is full.
 LOAD_ERRORS = (WeightsError, RestoreError, ValueError, RuntimeError, MemoryError)
 
 
 def weights_problem(parameter: str, path: str) -> str | None:
     """Return why the file that a parameter names is no weights for its task, or None."""
-    task = parameter.removesuffix('_weights')
-    if task not in (*TASKS, 'veil') or not path:
+    name = parameter.removesuffix('_weights')
+    if name not in WEIGHTS or not path:
         return None
     try:
-        if task == 'veil':
-            load_veil(Path(path))
+        if name in FINDERS:
+            load_finder(name, Path(path))
         else:
-            read_info(Path(path), task)
+            read_info(Path(path), name)
     except WeightsError as error:
         return str(error)
     return None
@@ -46,11 +48,11 @@ def load_restorer(value: Mapping[str, Any], log: RcutilsLogger) -> Restorer:
     use_threads(value['threads'])
     restorer = Restorer(
         model=value['model'],
-        weights={task: value[f'{task}_weights'] for task in (*TASKS, 'veil')},
+        weights={name: value[f'{name}_weights'] for name in WEIGHTS},
         device=value['device'],
         precision=value['precision'],
         batch=value['max_batch'],
-        unveil=value['unveil'],
+        find=[name for name, flag in FLAGS.items() if value[flag]],
     )
     try:
         for task in TASKS:

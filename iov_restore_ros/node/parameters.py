@@ -186,6 +186,9 @@ PARAMETERS = {
             'unveil', True, 'the veil of fog and far rain is taken off what is derained', True
         ),
         NodeParameter(
+            'clean_glass', True, 'drops and dirt on the glass are taken off what is derained', True
+        ),
+        NodeParameter(
             'max_gap', LONGEST_GAP,
             's between two frames of a camera beyond which they have nothing to do with each other',
             True, minimum=0.0,
@@ -251,6 +254,9 @@ PARAMETERS = {
         ),
         NodeParameter(
             'veil_weights', '', 'a `.safetensors` file; empty: the shipped one', True
+        ),
+        NodeParameter(
+            'glass_weights', '', 'a `.safetensors` file; empty: the shipped one', True
         ),
         NodeParameter('device', 'auto', 'where the generators run', form=DEVICE),
         NodeParameter(

@@ -281,7 +281,7 @@ class FramePipeline:
                 before = self._inertial.look_back(camera, picture.pixels, stamp)
             else:
                 before = camera.history.look_back(
-                    picture.pixels, stamp, task, self._restorer.unveiler
+                    picture.pixels, stamp, task, self._restorer.clearer
                 )
             took = time.monotonic() - started if before else nan
             camera.statistics.look_back(camera.history.reason)

@@ -60,7 +60,9 @@ def soil(frames: np.ndarray, rng: np.random.Generator) -> Soiled:
     return Soiled(received, clean, cover)
 
 
-def _over(frame: np.ndarray, seen: np.ndarray | float, cover: np.ndarray, total: np.ndarray) -> None:
+def _over(
+    frame: np.ndarray, seen: np.ndarray | float, cover: np.ndarray, total: np.ndarray
+) -> None:
     """Put ``seen`` over ``frame`` where ``cover`` says; ``total`` is what is covered in all."""
     frame += cover[..., None] * (seen - frame)
     np.maximum(total, cover, out=total)
@@ -88,8 +90,10 @@ def _drops(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> N
             seen = cv2.GaussianBlur(frame, (0, 0), blur)
             if down:
                 matrix = np.array([[1, 0, 0], [0, 1, down]], np.float32)
-                fallen = [cv2.warpAffine(plane, matrix, (width, height)) for plane in water]
-                there, source, shade = fallen[0], fallen[1] + np.float32([0, down]), fallen[2]
+                there, source, shade = (
+                    cv2.warpAffine(plane, matrix, (width, height)) for plane in water
+                )
+                source[..., 1] += down
             else:
                 there, source, shade = water
             seen = cv2.remap(seen, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
@@ -113,11 +117,14 @@ def _draw_water(
         parts = [(middle, radius)]
         while rng.random() < 0.3:  # joined
             angle, away = rng.uniform(0, 2 * math.pi), radius * rng.uniform(0.6, 1.3)
-            there = middle + away * np.float32([math.cos(angle), math.sin(angle)])
+            there = middle + away * np.array([math.cos(angle), math.sin(angle)], np.float32)
             parts.append((there, radius * rng.uniform(0.4, 1)))
         if rng.random() < 0.12:  # it ran and left a trail
             parts += [
-                (middle - np.float32([rng.normal() * 0.2 * radius, step * radius]), radius * 0.45)
+                (
+                    middle - radius * np.array([0.2 * rng.normal(), step], np.float32),
+                    radius * 0.45,
+                )
                 for step in np.arange(0.7, rng.uniform(1.5, 5), 0.35)
             ]
         reach = int(max(np.abs(p - middle).max() + r for p, r in parts) * 1.6 + 3 * defocus + 2)
@@ -165,7 +172,8 @@ def _film(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> No
     field = smooth(int(rng.integers(3, 9)), (height, width), rng)
     if rng.random() < 0.5:  # as a wiper draws it out
         y, x = np.mgrid[:height, :width] / np.float32(height)
-        field = field + np.sin(rng.uniform(10, 60) * (y + rng.normal() * 0.6 * x)).astype(np.float32)
+        bands = np.sin(rng.uniform(10, 60) * (y + rng.normal() * 0.6 * x))
+        field = field + bands.astype(np.float32)
     there = rng.uniform(0.3, 0.9) / (1 + np.exp(-4 * (field - rng.uniform(0.5, 1.3))))
     there = there.astype(np.float32)
     blur, veil, light = rng.uniform(2, 7), rng.uniform(0, 0.3), rng.uniform(120, 240)
@@ -222,12 +230,12 @@ def _wiper(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> N
         wide = half + smear * away
         there = ((wide - off) / (1.5 + smear * away) + 0.5).clip(0, 1)
         there *= min(1.0, half / (half + float(smear) * height * 0.5) + 0.5)
-        _over(frames[time], np.float32(dark), there.astype(np.float32), cover[time])
+        _over(frames[time], float(dark), there.astype(np.float32), cover[time])
 
 
 def _with_fixtures(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return frames with what stays in its place but is no dirt."""
-    count, height, width = frames.shape[:3]
+    height, width = frames.shape[1:3]
     there = np.zeros((height, width), np.float32)
     seen = np.zeros((height, width, 3), np.float32)
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -240,13 +248,14 @@ def _with_fixtures(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         lambda: _writing((height, width), rng),
         lambda: _sticker((height, width), rng),
     ]
-    reflecting = 0.0
+    reflecting = np.float32(0)
     for number in rng.choice(len(kinds), int(rng.integers(1, 3)), replace=False):
         shape = kinds[number]().astype(np.float32)
-        colour = rng.uniform(0, 255, 3) if number > 3 else rng.uniform(0, 1) * rng.uniform(0, 160, 3)
-        texture = (y / height - 0.5) * rng.uniform(-60, 60) + rng.uniform(0, 12) * smooth(
-            int(rng.integers(3, 40)), (height, width), rng
-        )
+        colour = rng.uniform(0, 160, 3) * rng.random()
+        if number > 3:
+            colour = rng.uniform(0, 255, 3)
+        grain = smooth(int(rng.integers(3, 40)), (height, width), rng)
+        texture = (y / height - 0.5) * rng.uniform(-60, 60) + rng.uniform(0, 12) * grain
         if number in (1, 2):
             colour, texture = rng.uniform(0, 20) * np.ones(3), 0 * texture
         shape = cv2.GaussianBlur(shape, (0, 0), rng.uniform(0.3, 1.0))
@@ -256,8 +265,8 @@ def _with_fixtures(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         seen += shape[..., None] * (new - seen)
         there = np.maximum(there, shape)
         if number == 0:
-            reflecting = rng.uniform(0, 0.3)
-    result = frames.astype(np.float32)
+            reflecting = np.float32(rng.uniform(0, 0.3))
+    result: np.ndarray = frames.astype(np.float32)
     for frame in result:
         mirrored = seen + reflecting * (cv2.GaussianBlur(frame[::-1], (0, 0), 3) - seen)
         frame += there[..., None] * (mirrored - frame)

@@ -75,7 +75,7 @@ def find_veil_sources(
     if depth is not None:
         measured = Pictures(list_images(depth / 'picture'), read_with_depth, cache_gb)
     return VeilSources(
-        Pictures(list_stills(root), _read_small, cache_gb), measured, share,
+        Pictures(list_stills(root), read_small, cache_gb), measured, share,
         StreakLayers(layers, cache_gb) if layers else None,
     )
 
@@ -254,7 +254,8 @@ def _draw_fall(number: int) -> np.ndarray:
     return cv2.resize(fall, THUMBNAIL, interpolation=cv2.INTER_AREA)
 
 
-def _read_small(still: Still) -> np.ndarray:
+def read_small(still: Still) -> np.ndarray:
+    """Return ``still``, uint8 H x W x 3, of ``KEPT_SIDE`` pixels at most. Raises ``DataError``."""
     return _small(still.read())
 
 

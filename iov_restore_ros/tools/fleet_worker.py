@@ -76,14 +76,13 @@ class Settings:
     precision: str
     shutter: float
     imu: ImuOptions = AS_FOUND  # of bags
-    veil: str = ''  # the file of what finds the veil; empty: it stays
-    veil_sha256: str = ''
+    finders: tuple[tuple[str, str, str], ...] = ()  # name, file and its SHA-256 of each
 
     def key(self) -> str:
         """Return a name for all that changes what comes out."""
         what = (
             self.task, self.model, self.sha256, self.precision, self.shutter, self.imu,
-            self.veil_sha256,
+            [sha256 for _, _, sha256 in self.finders],
         )
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
@@ -209,11 +208,12 @@ class Worker:
         self.shelf = Shelf(settings)
         self.imu: BagImu | None = None  # of the bag that is being restored
         task = settings.task
+        files = {name: path for name, path, _ in settings.finders}
         self.restorer = Restorer(
-            settings.model, {task: settings.weights, 'veil': settings.veil}, settings.device,
-            settings.precision, [task], unveil=bool(settings.veil),
+            settings.model, {task: settings.weights, **files}, settings.device,
+            settings.precision, [task], find=files,
         )
-        wanted = {task: settings.sha256} | ({'veil': settings.veil_sha256} if settings.veil else {})
+        wanted = {task: settings.sha256} | {name: sha256 for name, _, sha256 in settings.finders}
         for name, sha256 in wanted.items():
             if self.restorer.sha256[name] != sha256:
                 path = self.restorer.weights[name]

@@ -23,6 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from iov_restore_ros.finder_options import add_finder_options, finder_files
 from iov_restore_ros.inference import PRECISIONS, History, RestoreError, Restorer, restore_next
 from iov_restore_ros.model import PRESETS, TASKS, WeightsError
 from iov_restore_ros.outputs import OutputError, Record, found_outside, keep_apart
@@ -226,13 +227,7 @@ def add_restorer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--task', choices=TASKS, required=True)
     parser.add_argument('--model', choices=PRESETS, default='fast')
     parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
-    parser.add_argument(
-        '--no-unveil', dest='unveil', action='store_false',
-        help='leave the veil of fog and far rain, which task derain takes off',
-    )
-    parser.add_argument(
-        '--veil-weights', type=Path, metavar='FILE', help='of what finds it (default: the shipped)'
-    )
+    add_finder_options(parser)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
         '--precision', default='auto', choices=('auto', *PRECISIONS),
@@ -254,10 +249,10 @@ def share(text: str) -> float:
 def restorer_of(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Restorer:
     """Return the restorer that the options ask for; the parser reports what is wrong with them."""
     try:
-        weights = {options.task: options.weights, 'veil': options.veil_weights}
+        files = finder_files(options)
         return Restorer(
-            options.model, weights, options.device, options.precision, [options.task],
-            unveil=options.unveil,
+            options.model, {options.task: options.weights, **files}, options.device,
+            options.precision, [options.task], find=files,
         )
     except (WeightsError, ValueError) as error:
         parser.error(str(error))

@@ -25,10 +25,10 @@ from typing import Any
 
 from rich.console import Console
 
+from iov_restore_ros.finder_options import finder_files
 from iov_restore_ros.model import (
-    VEIL_WEIGHTS,
     WeightsError,
-    load_veil,
+    load_finder,
     load_weights,
     shipped_weights,
 )
@@ -152,14 +152,15 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
     weights = Path(options.weights or shipped_weights(options.model, options.task)).absolute()
     load_weights(weights, options.task, options.model)
-    veil = None
-    if options.unveil and options.task == 'derain':
-        veil = Path(options.veil_weights or VEIL_WEIGHTS).absolute()
-        load_veil(veil)
+    finders = []
+    if options.task == 'derain':
+        for name, path in finder_files(options).items():
+            load_finder(name, path)
+            finders.append((name, str(path.absolute()), _sha256(path)))
     return Settings(
         options.output, options.task, options.model, str(weights), _sha256(weights),
         options.device, options.precision, options.shutter, imu_options_of(options),
-        str(veil or ''), _sha256(veil) if veil else '',
+        tuple(finders),
     )
 
 

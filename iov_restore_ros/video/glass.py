@@ -1,17 +1,28 @@
 """
-What lies on the glass before the lens stays in its place while the world moves.
+What lies on the glass before the lens: it stays in its place while the world moves.
 
-A camera's memory of that: for each cell of a small picture averages over the frames in which the
-scene moved there. From these a small network finds what is covered; there the frame is filled with
-what was seen before it got covered, moved along, or smoothly from around.
+    cleaner = Cleaner(load_glass())
+    clear = cleaner.clear(frame)  # a still
+    found = cleaner.find(frame, before, memory)  # the next frame of a camera
+    flow = found.flow(flow)  # under what lies there it is as around
+    clear, memory = cleaner.fill(frame, before, flow, found)
+
+A camera's memory are averages for each cell of a small picture, over the frames in which the scene
+moved there. From these a small network finds what is covered. There the frame gets what was seen
+before it was covered, moved along, and where that is not known what lies around, smoothly. A frame
+in which nothing is certain is returned as it is.
 """
 
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
+from iov_restore_ros.model.cpu import on_one_thread
+from iov_restore_ros.model.glass import Glass
 from iov_restore_ros.pictures.warp import move
+from iov_restore_ros.video.flow import Flow
 
 SIDE = 320  # pixels of the longer side of the small picture
 STEP = 8  # its sides are multiples of it
@@ -20,20 +31,125 @@ LASTING = 12.0  # frames that averages are taken over
 MOVING = 0.010  # change from frame to frame (0..1) around a cell that moves
 AROUND = 9  # cells that are looked at for that
 LEAST = 1e-3  # of what logarithms are taken of
+DOUBTFUL, CERTAIN = 0.4, 0.7  # nothing is taken off up to one, all from the other on
+EDGE = np.ones((3, 3), np.uint8)  # cells; what is covered reaches a little further
+FADING = 0.97  # of what was seen, in a frame: flows are never quite right
 
 
 class Memory(NamedTuple):
     """
-    What stayed in its place up to a frame, for each cell; all are float32 rows x columns.
+    What stayed in its place up to a frame, for each cell; float32 rows x columns.
 
     ``grey``: the last frame, 0..1; ``weight``: frames in which something moved there, at most
     ``LASTING``; ``averages`` (x 5) over these: fine detail, change from frame to frame, fine
     structure, its size, and how much differed from what the frame before, moved, showed.
+    ``seen``: whether the scene was ever seen there, 0..1; ``way`` (x 2): the flow to the frame
+    before, in pixels of the small picture; None without one. ``cover``: what was found, 0..1.
     """
 
     grey: np.ndarray
     weight: np.ndarray
     averages: np.ndarray
+    seen: np.ndarray
+    way: np.ndarray | None
+    cover: np.ndarray
+
+
+class Found(NamedTuple):
+    """What was found on the glass before a frame: the ``memory`` of it, and that of before."""
+
+    memory: Memory
+    before: Memory | None
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the frame can stay as it is."""
+        return not self.memory.cover.any()
+
+    def flow(self, flow: Flow) -> Flow:
+        """Return ``flow`` with what lies around in place of what is covered."""
+        if self.nothing:
+            return flow
+        known = 1 - cv2.resize(self.memory.cover, flow.way.shape[1::-1])
+        both = np.dstack(flow)
+        both = filled(both, known * (LEAST + both[..., 3]))
+        return Flow(np.ascontiguousarray(both[..., :2]), np.ascontiguousarray(both[..., 2:]))
+
+
+class Cleaner:
+    """Takes off frames what lies on the glass, as a network finds it; of any number of cameras."""
+
+    def __init__(self, glass: Glass) -> None:
+        """Take ``glass``, which runs on the CPU whatever the generators run on."""
+        self._glass = glass.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def clear(self, frame: np.ndarray) -> np.ndarray:
+        """Return a still (uint8 H x W x 3, RGB) without what lies on the glass."""
+        return self.fill(frame, None, None, self.find(frame, None, None))[0]
+
+    def find(
+        self, frame: np.ndarray, before: np.ndarray | None, memory: Memory | None
+    ) -> Found:
+        """
+        Find what lies on the glass before ``frame`` (uint8 H x W x 3, RGB).
+
+        ``before`` is the frame before, as it was restored, and ``memory`` that of it; None: there
+        is none.
+        """
+        expected = None
+        if before is not None and memory is not None:
+            expected = shrink(before)
+            if memory.way is not None:
+                expected = move(expected, memory.way)
+        small = shrink(frame)
+        if memory is not None and memory.grey.shape != tuple(n // CELL for n in small.shape[:2]):
+            memory = expected = None  # of another size
+        planes, new = observe(small, expected, memory)
+        share = on_one_thread(self._look, planes)
+        cover = ((share - DOUBTFUL) / (CERTAIN - DOUBTFUL)).clip(0, 1)
+        if cover.any():
+            cover = cv2.blur(cv2.dilate(cover, EDGE), EDGE.shape)
+        return Found(new._replace(cover=cover), memory)
+
+    def fill(
+        self, frame: np.ndarray, before: np.ndarray | None, flow: Flow | None, found: Found
+    ) -> tuple[np.ndarray, Memory]:
+        """
+        Return ``frame`` with the scene in place of what was ``found``, and what to remember.
+
+        ``before`` is the frame before, as it was restored, and ``flow`` leads there.
+        """
+        memory, cover = found.memory, found.memory.cover
+        height, width = frame.shape[:2]
+        rows, columns = cover.shape
+        seen, way = 1 - cover, None
+        carried = None
+        if flow is not None:
+            scale = columns * CELL / width, rows * CELL / height, 0.0, 0.0
+            way = cv2.multiply(cv2.resize(flow.way, (columns * CELL, rows * CELL)), scale)
+            if found.before is not None and not found.nothing:
+                cells = cv2.resize(way, (columns, rows), interpolation=cv2.INTER_AREA) / CELL
+                trust = cv2.resize(flow.trust, (columns, rows))
+                carried = move(found.before.seen, cells) * trust[..., 0] * trust[..., 1] * FADING
+                seen = cv2.max(seen, carried)
+        memory = memory._replace(seen=seen, way=way)
+        if found.nothing:
+            return frame, memory
+        small = shrink(frame)
+        around = filled(
+            small.astype(np.float32), 1 - cv2.resize(cover, small.shape[1::-1])
+        )
+        there = cv2.resize(cover, (width, height))
+        scene = cv2.resize(around.clip(0, 255).astype(np.uint8), (width, height))
+        if carried is not None and before is not None and flow is not None:
+            full = cv2.resize(flow.way, (width, height))
+            known = cv2.resize(carried, (width, height))
+            scene = cv2.blendLinear(move(before, full), scene, known, 1 - known)
+        return cv2.blendLinear(scene, frame, there, 1 - there), memory
+
+    @torch.inference_mode()
+    def _look(self, planes: np.ndarray) -> np.ndarray:
+        return torch.sigmoid(self._glass(torch.from_numpy(planes)[None]))[0].numpy()
 
 
 def shrink(frame: np.ndarray) -> np.ndarray:
@@ -59,18 +175,17 @@ def observe(
     fine = cv2.absdiff(full, cv2.GaussianBlur(full, (0, 0), 1.2))
     grey, detail = (_cells(plane, rows, columns) for plane in (full, fine))
     structure = grey - cv2.GaussianBlur(grey, (0, 0), 3)
-    apart = np.zeros_like(grey)
-    if expected is not None:
-        apart = grey - _cells(_grey(expected), rows, columns)
-    change = np.zeros_like(grey) if memory is None else cv2.absdiff(grey, memory.grey)
-    new = cv2.merge([detail, change, structure, cv2.absdiff(structure, 0.0), cv2.absdiff(apart, 0.0)])
-    if memory is None:
-        weight, averages = np.zeros_like(grey), new
-    else:
+    nothing = np.zeros_like(grey)
+    apart = nothing if expected is None else grey - _cells(_grey(expected), rows, columns)
+    change = nothing if memory is None else cv2.absdiff(grey, memory.grey)
+    new = cv2.merge([detail, change, structure, np.abs(structure), np.abs(apart)])
+    weight, averages = nothing, new
+    if memory is not None:
         moving = (cv2.blur(change, (AROUND, AROUND)) / MOVING - 0.5).clip(0, 1)
         weight = cv2.min(memory.weight + moving, LASTING)
         rate = moving / cv2.max(weight, 1.0)
         averages = memory.averages + rate[..., None] * (new - memory.averages)
+    colour = small[::CELL, ::CELL].astype(np.float32) / 255
     lasting = cv2.split(averages)
     planes = np.stack([
         grey - 0.5,
@@ -86,29 +201,22 @@ def observe(
         _logarithm(lasting[4]),
         weight / LASTING,
         np.full_like(grey, float(expected is not None)),
-        small.max(2)[::CELL, ::CELL].astype(np.float32) / 255 - small.min(2)[::CELL, ::CELL].astype(np.float32) / 255,
+        colour.max(2) - colour.min(2),
     ])
-    return planes, Memory(grey, weight, averages)
+    return planes, Memory(grey, weight, averages, nothing, None, nothing)
 
 
 def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """
-    Return ``values`` (float32 h x w x C) where they are ``known`` (h x w, 0..1), else from around.
-    """
+    """Return ``values`` (float32 h x w x C) where they are ``known`` (h x w), else from around."""
     if min(known.shape) <= 2:
         total = max(float(known.sum()), LEAST)
         return np.zeros_like(values) + (values * known[..., None]).sum((0, 1)) / total
     size = -(-known.shape[1] // 2), -(-known.shape[0] // 2)
     weight = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
     half = cv2.resize(values * known[..., None], size, interpolation=cv2.INTER_AREA)
-    around = filled(half / (weight + LEAST)[..., None], cv2.min(2 * weight, 1.0))
+    around = filled(half / (weight + LEAST**2)[..., None], cv2.min(2 * weight, 1.0))
     around = cv2.resize(around, known.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return around + known[..., None] * (values - around)
-
-
-def expect(restored: np.ndarray, way: np.ndarray | None) -> np.ndarray:
-    """Return a small picture, moved on by the flow ``way`` (its H x W x 2, pixels) of before."""
-    return restored if way is None else move(restored, way)
 
 
 def _cells(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -3,7 +3,7 @@ What a camera saw lately: the frame before, as it was restored, and how the pict
 
     history = History()
     for stamp, frame in video:
-        before = history.look_back(frame, stamp, 'derain', unveiler)
+        before = history.look_back(frame, stamp, 'derain', clearer)
         ...  # before.clear is restored
         history.keep(restored, stamp)
 
@@ -24,10 +24,10 @@ import numpy as np
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
 from iov_restore_ros.video.aligner import Previous, Trace, align
 from iov_restore_ros.video.before import Before
+from iov_restore_ros.video.clear import Clearer, ClearMemory
 from iov_restore_ros.video.flow import SMALLEST
 from iov_restore_ros.video.inertial import Inertial
 from iov_restore_ros.video.shutter_gauge import ShutterGauge
-from iov_restore_ros.video.veil import Unveiler, VeilMemory
 
 LONGEST_GAP = 0.35  # s between two frames of which one is the frame before of the other
 INTERVALS = 9  # between frames, of which the middle one counts as the camera's
@@ -62,7 +62,7 @@ class History:
         self.exposure = 0.0  # s that the shutter is open, if somebody knows it; before ``shutter``
         self.inertial: Inertial | None = None  # of a camera with a gyroscope
         self.reason = ''
-        self._veil: VeilMemory | None = None  # before the last frame, if somebody looked for one
+        self._clear = ClearMemory()  # of the last frame that was derained
         self._kept: Seen | None = None  # restored
         self._missed: Seen | None = None  # received, not restored
         self._missed_stamps: deque[float] = deque(maxlen=INTERVALS)
@@ -76,18 +76,20 @@ class History:
         """Begin anew: what comes has nothing to do with what was."""
         if self.inertial is not None:
             self.inertial.forget()
-        self._kept = self._missed = self._veil = None
+        self._kept = self._missed = None
+        self._clear = ClearMemory()
         self._traces.clear()
         self._latest = -np.inf
         self._intervals.clear()
 
     def look_back(
-        self, frame: np.ndarray, stamp: float, task: str, unveiler: Unveiler | None = None
+        self, frame: np.ndarray, stamp: float, task: str, clearer: Clearer | None = None
     ) -> Before | None:
         """
         Return what is known beside ``frame`` (uint8 H x W x 3, RGB), received at ``stamp`` s.
 
-        With ``unveiler``, for the task derain, also ``Before.clear``: the frame without its veil.
+        With ``clearer``, for the task derain, also ``Before.clear``: the frame without a veil and
+        without what lies on the glass.
 
         There is no frame before it, with the ``reason``: for the first frame, after a gap, a jump
         in time or a cut, for another size or task, and for a frame that is not newer than the one
@@ -98,9 +100,10 @@ class History:
         if self.reason == 'too small':
             return None
         previous = self._open(before, frame, stamp)
-        if task == 'derain' and unveiler is not None:
-            return self._unveiled(frame, stamp, previous, unveiler)
-        if task == 'derain':
+        known: Before | None
+        if task == 'derain' and clearer is not None:
+            known = self._cleared(frame, stamp, previous, clearer)
+        elif task == 'derain':
             known = align(frame, previous, task).before(0.0, False)
         else:
             known = self._exposed(frame, stamp, previous)
@@ -108,21 +111,17 @@ class History:
             self.reason = 'cut'
         return known
 
-    def _unveiled(
-        self, frame: np.ndarray, stamp: float, previous: Previous | None, unveiler: Unveiler
+    def _cleared(
+        self, frame: np.ndarray, stamp: float, previous: Previous | None, clearer: Clearer
     ) -> Before:
-        """Return what is known beside a frame that is to be derained, and it without its veil."""
-        if previous is None and self.reason not in LATE:
-            self._veil = None
-        if previous is not None and not previous.restored:
-            clear, self._veil = unveiler.follow(previous.pixels, stamp - previous.took, self._veil)
-            previous = previous._replace(pixels=clear)
-        clear, self._veil = unveiler.follow(frame, stamp, self._veil)
-        known = align(clear, previous, 'derain').before(0.0, False)
-        if previous is not None and known is None:
-            self.reason = 'cut'
-            clear, self._veil = unveiler.follow(frame, stamp, None)
-        return (known or Before(None, None, None))._replace(clear=clear)
+        """Return what is known beside a frame that is to be derained, and it cleared."""
+        late = previous is None and self.reason in LATE
+        if previous is None and not late:
+            self._clear = ClearMemory()
+        known, memory = clearer.follow(frame, stamp, previous, self._clear)
+        if not late:
+            self._clear = memory
+        return known
 
     def transmission(self) -> float:
         """
@@ -131,8 +130,17 @@ class History:
         The mean over the picture; 1 without a veil, not a number where nobody looks for one. May be
         called from another thread.
         """
-        veil = self._veil
+        veil = self._clear.veil
         return math.nan if veil is None else float(veil.through().mean())
+
+    def covered(self) -> float:
+        """
+        Return the share (0..1) of the last frame that what lies on the glass covers.
+
+        Not a number where nobody looks for it. May be called from another thread.
+        """
+        glass = self._clear.glass
+        return math.nan if glass is None else float(glass.cover.mean())
 
     def _exposed(
         self, frame: np.ndarray, stamp: float, previous: Previous | None

@@ -1,0 +1,84 @@
+"""
+What is taken off a frame in rain before the generator gets it: the veil, and what is on the glass.
+
+    clearer = load_clearer()
+    clear = clearer.still(frame)
+    cleared = clearer.follow(frame, stamp, previous, memory)  # the next frame of a camera
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from iov_restore_ros.model import FINDERS, finder_weights, load_glass, load_veil
+from iov_restore_ros.video.aligner import Previous, align
+from iov_restore_ros.video.before import Before
+from iov_restore_ros.video.glass import Cleaner, Memory
+from iov_restore_ros.video.veil import Unveiler, VeilMemory
+
+
+class ClearMemory(NamedTuple):
+    """What a camera's veil and glass were like at its last frame; None: nobody looked, or anew."""
+
+    veil: VeilMemory | None = None
+    glass: Memory | None = None
+
+
+class Clearer:
+    """Takes off what its parts find; a part that is None is left out."""
+
+    def __init__(self, unveiler: Unveiler | None, cleaner: Cleaner | None) -> None:
+        self._unveiler, self._cleaner = unveiler, cleaner
+
+    def still(self, frame: np.ndarray) -> np.ndarray:
+        """Return ``frame`` (uint8 H x W x 3, RGB), cleared; itself if there is nothing on it."""
+        if self._unveiler is not None:
+            frame = self._unveiler.clear(frame)
+        if self._cleaner is not None:
+            frame = self._cleaner.clear(frame)
+        return frame
+
+    def follow(
+        self, frame: np.ndarray, stamp: float, previous: Previous | None, memory: ClearMemory
+    ) -> tuple[Before, ClearMemory]:
+        """
+        Return what is known beside ``frame``, received at ``stamp`` s, and it cleared; the memory.
+
+        ``Before.pixels`` are None where ``previous``, the frame before, shows another scene: then
+        what was remembered of the glass and the veil is forgotten.
+        """
+        veil, glass = memory
+        clear = frame
+        if self._unveiler is not None:
+            if previous is not None and not previous.restored:
+                pixels, veil = self._unveiler.follow(
+                    previous.pixels, stamp - previous.took, veil
+                )
+                previous = previous._replace(pixels=pixels)
+            clear, veil = self._unveiler.follow(frame, stamp, veil)
+        aligned = align(clear, previous, 'derain')
+        known = aligned.before(0.0, False) or Before(None, None, None)
+        if previous is not None and known.flow is None and (veil or glass):  # a cut
+            return self.follow(frame, stamp, None, ClearMemory())
+        if self._cleaner is not None:
+            found = self._cleaner.find(clear, known.pixels, glass)
+            if known.flow is not None:
+                known = known._replace(flow=found.flow(known.flow))
+            clear, glass = self._cleaner.fill(clear, known.pixels, known.flow, found)
+        return known._replace(clear=clear), ClearMemory(veil, glass)
+
+
+def load_clearer(files: Mapping[str, Path] | None = None) -> Clearer:
+    """
+    Return a ``Clearer`` of the weight ``files`` of ``FINDERS``; without it of all that are shipped.
+
+    A part whose name is not in ``files`` is left out. Raises ``WeightsError``.
+    """
+    if files is None:
+        files = {name: finder_weights(name) for name in FINDERS}
+    return Clearer(
+        Unveiler(load_veil(files['veil'])) if 'veil' in files else None,
+        Cleaner(load_glass(files['glass'])) if 'glass' in files else None,
+    )
