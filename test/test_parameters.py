@@ -35,6 +35,8 @@ CHANGED_ELSEWHERE = {
     'use_past': 'test_node_past.py', 'max_gap': 'test_node_past.py',
     'shutter': 'test_node_past.py', 'imu': 'test_imu.py', 'imu_rotation': 'test_imu.py',
     'imu_time_offset': 'test_imu.py', 'readout': 'test_imu.py', 'imu_wait': 'test_imu.py',
+    'clean_glass': 'test_node_glass.py', 'glass_weights': 'test_node_glass.py',
+    'dirty_glass': 'test_node_glass.py',
     'unveil': 'test_node_veil.py', 'veil_weights': 'test_node_veil.py',
 }
 

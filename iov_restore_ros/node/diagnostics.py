@@ -97,9 +97,18 @@ def camera_status(
         **{outcome.value: report.outcomes.get(outcome, 0) for outcome in Outcome},
         'frame before': _counted(report.pasts),
         'transmission': f'{camera.history.transmission():.2f}',
+        'glass covered %': f'{100 * camera.history.covered():.1f}',
         **({'frames with gyroscope': _counted(report.turns)} if report.turns else {}),
         **beside,
     })
+
+
+def dirt_concern(camera: Camera, dirty: float) -> str:
+    """Return that more than the share ``dirty`` of the glass is covered; empty if it is not."""
+    covered = camera.history.covered()
+    if not dirty or not covered > dirty:
+        return ''
+    return f'drops or dirt cover {covered:.0%} of the glass: wipe it'
 
 
 def _counted(counts: Mapping[str, int]) -> str:

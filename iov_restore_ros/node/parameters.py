@@ -189,6 +189,11 @@ PARAMETERS = {
             'clean_glass', True, 'drops and dirt on the glass are taken off what is derained', True
         ),
         NodeParameter(
+            'dirty_glass', 0.1,
+            'share of the glass that drops or dirt cover, from which on `/diagnostics` warns; '
+            '0: never', True, minimum=0.0, maximum=1.0,
+        ),
+        NodeParameter(
             'max_gap', LONGEST_GAP,
             's between two frames of a camera beyond which they have nothing to do with each other',
             True, minimum=0.0,

@@ -21,7 +21,12 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from iov_restore_ros.node.camera import Camera
-from iov_restore_ros.node.diagnostics import camera_status, restorer_values, status
+from iov_restore_ros.node.diagnostics import (
+    camera_status,
+    dirt_concern,
+    restorer_values,
+    status,
+)
 from iov_restore_ros.node.inertial_inputs import (
     INERTIAL_PARAMETERS,
     InertialInputs,
@@ -250,7 +255,8 @@ class RestoreNode(LifecycleNode):
             array.status += [
                 camera_status(
                     name, camera, DIAGNOSTICS_PERIOD, inertial.describe_camera(camera.name),
-                    inertial.concern(camera.name),
+                    inertial.concern(camera.name)
+                    or dirt_concern(camera, self.get_parameter('dirty_glass').value),
                 ) for camera in self._cameras
             ]
         self._diagnostics.publish(array)

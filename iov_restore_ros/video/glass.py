@@ -71,9 +71,8 @@ class Found(NamedTuple):
         if self.nothing:
             return flow
         known = 1 - cv2.resize(self.memory.cover, flow.way.shape[1::-1])
-        both = np.dstack(flow)
-        both = filled(both, known * (LEAST + both[..., 3]))
-        return Flow(np.ascontiguousarray(both[..., :2]), np.ascontiguousarray(both[..., 2:]))
+        known *= LEAST + flow.trust[..., 1]
+        return Flow(filled(flow.way, known), filled(flow.trust, known))
 
 
 class Cleaner:
