@@ -7,7 +7,7 @@ from pictures import RATE, drive
 from ros_harness import make_message
 
 from iov_restore_ros.inference import History, Restorer, restore_next
-from iov_restore_ros.model import VEIL_WEIGHTS
+from iov_restore_ros.model import finder_weights
 from iov_restore_ros.node.images import view
 
 
@@ -41,12 +41,12 @@ def test_it_comes_off_as_offline_until_it_is_switched_off(rig, hidden):
     _, _, values = rig.next_status('camera camera')
     assert 0.2 < float(values['transmission']) < 0.9
     _, _, values = rig.next_status('restorer')
-    assert values['veil weights'] == str(VEIL_WEIGHTS)
+    assert values['veil weights'] == str(finder_weights('veil'))
 
     assert all(result.successful for result in rig.set_parameters(unveil=False))
     while 'veil weights' in rig.next_status('restorer')[2]:
         pass
-    plain = Restorer(device='cpu', precision='float32', unveil=False)
+    plain = Restorer(device='cpu', precision='float32', find=['glass'])
     [still] = plain.restore(hidden[:1], 'derain')
     assert np.array_equal(view(rig.round_trip(at(hidden[0], 9))), still)
     assert rig.next_status('camera camera')[2]['transmission'] == 'nan'

@@ -13,10 +13,12 @@ from skimage import data as photographs
 
 from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference import History, Restorer, restore_next, restore_sequence
-from iov_restore_ros.model import VEIL_WEIGHTS, WeightsError, load_veil
+from iov_restore_ros.model import WeightsError, finder_weights, load_veil
 from iov_restore_ros.model.veil import PLANES
 from iov_restore_ros.pictures.thumbnail import COLUMNS, ROWS, describe, shrink, unveil
 from iov_restore_ros.training import veil as training
+from iov_restore_ros.training.finder import read_config
+from iov_restore_ros.video.clear import Clearer
 from iov_restore_ros.video.veil import Unveiler
 
 LIGHT = np.array([0.78, 0.8, 0.83], np.float32)
@@ -30,7 +32,7 @@ def unveiler():
 
 @pytest.fixture(scope='module')
 def restorer():
-    return Restorer(device='cpu', precision='float32')
+    return Restorer(device='cpu', precision='float32', find=['veil'])
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +75,7 @@ def test_a_veil_that_is_found_comes_off(unveiler, name, through):
 def test_what_has_no_veil_stays_as_it_is(unveiler, restorer, name):
     frame = getattr(photographs, name)()
     assert unveiler.clear(frame) is frame
-    plain = Restorer(device='cpu', precision='float32', unveil=False)
+    plain = Restorer(device='cpu', precision='float32', find=[])
     small = cv2.resize(frame, (160, 96), interpolation=cv2.INTER_AREA)
     both = (r.restore([small], 'derain')[0] for r in (restorer, plain))
     assert np.array_equal(*both)
@@ -126,25 +128,25 @@ def test_it_is_forgotten_with_the_past(unveiler, scene, change):
     other = veiled(np.ascontiguousarray(photographs.rocket()[:200, :320]), 0.8)
     history, stamp, last = History(), 5.0, veiled(scene, 0.4)
     for number in range(3):
-        history.look_back(last, stamp + number / RATE, 'derain', unveiler)
+        history.look_back(last, stamp + number / RATE, 'derain', Clearer(unveiler, None))
         history.keep(scene, stamp + number / RATE)
     after = {'cut': other, 'another size': np.ascontiguousarray(other[:100])}.get(change, other)
     when = {'gap': stamp + 9, 'time jump': 1.0}.get(change, stamp + 3 / RATE)
     if change == 'another task':
-        history.look_back(after, when, 'deblur', unveiler)
+        history.look_back(after, when, 'deblur', Clearer(unveiler, None))
         history.keep(after, when)
         when += 1 / RATE
-    known = history.look_back(after, when, 'derain', unveiler)
+    known = history.look_back(after, when, 'derain', Clearer(unveiler, None))
     assert history.reason == change
     assert np.array_equal(known.clear, unveiler.clear(after))
 
 
 def test_a_frame_that_was_dropped_is_unveiled_too(unveiler, scene):
     history, hidden = History(), veiled(scene, 0.5)
-    history.look_back(hidden, 5.0, 'derain', unveiler)
+    history.look_back(hidden, 5.0, 'derain', Clearer(unveiler, None))
     history.keep(scene, 5.0)
     history.miss(5.1, lambda: hidden)
-    known = history.look_back(hidden, 5.2, 'derain', unveiler)
+    known = history.look_back(hidden, 5.2, 'derain', Clearer(unveiler, None))
     assert psnr(known.pixels, scene) > psnr(hidden, scene) + 3
 
 
@@ -153,18 +155,18 @@ def test_a_frame_that_was_dropped_is_unveiled_too(unveiler, scene):
 
 def test_deblurring_does_not_know_it(restorer, unveiler, scene):
     frames = [veiled(scene, 0.5)] * 2
-    plain = Restorer(device='cpu', precision='float32', unveil=False)
+    plain = Restorer(device='cpu', precision='float32', find=[])
     both = (restore_sequence(r, frames, 'deblur') for r in (restorer, plain))
     assert np.array_equal(*both)
     history = History()
-    history.look_back(frames[0], 0.0, 'deblur', unveiler)
+    history.look_back(frames[0], 0.0, 'deblur', Clearer(unveiler, None))
     history.keep(frames[0], 0.0)
-    assert history.look_back(frames[1], 1 / RATE, 'deblur', unveiler).clear is None
+    assert history.look_back(frames[1], 1 / RATE, 'deblur', Clearer(unveiler, None)).clear is None
     assert np.isnan(history.transmission())
 
 
 def test_it_can_be_switched_off(restorer, scene):
-    plain = Restorer(device='cpu', precision='float32', unveil=False)
+    plain = Restorer(device='cpu', precision='float32', find=[])
     assert 'veil' in restorer.weights
     assert 'veil' not in plain.weights
     hidden = veiled(scene, 0.5)
@@ -182,7 +184,7 @@ def test_it_can_be_switched_off(restorer, scene):
 
 
 def broken(path, change):
-    with safe_open(VEIL_WEIGHTS, framework='pt') as file:
+    with safe_open(finder_weights('veil'), framework='pt') as file:
         header, tensors = file.metadata(), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
     change(header, tensors)
     save_file(tensors, path, header)
@@ -213,7 +215,7 @@ def test_it_is_trained_by_its_command(tmp_path, pictures):
     depth = tmp_path / 'depth'
     for name in ('picture', 'depth'):
         shutil.copytree(pictures, depth / name)
-    path = training.run(training.read_config([
+    path = training.run(read_config(training.VeilConfig, [
         'config/train/veil.yaml', f'data.root={pictures}', f'data.depth={depth}', 'steps=2',
         'batch=2', f'output={tmp_path / "run"}',
     ]))
@@ -223,4 +225,4 @@ def test_it_is_trained_by_its_command(tmp_path, pictures):
 
 def test_a_setting_that_there_is_not_is_named():
     with pytest.raises(ValueError, match='stepps'):
-        training.read_config(['config/train/veil.yaml', 'data.root=x', 'stepps=2'])
+        read_config(training.VeilConfig, ['config/train/veil.yaml', 'data.root=x', 'stepps=2'])

@@ -206,7 +206,11 @@ def observe(
 
 
 def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return ``values`` (float32 h x w x C) where they are ``known`` (h x w), else from around."""
+    """
+    Return ``values`` where they are ``known``, else what lies around.
+
+    float32 h x w x C, C from 2 to 4, and h x w, 0..1.
+    """
     if min(known.shape) <= 2:
         total = max(float(known.sum()), LEAST)
         return np.zeros_like(values) + (values * known[..., None]).sum((0, 1)) / total
