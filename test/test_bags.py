@@ -164,6 +164,18 @@ def test_restore_bag(drive, tmp_path, monkeypatch, capsys, storage):
     assert not (tmp_path / 'twice').exists()
 
 
+def test_images_without_stamps_have_the_time_of_recording(drive):
+    restorer = Restorer(device='cpu', precision='float32', tasks=['derain'])
+    expected, got = History(), History()
+    for when, image, _ in drive[:2]:
+        image.header.stamp.sec = image.header.stamp.nanosec = 0
+        data = serialize_message(image)
+        data = restore_bag.restore_message(data, Image, when, restorer, 'derain', got)
+        pixels = restore_next(restorer, expected, view(image), when / 1e9, 'derain')
+        assert np.array_equal(view(deserialize_message(data, Image)), pixels)
+    assert (got.reason, expected.reason) == ('', '')
+
+
 def test_restore_bag_goes_on_behind_a_bad_image(drive, tmp_path, monkeypatch, capsys):
     (when, image, _), (later, good, _), *_ = drive
     image.data = image.data[:100]

@@ -309,7 +309,7 @@ def restore_part(
         for connection, when, data in reader.messages(images, piece.warm_up, piece.end):
             reason = ''
             try:
-                new = beside(connection, data)
+                new = beside(connection, when, data)
             except IMAGE_FAILURES as error:
                 new, reason = b'', str(error)
             if when >= piece.begin:
@@ -395,7 +395,7 @@ def _from_parts(parts: list[Path], reasons: list[str]) -> Beside:
 
     restored, why = images(), iter(reasons)
 
-    def beside(connection: Connection, data: bytes) -> bytes:
+    def beside(connection: Connection, _: int, data: bytes) -> bytes:
         topic, new = next(restored, ('', b''))
         if topic != connection.topic:
             raise ValueError(f'the pieces have {topic or "no more"} where {connection.topic} comes')

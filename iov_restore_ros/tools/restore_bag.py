@@ -33,7 +33,7 @@ from iov_restore_ros.node.images import (
     MalformedImageError,
     UnsupportedEncodingError,
     from_rgb,
-    seconds,
+    moment,
     to_rgb,
     view,
 )
@@ -66,7 +66,7 @@ COMMAND = 'restore_bag'
 STORAGES = 'sqlite3', 'mcap'
 IMAGE_FAILURES = UnsupportedEncodingError, MalformedImageError, RestoreError  # of one image
 Message: TypeAlias = 'tuple[Connection, int, bytes]'  # and when it was recorded, ns
-Beside: TypeAlias = 'Callable[[Connection, bytes], bytes]'  # raises one of IMAGE_FAILURES
+Beside: TypeAlias = 'Callable[[Connection, int, bytes], bytes]'  # raises one of IMAGE_FAILURES
 BAG_VERSION: Literal[9] = 9  # Jazzy and Kilted write this one
 
 
@@ -82,13 +82,14 @@ def restored_topic(topic: str) -> str:
 
 
 def restore_message(
-    data: bytes, kind: type, restorer: Restorer, task: str, history: History,
+    data: bytes, kind: type, recorded: int, restorer: Restorer, task: str, history: History,
     imu: CameraImu | None = None,
 ) -> bytes:
     """
     Restore a serialized Image or CompressedImage (``kind``); a compressed one stays compressed.
 
-    ``history`` is what the topic showed before, ``imu`` the gyroscope beside it.
+    ``history`` is what the topic showed before, ``imu`` the gyroscope beside it; ``recorded`` (ns)
+    is its time where it has no stamp.
 
     Raises ``UnsupportedEncodingError``, ``MalformedImageError`` or ``RestoreError``.
     """
@@ -98,7 +99,7 @@ def restore_message(
         raise MalformedImageError(f'no {kind.__name__}: {error}') from error
     image = message if isinstance(message, Image) else decode(message)
     frame = to_rgb(view(image), image.encoding)
-    stamp = seconds(message.header.stamp)
+    stamp = moment(message.header.stamp, recorded / 1e9)
     if imu is not None:
         imu.advance(history, stamp, message.header.frame_id, frame.shape[:2])
     pixels = restore_next(restorer, history, frame, stamp, task)
@@ -175,10 +176,10 @@ def restore_images(
     """
     histories: defaultdict[str, History] = defaultdict(lambda: History(shutter=shutter))
 
-    def beside(connection: Connection, data: bytes) -> bytes:
+    def beside(connection: Connection, recorded: int, data: bytes) -> bytes:
         kind, topic = IMAGE_TYPES[connection.msgtype], connection.topic
         camera = None if imu is None else imu.cameras[topic]
-        return restore_message(data, kind, restorer, task, histories[topic], camera)
+        return restore_message(data, kind, recorded, restorer, task, histories[topic], camera)
 
     return beside
 
@@ -220,7 +221,7 @@ def copy_bag(
         image = connection.msgtype in IMAGE_TYPES
         for target in new:
             try:
-                writer.write(target, time, beside(connection, data) if image else data)
+                writer.write(target, time, beside(connection, time, data) if image else data)
                 written[target.topic] += image
             except IMAGE_FAILURES as error:
                 failures.append(f'{connection.topic} at {time} ns: {error}')
