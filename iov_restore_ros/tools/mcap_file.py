@@ -67,7 +67,7 @@ class McapFile:
         self.extras: list[str] = []
         self.compressed = False
         self._schemas: dict[int, tuple[str, str, str]] = {}  # name, encoding, text
-        self._spans: list[Span] = []
+        self._spans: dict[int, Span] = {}  # by their first byte
         self._indexed: list[tuple[int, int]] = []  # bytes that a chunk and its index take
         self._counts: Counter[int] | None = None
         self._stream = path.open('rb')
@@ -91,7 +91,7 @@ class McapFile:
         """
         waiting: list[tuple[int, int, int, bytes]] = []
         number, wanted = count(), frozenset(channels)
-        for span in self._spans:
+        for span in sorted(self._spans.values()):
             if span.end < start or span.start >= stop:
                 continue
             if span.channels and not span.channels & wanted:
@@ -120,11 +120,10 @@ class McapFile:
             self._walk(behind, begin)
             behind = end
         self._walk(behind, summary or size)
-        self._spans.sort()
         if self._counts is None or self._counts.keys() - self.connections.keys():
             # The channels stand in the chunks only. What is damaged in there is not counted.
             self._counts = Counter(
-                channel for span in self._spans for channel, _, _ in self._readable(span)
+                channel for span in self._spans.values() for channel, _, _ in self._readable(span)
             )
         for channel in self._counts.keys() - self.connections.keys():
             self._note(f'{self._counts[channel]} messages of channel {channel}, which has no name')
@@ -149,7 +148,7 @@ class McapFile:
         return max((span.end for span in self._with_messages()), default=None)
 
     def _with_messages(self) -> Iterator[Span]:
-        return (span for span in self._spans if span.start <= span.end)
+        return (span for span in self._spans.values() if span.start <= span.end)
 
     def _summary(self, begin: int, size: int) -> int:
         """Read the summary at the end of the file; returns where it begins, 0 if there is none."""
@@ -166,7 +165,7 @@ class McapFile:
                 self._take(kind, first, behind)
         except BROKEN as error:
             self._note(f'its index is damaged: {reason(error)}')
-            self._indexed, self._spans, self._counts = [], [], None
+            self._indexed, self._spans, self._counts = [], {}, None
             return 0
         return start
 
@@ -207,7 +206,7 @@ class McapFile:
             self._stream.seek(begin + RECORD.size)
             start, end, _, _ = _numbers(self._stream, '<QQQI')
             self.compressed |= bool(_text(self._stream))
-            self._spans.append(Span(start, end, begin, behind - begin, True, frozenset()))
+            self._spans[begin] = Span(start, end, begin, behind - begin, True, frozenset())
         elif kind == CHUNK_INDEX:
             record = self._record(begin, behind)
             start, end, offset, size, table = _numbers(record, '<QQQQI')
@@ -215,7 +214,7 @@ class McapFile:
             (index,) = _numbers(record, '<Q')
             self.compressed |= bool(_text(record))
             self._indexed.append((offset, offset + size + index))
-            self._spans.append(Span(start, end, offset, size, True, frozenset(channels)))
+            self._spans[offset] = Span(start, end, offset, size, True, frozenset(channels))
         elif kind == STATISTICS:
             *_, table = _numbers(record := self._record(begin, behind), '<QHIIIIQQI')
             pairs = struct.iter_unpack('<HQ', record.read(table))
@@ -228,13 +227,13 @@ class McapFile:
 
     def _add_message(self, time: int, begin: int, behind: int) -> None:
         """Add a message outside of chunks to those right before it."""
-        last = self._spans[-1] if self._spans else None
+        last = next(reversed(self._spans.values()), None)
         if last and not last.packed and last.offset + last.size == begin and last.size < RUN:
-            self._spans[-1] = last._replace(
+            self._spans[last.offset] = last._replace(
                 start=min(last.start, time), end=max(last.end, time), size=behind - last.offset
             )
         else:
-            self._spans.append(Span(time, time, begin, behind - begin, False, frozenset()))
+            self._spans[begin] = Span(time, time, begin, behind - begin, False, frozenset())
 
     def _describe(self, kind: int, record: BytesIO) -> None:
         """Take a schema, or a channel."""

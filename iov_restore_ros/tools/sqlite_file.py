@@ -55,31 +55,31 @@ class SqliteFile:
 
         They come in the order of their times. What cannot be read is left out, and noted.
         """
-        rows = self._base.execute(
-            'SELECT id FROM messages WHERE timestamp >= ? AND timestamp < ? ORDER BY timestamp, id',
-            (start, stop),
-        )
         marks = ', '.join('?' * len(topics))
         query = (
             'SELECT topic_id, timestamp, data FROM messages '  # noqa: S608  question marks
             f'WHERE id = ? AND topic_id IN ({marks})'
         )
-        while True:
-            try:
-                row = rows.fetchone()
-            except BROKEN as error:
-                self._note(f'the rest cannot be read: {reason(error)}')
-                return
-            if row is None:
-                return
+        for number in self._in_order(start, stop):
             try:
                 # A row at a time: a damaged one costs no other.
-                message = self._base.execute(query, (*row, *topics)).fetchone()
+                message = self._base.execute(query, (number, *topics)).fetchone()
             except BROKEN as error:
-                self._note(f'message {row[0]} cannot be read: {reason(error)}')
+                self._note(f'message {number} cannot be read: {reason(error)}')
                 continue
             if message is not None:
                 yield message
+
+    def _in_order(self, start: int, stop: int) -> Iterator[int]:
+        """Yield the ids of the messages in the order of their times, which are in an index."""
+        try:
+            for (number,) in self._base.execute(
+                'SELECT id FROM messages WHERE timestamp >= ? AND timestamp < ? '
+                'ORDER BY timestamp, id', (start, stop),
+            ):
+                yield number
+        except BROKEN as error:
+            self._note(f'the messages from here on cannot be read: {reason(error)}')
 
     def _connect(self, stack: ExitStack) -> sqlite3.Connection:
         """Open it, or a copy in a temporary folder: what a journal has would change the bag."""
