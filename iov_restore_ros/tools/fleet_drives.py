@@ -140,8 +140,8 @@ def plan(drive: Drive, frames: int, split: bool) -> list[Piece]:
         counts = [c.msgcount for c in to_restore(bag, new_topics(bag, (), left_alone(bag)))]
         span = range(bag.start_time, max(bag.end_time, bag.start_time + 1))
     # Frames of the slowest camera, if they are not so far apart that they have no past anyway.
-    slowest = min(len(span) / max(1, min(counts, default=0)), LONGEST_GAP * 1e9)
-    share = frames / max(1, *counts) if split else 1.0
+    slowest = min(len(span) / max(1, min(counts, default=1)), LONGEST_GAP * 1e9)
+    share = frames / max(1, max(counts, default=1)) if split else 1.0
     return _cut(drive, span, sum(counts), len(span) * share, round(WARM_UP * slowest))
 
 

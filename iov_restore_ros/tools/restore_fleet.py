@@ -207,6 +207,11 @@ def main() -> int:
     except KeyboardInterrupt:
         print('stopped; the same command goes on', file=sys.stderr)
         return INTERRUPTED
+    return tell(outcomes)
+
+
+def tell(outcomes: list[Outcome]) -> int:
+    """Print what is wrong with the drives; returns the exit status, 0 if all are done."""
     failed = [o for o in outcomes if 'error' in o]
     for outcome in outcomes:
         for line in outcome.get('failures', ()):
