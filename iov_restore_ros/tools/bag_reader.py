@@ -133,7 +133,7 @@ class Bag:
         file = self.path / METADATA
         try:
             if not file.exists():
-                raise FileNotFoundError(f'there is no {METADATA}')
+                raise FileNotFoundError('there is none')
             information = (YAML(typ='safe').load(file.read_text()) or {})[INFORMATION]
             version, mode = information['version'], str(information.get('compression_mode', ''))
             if version > NEWEST:

@@ -170,14 +170,16 @@ class McapFile:
         return start
 
     def _walk(self, begin: int, end: int) -> None:
-        """Take what lies between two bytes of the file."""
+        """Take what lies between two bytes of the file, up to what cannot be read."""
+        good = begin
         try:
             for kind, first, behind in self._records(begin, end):
                 if kind == FOOTER:
                     return
                 self._take(kind, first, behind)
+                good = behind
         except BROKEN as error:
-            self._note(f'the {end - begin} bytes from byte {begin} cannot be read: {reason(error)}')
+            self._note(f'the {end - good} bytes from byte {good} on cannot be read: {reason(error)}')
 
     def _records(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yield kind, first byte and the byte behind each record."""
