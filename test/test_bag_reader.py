@@ -375,6 +375,27 @@ def test_whatever_is_broken_it_is_a_bag_error_or_told(tmp_path, storage, mode):
     assert lost
 
 
+def test_whatever_is_broken_in_metadata_it_is_a_bag_error_or_told(tmp_path):
+    bag = write(tmp_path / 'bag', 'mcap', custom=[('vehicle', '7')])
+    lines = (bag / 'metadata.yaml').read_text().splitlines()
+    good, wrong = 0, ('', 'null', 'x', '-1', '[1]', '{}', '[1')
+    for number, line in enumerate(lines):
+        for value in wrong:
+            changed = f'{line.partition(":")[0]}: {value}' if value else ''
+            (bag / 'metadata.yaml').write_text(
+                '\n'.join([*lines[:number], changed, *lines[number + 1 :]])
+            )
+            try:
+                with open_bag(bag) as opened:
+                    content, _ = read(opened)
+            except BagError as error:
+                assert str(error).startswith(str(bag))
+            else:
+                assert len(content['/a']) == 6
+                good += 1
+    assert good
+
+
 def test_lz4_chunks_are_read(tmp_path):
     inner = schema(1, STRING) + channel(1, 1, '/a') + message(1, 0) + message(1, 1)
     packed = lz4.frame.compress(inner)

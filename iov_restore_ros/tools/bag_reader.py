@@ -10,21 +10,18 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag2
 from rosbags.rosbag2 import CompressionMode
-from ruamel.yaml import YAML
 
-from iov_restore_ros.tools.bag_file import BROKEN, BagError, definition, qos_of, reason, zstd
+from iov_restore_ros.tools.bag_file import BROKEN, BagError, reason, zstd
+from iov_restore_ros.tools.bag_metadata import METADATA, Metadata, read_metadata
 from iov_restore_ros.tools.mcap_file import McapFile
 from iov_restore_ros.tools.sqlite_file import SqliteFile
 
-METADATA = 'metadata.yaml'
-INFORMATION = 'rosbag2_bagfile_information'  # all of it is below that
-NEWEST = 9  # version of it that is known
 FILES: dict[str, type[McapFile] | type[SqliteFile]] = {'.mcap': McapFile, '.db3': SqliteFile}
 STORAGES = {SqliteFile: 'sqlite3', McapFile: 'mcap'}
 PACKED = '.zstd'  # ends the name of a compressed file
@@ -59,22 +56,17 @@ class Bag:
         self._stack = stack
         self._damages: dict[str, None] = {}  # lines, each once
         self._files: list[tuple[McapFile | SqliteFile, dict[int, Connection]]] = []
-        self.custom_data: dict[str, str] = {}
         self.connections: list[Connection] = []
-        if path.is_dir():
-            information = self._information()
-            paths = self._paths(information)
-        elif path.exists():
-            information, paths = {}, [path]
-        else:
-            raise BagError(f'{path}: there is no such file or folder')
-        self._by_message = str(information.get('compression_mode', '')).lower() == 'message'
-        self.custom_data = dict(information.get('custom_data') or {})
+        metadata = self._metadata()
+        folder = path if path.is_dir() else path.parent
+        paths = [folder / name for name in metadata.files]
+        self.custom_data = metadata.custom_data
+        self._by_message = metadata.by_message
         files = self._open_all(paths)
         self.storage = STORAGES[type(files[0])]
         self.extras = [extra for file in files for extra in file.extras]
-        self._merge(information, files)
-        if not information:  # only metadata.yaml would say it, but no message begins like this
+        self._merge(metadata.topics, files)
+        if not path.is_dir():  # only metadata.yaml would say it, but no message begins like this
             _, _, first = next(self.messages(), (None, 0, b''))
             self._by_message = first.startswith(ZSTD)
         self.compression = self._compression(paths, files)
@@ -128,43 +120,30 @@ class Bag:
     def _note(self, path: Path, line: str) -> None:
         self._damages[f'{path}: {line}'] = None
 
-    def _information(self) -> dict[str, Any]:
-        """Return what metadata.yaml says."""
-        file = self.path / METADATA
+    def _metadata(self) -> Metadata:
+        """Return what metadata.yaml says; of a bare file it is nothing."""
+        if not self.path.is_dir():
+            if not self.path.exists():
+                raise BagError(f'{self.path}: there is no such file or folder')
+            return Metadata([self.path.name], [], False, {})
+        there = [file for file in sorted(self.path.iterdir()) if _suffix(file) in FILES]
+        reindex = f'run: ros2 bag reindex {self.path}'
         try:
-            if not file.exists():
-                raise FileNotFoundError('there is none')
-            information = (YAML(typ='safe').load(file.read_text()) or {})[INFORMATION]
-            version, mode = information['version'], str(information.get('compression_mode', ''))
-            if version > NEWEST:
-                raise ValueError(f'version {version} is not known, only those to {NEWEST}')
-            form = information.get('compression_format')
-            if mode.lower() not in ('', 'none') and form != PACKED[1:]:
-                raise ValueError(f'compressed as {form}, only zstd can be read')
-            for topic in information['topics_with_message_count']:
-                _named(topic)
-            information['relative_file_paths'][0]
+            metadata = read_metadata(
+                self.path, lambda line: self._note(self.path / METADATA, line)
+            )
         except BROKEN as error:
-            raise BagError(f'{self.path}: {METADATA}: {reason(error)}: {self._remedy()}') from error
-        return information
-
-    def _remedy(self) -> str:
-        own = next((f for f in sorted(self.path.iterdir()) if _suffix(f) in FILES), None)
-        if own is None:
-            return 'and there is no .mcap or .db3 file beside it'
-        return f'give {own} itself, or run: ros2 bag reindex {self.path}'
-
-    def _paths(self, information: dict[str, Any]) -> list[Path]:
-        """Return the files that metadata.yaml names; notes those that are in one place only."""
-        named = [
-            self.path / PurePosixPath(name).name for name in information['relative_file_paths']
-        ]
-        known = {file.name.removesuffix(PACKED) for file in named}
-        for file in sorted(self.path.iterdir()):
-            if _suffix(file) in FILES and file.name.removesuffix(PACKED) not in known:
-                self._note(file, f'not read, as {METADATA} does not name it: move it away, or run: '
-                                 f'ros2 bag reindex {self.path}')
-        return named
+            way = 'and there is no .mcap or .db3 file beside it'
+            if there:
+                way = f'give {there[0]} itself, or {reindex}'
+            raise BagError(f'{self.path}: {METADATA}: {reason(error)}: {way}') from error
+        named = {name.removesuffix(PACKED) for name in metadata.files}
+        for file in there:
+            if file.name.removesuffix(PACKED) not in named:
+                self._note(
+                    file, f'not read, as {METADATA} does not name it: move it away, or {reindex}'
+                )
+        return metadata
 
     def _open_all(self, paths: list[Path]) -> list[McapFile | SqliteFile]:
         """Open the files; one that cannot be opened is noted if there are others."""
@@ -219,24 +198,13 @@ class Bag:
             return CompressionMode.STORAGE
         return CompressionMode.NONE
 
-    def _merge(self, information: dict[str, Any], files: list[McapFile | SqliteFile]) -> None:
+    def _merge(self, topics: list[Connection], files: list[McapFile | SqliteFile]) -> None:
         """
-        Make one connection of the channels that a topic has in the files, and of metadata.yaml.
+        Make one connection of the channels that a topic has in the files, and in metadata.yaml.
 
-        The QoS is that of metadata.yaml, as for ROS, else that of all channels.
+        The QoS is that of metadata.yaml (``topics``), as for ROS, else that of all channels.
         """
-        named = {}
-        for topic in information.get('topics_with_message_count', ()):
-            name, kind, count = _named(topic)
-            one = topic['topic_metadata']
-            qos = qos_of(
-                one.get('offered_qos_profiles', ''),
-                lambda line: self._note(self.path / METADATA, line),
-            )
-            named[name, kind] = Connection(
-                0, name, kind, definition('', ''), one.get('type_description_hash') or '', count,
-                ConnectionExtRosbag2(one.get('serialization_format', 'cdr'), qos), self,
-            )
+        named = {(one.topic, one.msgtype): one for one in topics}
         found: defaultdict[Key, list[Connection]] = defaultdict(list)
         for file in files:
             for channel in file.connections.values():
@@ -258,8 +226,8 @@ class Bag:
         profiles = []
         for channel in channels:
             assert isinstance(channel.ext, ConnectionExtRosbag2)
-            if channel.owner is self and channel.ext.offered_qos_profiles:
-                profiles = channel.ext.offered_qos_profiles
+            if channel.owner is None and channel.ext.offered_qos_profiles:
+                profiles = channel.ext.offered_qos_profiles  # of metadata.yaml
                 break
             profiles += [p for p in channel.ext.offered_qos_profiles if p not in profiles]
         text = next((one.msgdef for one in channels if one.msgdef.data), channels[0].msgdef)
@@ -270,12 +238,6 @@ class Bag:
             number, first.topic, first.msgtype, text, digest, count,
             ConnectionExtRosbag2(first.ext.serialization_format, profiles), self,
         )
-
-
-def _named(topic: dict[str, Any]) -> tuple[str, str, int]:
-    """Return name, type and count of a topic in metadata.yaml."""
-    one = topic['topic_metadata']
-    return str(one['name']), str(one['type']), int(topic['message_count'])
 
 
 def _suffix(path: Path) -> str:

@@ -15,7 +15,8 @@ from pyarrow import fs
 
 from iov_restore_ros.outputs import found_outside, keep_apart
 from iov_restore_ros.pictures.files import DataError, by_number, video_length
-from iov_restore_ros.tools.bag_reader import METADATA, open_bag
+from iov_restore_ros.tools.bag_metadata import METADATA
+from iov_restore_ros.tools.bag_reader import open_bag
 from iov_restore_ros.tools.restore_bag import left_alone, new_topics, to_restore
 from iov_restore_ros.tools.restore_files import PICTURES, VIDEOS
 from iov_restore_ros.tools.sqlite_file import JOURNALS

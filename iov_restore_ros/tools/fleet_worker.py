@@ -25,7 +25,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from iov_restore_ros.inference import History, RestoreError, Restorer
 from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.tools.bag_imu import AS_FOUND, BagImu, ImuOptions
-from iov_restore_ros.tools.bag_reader import METADATA, Bag, open_bag
+from iov_restore_ros.tools.bag_metadata import METADATA
+from iov_restore_ros.tools.bag_reader import Bag, open_bag
 from iov_restore_ros.tools.bag_writer import BAG_VERSION, add_topic, new_bag
 from iov_restore_ros.tools.fleet_drives import (
     Drive,

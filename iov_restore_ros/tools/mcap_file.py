@@ -179,7 +179,7 @@ class McapFile:
                 self._take(kind, first, behind)
                 good = behind
         except BROKEN as error:
-            self._note(f'the {end - good} bytes from byte {good} on cannot be read: {reason(error)}')
+            self._note(f'{end - good} bytes from byte {good} on cannot be read: {reason(error)}')
 
     def _records(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yield kind, first byte and the byte behind each record."""
