@@ -38,7 +38,11 @@ Key: TypeAlias = tuple[str, str]  # topic and type
 def open_bag(path: Path) -> Iterator['Bag']:
     """Open a bag, a folder or one of its files. Raises ``BagError``, which names the file."""
     with ExitStack() as stack:
-        yield Bag(path, stack)
+        try:
+            bag = Bag(path, stack)
+        except BROKEN as error:  # a folder that may not be listed, for one
+            raise BagError(f'{path}: {reason(error)}') from error
+        yield bag
 
 
 class Bag:
@@ -183,7 +187,7 @@ class Bag:
             try:
                 with zstd.open(path, 'rb') as source:
                     shutil.copyfileobj(source, target)
-            except BROKEN as error:
+            except (zstd.ZstdError, EOFError) as error:
                 self._note(path, f'it cannot be unpacked to its end: {reason(error)}')
         return copy
 

@@ -83,14 +83,15 @@ class SqliteFile:
 
     def _connect(self, stack: ExitStack) -> sqlite3.Connection:
         """Open it, or a copy in a temporary folder: what a journal has would change the bag."""
-        journals = [self.path.with_name(self.path.name + end) for end in JOURNALS]
+        own = self.path.resolve()
+        journals = [own.with_name(own.name + end) for end in JOURNALS]
         there = [file for file in journals if file.exists() and file.stat().st_size]
         if not there:
-            return sqlite3.connect(f'{self.path.resolve().as_uri()}?immutable=1', uri=True)
+            return sqlite3.connect(f'{own.as_uri()}?immutable=1', uri=True)
         folder = stack.enter_context(TemporaryDirectory())
-        for file in (self.path, *there):
+        for file in (own, *there):
             shutil.copyfile(file, Path(folder, file.name))
-        return sqlite3.connect(Path(folder, self.path.name))
+        return sqlite3.connect(Path(folder, own.name))
 
     def _topics(self) -> dict[int, Connection]:
         if not {'topics', 'messages'} <= {
