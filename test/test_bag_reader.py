@@ -277,11 +277,12 @@ def test_compression_and_custom_data_are_kept(tmp_path, storage, mode):
 def test_a_damaged_message_or_packed_file_costs_itself_only(tmp_path):
     bag = write(tmp_path / 'bag', 'sqlite3', mode=CompressionMode.MESSAGE)
     base = sqlite3.connect(bag / 'bag.db3')
-    base.execute('UPDATE messages SET data = ? WHERE id = 1', (b'(\xb5/\xfdnonsense',))
+    for number, data in ((1, b'(\xb5/\xfdnonsense'), (2, 'text')):
+        base.execute('UPDATE messages SET data = ? WHERE id = ?', (data, number))
     base.commit()
     base.close()
     short = copy(bag, tmp_path / 'new')
-    assert short[0] == '/a: 5 of 6 messages' and f'/a at {START} ns' in short[1]
+    assert short[0] == '/a: 4 of 6 messages' and f'/a at {START} ns' in short[1]
 
     bag = write(tmp_path / 'packed', 'mcap', 6, 600_000, CompressionMode.FILE)
     [file] = bag.glob('*.zstd')

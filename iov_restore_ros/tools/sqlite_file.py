@@ -67,8 +67,12 @@ class SqliteFile:
             except BROKEN as error:
                 self._note(f'message {number} cannot be read: {reason(error)}')
                 continue
-            if message is not None:
-                yield message
+            if message is None:  # of another topic
+                continue
+            if not isinstance(message[2], bytes):
+                self._note(f'message {number} has no content')
+                continue
+            yield message
 
     def _in_order(self, start: int, stop: int) -> Iterator[int]:
         """Yield the ids of the messages in the order of their times, which are in an index."""
