@@ -24,7 +24,9 @@ def ros_wheels(rclpy, messages, lifecycle):
 EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 PLOTS = ['matplotlib']
 # With ray[data] come pyarrow and its file systems; 2.64 will drop Dataset.map(max_task_retries=).
-FLEET = ['ray[data]<2.64', 'rosbags']
+# What rosbags itself reads bags with is used here, too (tools/mcap_file.py).
+BAGS = ['rosbags>=0.11,<0.12', 'backports.zstd; python_version < "3.14"', 'lz4', 'ruamel.yaml']
+FLEET = ['ray[data]<2.64', *BAGS]
 
 setup(
     name=NAME,
@@ -56,7 +58,7 @@ setup(
         'kilted': ros_wheels('9.1', '5.5', '2.3'),
         'jazzy': ros_wheels('7.1', '5.3', '2.0'),
         'train': ['tensorboard', *PLOTS],
-        'bags': ['rosbags'],
+        'bags': BAGS,
         'export': EXPORT,
         'plots': PLOTS,
         'fleet': FLEET,

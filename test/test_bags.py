@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
@@ -15,6 +16,7 @@ from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
+from test_bag_reader import channel, mcap, message, record, schema, text
 
 from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.node.compressed import decode, encode
@@ -164,6 +166,18 @@ def test_restore_bag(drive, tmp_path, monkeypatch, capsys, storage):
     assert not (tmp_path / 'twice').exists()
 
 
+def test_images_without_stamps_have_the_time_of_recording(drive):
+    restorer = Restorer(device='cpu', precision='float32', tasks=['derain'])
+    expected, got = History(), History()
+    for when, image, _ in drive[:2]:
+        image.header.stamp.sec = image.header.stamp.nanosec = 0
+        data = serialize_message(image)
+        data = restore_bag.restore_message(data, Image, when, restorer, 'derain', got)
+        pixels = restore_next(restorer, expected, view(image), when / 1e9, 'derain')
+        assert np.array_equal(view(deserialize_message(data, Image)), pixels)
+    assert (got.reason, expected.reason) == ('', '')
+
+
 def test_restore_bag_goes_on_behind_a_bad_image(drive, tmp_path, monkeypatch, capsys):
     (when, image, _), (later, good, _), *_ = drive
     image.data = image.data[:100]
@@ -226,6 +240,67 @@ def test_what_is_no_bag_is_told_in_a_line(tmp_path, monkeypatch, capsys, made):
         run(monkeypatch, bag, '--output', tmp_path / 'new', '--task', 'deblur')
     assert ended.value.code == 2
     assert f'error: {bag}: ' in capsys.readouterr().err
+
+
+@pytest.fixture
+def as_they_come(monkeypatch):
+    """restore_bag without a network: images come out as they came."""
+    monkeypatch.setattr(restore_bag, 'restorer_of', lambda *_: None)
+    monkeypatch.setattr(restore_bag, 'restore_message', lambda data, *_: data)
+
+
+def test_depth_topics_are_left_as_they_are(tmp_path, monkeypatch, capsys, as_they_come):
+    bag, new = tmp_path / 'bag', tmp_path / 'new'
+    front = make_message(np.zeros((6, 8, 3), np.uint8), 0)
+    depth = Image(encoding='16UC1', height=6, width=8, step=16, data=bytes(96))
+    far = Image(encoding='32FC1', height=6, width=8, step=32, data=bytes(192))
+    png = cv2.imencode('.png', np.zeros((6, 8), np.uint16))[1].tobytes()
+    packed = CompressedImage(format='16UC1; png compressed ', data=png)
+    special = CompressedImage(format='16UC1; compressedDepth png', data=bytes(50))
+    with writing(bag, 'mcap') as write:
+        for when in range(START, START + 3):
+            write('/front/image_raw', front, when)
+            write('/depth/camera_info', make_info(front), when)
+            write('/depth/image_raw', depth, when)
+            write('/depth/image_raw/compressed', packed, when)
+            write('/depth/image_raw/compressedDepth', special, when)
+            write('/far/image_raw', far, when)
+    assert run(monkeypatch, bag, '--output', new, '--task', 'derain') == 0
+    said = capsys.readouterr()
+    assert said.out.count('is left as it is') == 4 and 'failed' not in said.err
+    assert "/depth/image_raw is left as it is: encoding '16UC1'" in said.out
+    before, after = read(bag), read(new)
+    assert after.pop('/front/restored/image_raw') == before['/front/image_raw']
+    assert after == before
+    with pytest.raises(SystemExit):  # when it is asked for
+        run(
+            monkeypatch, bag, '--output', tmp_path / 'no', '--task', 'derain',
+            '--topic', '/far/image_raw',
+        )
+    assert f'{bag}: /far/image_raw cannot be restored' in capsys.readouterr().err
+
+
+def test_what_the_bag_has_too_little_of_and_what_is_not_kept_is_told(
+    tmp_path, monkeypatch, capsys, as_they_come
+):
+    bag = tmp_path / 'bag'
+    with writing(bag, 'mcap') as write:
+        write('/front/image_raw', make_message(np.zeros((6, 8, 3), np.uint8), 0), START)
+    metadata = bag / 'metadata.yaml'
+    metadata.write_text(metadata.read_text().replace('message_count: 1', 'message_count: 4'))
+    assert run(monkeypatch, bag, '--output', tmp_path / 'new', '--task', 'derain') == 1
+    said = capsys.readouterr()
+    assert 'missing: /front/image_raw: 1 of 4 messages' in said.err
+    assert '1 images on /front/restored/image_raw' in said.out
+
+    plain = tmp_path / 'plain.mcap'  # a drive without images is no failure
+    extra = record(9, bytes(16) + text('calibration.yaml') + text('') + bytes(12))
+    plain.write_bytes(mcap(schema(1, 'a/msg/B'), channel(1, 1, '/a'), message(1, 1), extra))
+    assert run(monkeypatch, plain, '--output', tmp_path / 'copy', '--task', 'derain') == 0
+    said = capsys.readouterr().out
+    assert 'no image topic in there' in said and 'not kept: attachment calibration.yaml' in said
+    with Reader(tmp_path / 'copy') as reader:
+        assert reader.message_count == 1
 
 
 @pytest.fixture

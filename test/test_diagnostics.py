@@ -10,6 +10,7 @@ from ros_harness import make_message
 from sensor_msgs.msg import CompressedImage
 
 from iov_restore_ros.model import shipped_weights
+from iov_restore_ros.node.diagnostics import stamp_concern
 from iov_restore_ros.node.statistics import Outcome, Statistics, Timing
 
 
@@ -28,6 +29,24 @@ def test_report_counts_all_and_of_late():
     statistics.receive()
     second = statistics.report()
     assert (second.received, second.late_received, second.late_outcomes) == (5, 1, {})
+
+
+def test_stamps_that_are_wrong_are_told():
+    statistics = Statistics()
+
+    def concern(stamped, *reasons):
+        for why in reasons:
+            statistics.receive(stamped)
+            statistics.look_back(why)
+        return stamp_concern(statistics.report())
+
+    assert concern(True, 'first', '', '', 'not newer') == ''
+    assert concern(True, *['not newer'] * 3, '') == (
+        '3 of 4 frames restored alone: their stamps stand still, or jump back'
+    )
+    assert concern(True, 'time jump', *[''] * 9) == '', 'a bag that begins again'
+    assert concern(False, '', '') == 'the frames have no stamps: the time of arrival counts'
+    assert concern(True, '') == concern(True) == ''
 
 
 def test_figures_of_a_camera_and_of_the_restorer(rig, crop):

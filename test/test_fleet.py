@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,15 +19,19 @@ import yaml
 from bag_of_shakes import Shaken, write_bag
 from pyarrow import fs
 from ros_harness import make_message
+from std_msgs.msg import String
+from test_bag_reader import QOS
 from test_bags import PERIOD, START, writing
 
 from iov_restore_ros.model import shipped_weights
 from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.tools import fleet_drives, fleet_worker
+from iov_restore_ros.tools.bag_file import BagError
 from iov_restore_ros.tools.bag_imu import ImuOptions
 from iov_restore_ros.tools.fleet_drives import WARM_UP, FleetError, find_drives, plan
 from iov_restore_ros.tools.fleet_worker import Settings, Shelf
 from iov_restore_ros.tools.restore_files import FileError
+from iov_restore_ros.tools.restore_fleet import tell
 
 ray = pytest.importorskip('ray')
 os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
@@ -138,12 +143,13 @@ def test_a_fleet_is_restored_as_by_restore_bag_whoever_is_killed(cluster, drives
         os.kill(worker, signal.SIGKILL)
     _, said = process.communicate(timeout=100)
     assert process.returncode == 1, said
-    assert f'failed: {drives}/in/broken: ReaderError' in said
+    assert f'failed: {drives}/in/broken: BagError' in said
     assert 'Traceback' not in said
     lines = manifest(tmp_path)
     assert 'error' in lines.pop('broken')
-    assert [(n['frames'], n['restored'], n['passed'], n['pieces']) for n in lines.values()] == (
-        [(FRAMES, FRAMES, 0, 2)] * DRIVES
+    fields = 'state', 'expected', 'frames', 'restored', 'passed', 'pieces'
+    assert [tuple(line[field] for field in fields) for line in lines.values()] == (
+        [('done', FRAMES, FRAMES, FRAMES, 0, 2)] * DRIVES
     )
     assert lines[told['output']]['seconds'] >= 1000
     for drive in lines:
@@ -203,6 +209,65 @@ def test_what_other_settings_made_is_left_alone(drives, tmp_path):
     ):
         with pytest.raises(FileError, match='not made by this command with these settings'):
             Shelf(replace(settings, **change)).outcome(drive)
+
+
+@pytest.fixture
+def as_they_come(monkeypatch):
+    """Workers without a network: images come out as they came."""
+    nothing = SimpleNamespace(sha256={'derain': 'abc'}, weights={}, uses_past=True)
+    monkeypatch.setattr(fleet_worker, 'Restorer', lambda *_, **__: nothing)
+    monkeypatch.setattr(fleet_worker, 'restore_images', lambda *_: lambda _, data: data)
+
+
+@pytest.mark.parametrize('split', [0, 3])
+@pytest.mark.parametrize('change', ['', 'short', 'qos'])
+def test_a_drive_is_done_when_all_that_it_names_is_there(
+    tmp_path, as_they_come, capsys, split, change
+):
+    with writing(tmp_path / 'in' / 'drive', 'mcap') as write:
+        for number in range(6):
+            image = make_message(np.zeros((6, 8, 3), np.uint8), number)
+            write('/front/image_raw', image, START + number * PERIOD)
+            write('/talk', String(), START + number * PERIOD)
+    metadata = tmp_path / 'in' / 'drive' / 'metadata.yaml'
+    text = metadata.read_text()
+    if change == 'short':
+        text = text.replace('message_count: 6', 'message_count: 9')
+    if change == 'qos':
+        text = text.replace('offered_qos_profiles: []', f'offered_qos_profiles: [{QOS}]')
+    metadata.write_text(text)
+    settings = Settings(str(tmp_path / 'out'), 'derain', 'fast', 'w', 'abc', 'cpu', '', 0.0)
+    [drive] = find_drives([str(tmp_path / 'in')], settings.output)
+    pieces = plan(drive, split, bool(split))
+    worker = fleet_worker.Worker(settings)
+    outcomes = [json.loads(worker(fleet_worker.as_row(p))['outcome']) for p in pieces]
+    outcome = fleet_worker.join(settings, pieces) if split else outcomes[0]
+    assert outcome['pieces'] == len(pieces) and (len(pieces) > 1) == bool(split)
+    assert (outcome['frames'], outcome['restored']) == (6, 6)
+    assert (outcome['state'], outcome['expected']) == (
+        ('short', 9) if change == 'short' else ('done', 6)
+    )
+    assert Shelf(settings).outcome(drive)['state'] == outcome['state']
+    assert tell([outcome]) == (change == 'short')
+    said = capsys.readouterr().err
+    for topic in ('/front/image_raw', '/talk'):
+        line = f'missing: {drive.source}: {topic}: 6 of 9 messages'
+        assert (line in said) == (change == 'short')
+
+
+def test_drives_without_images_and_of_ros_1(tmp_path, as_they_come):
+    with writing(tmp_path / 'in' / 'drive', 'sqlite3') as write:
+        write('/talk', String(), START)
+    (tmp_path / 'in' / 'old.bag').write_bytes(b'#ROSBAG V2.0\n')
+    settings = Settings(str(tmp_path / 'out'), 'derain', 'fast', 'w', 'abc', 'cpu', '', 0.0)
+    old, drive = find_drives([str(tmp_path / 'in')], settings.output)
+    [piece] = plan(drive, 3, True)
+    row = fleet_worker.Worker(settings)(fleet_worker.as_row(piece))
+    outcome = json.loads(row['outcome'])
+    assert (outcome['state'], outcome['expected'], outcome['frames']) == ('done', 0, 0)
+    assert content(tmp_path / 'out' / 'drive')
+    with pytest.raises(BagError, match='rosbags-convert'):
+        plan(old, 3, True)
 
 
 def test_a_store_that_is_not_local_gets_the_same(drives, tmp_path, monkeypatch):

@@ -186,6 +186,10 @@ def test_frames_equal_the_offline_result_with_the_same_samples(rig, restorer, sh
     assert values['imu refused'] == '0'
     rig.spin(1.2)
     assert rig.said().count('camera: the gyroscope is used') == 1
+    unstamped = at(shaken[0], FRAMES)
+    set_stamp(unstamped.header, 0.0)
+    shaker.show([unstamped])
+    assert values_of(rig)['gyroscope'] == 'not used: the frames have no stamps'
     rig.set_parameters(use_past=False)
     shaker.show([at(shaken[0], FRAMES)])
     assert values_of(rig)['gyroscope'].startswith('not used: use_past is false')

@@ -56,6 +56,12 @@ def test_camera_info_goes_with_the_frame_also_when_late(rig, crop):
     assert [(i.header, i.k[0]) for i in rig.infos['camera']] == [
         (early.header, 500.0), (late.header, 600.0)
     ]
+    near = make_message(crop, 3)
+    info = make_info(near, k=700.0)
+    info.header.stamp.nanosec += 200_000_000  # of a frame time of 1 s
+    rig.send(info)
+    rig.round_trip(near)
+    rig.wait(lambda: (near.header, 700.0) in [(i.header, i.k[0]) for i in rig.infos['camera']])
 
 
 def test_three_cameras_at_once(rig, restorer, photograph):

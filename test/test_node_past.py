@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from pictures import RATE, drive, rain
 from ros_harness import make_message
 from sensor_msgs.msg import CompressedImage
@@ -113,6 +114,19 @@ def test_without_a_past_when_it_is_not_wanted(rig, restorer, wet):
     [answer] = rig.set_parameters(shutter=1.5)
     assert not answer.successful
     assert answer.reason == 'shutter is 1.5, but must be at least 0.0, at most 1.0'
+
+    # Without stamps the time of arrival counts, here after a jump in time.
+    rig.set_parameters(max_gap=60.0)
+    for frame in wet[:3]:
+        rig.images['camera'].clear()
+        rig.round_trip(at(frame, 0.0))
+    assert [same(rig.images['camera'][0], restorer.restore([wet[2]], 'derain')[0], at(wet[2], 0))
+            ] == [False]
+    rig.wait(lambda: [
+        status for array in rig.diagnostics for status in array.status
+        if status.level == DiagnosticStatus.WARN and 'no stamps: the time of' in status.message
+    ])
+    assert rig.next_status('camera camera')[2]['frame before'].startswith('3 of 5; none: ')
 
 
 def test_a_shutter_that_becomes_known_counts_from_the_next_frame(rig, restorer, wet):

@@ -7,7 +7,7 @@ import torch
 
 from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.model.fusion import MOMENTS, chord
-from iov_restore_ros.model.wiener import deconvolve
+from iov_restore_ros.model.wiener import POINTS, SIDE, deconvolve, spectrum_of_blur
 from iov_restore_ros.video.camera_path import TAU, straight
 
 
@@ -81,6 +81,18 @@ def test_a_path_that_swings_is_undone_better_than_its_chord(photograph):
     )
     assert by_path > by_chord + 1
     assert by_path > psnr(to_bytes(worse), to_bytes(colours)) + 3
+
+
+def test_the_spectrum_of_a_blur_is_the_mean_of_what_its_path_turns():
+    paths = 9 * np.random.default_rng(2).random((1, MOMENTS, 2, 2, 3), np.float32)
+    real, imaginary = (part.numpy() for part in spectrum_of_blur(torch.from_numpy(paths)))
+    down, across = np.fft.fftfreq(SIDE)[:, None, None], np.fft.rfftfreq(SIDE)[:, None]
+    where = (np.arange(POINTS) + 0.5) * (MOMENTS - 1) / POINTS
+    for row, column in np.ndindex(2, 3):
+        x, y = (np.interp(where, range(MOMENTS), paths[0, :, of, row, column]) for of in (0, 1))
+        expected = np.exp(-2j * np.pi * (down * y + across * x)).mean(-1)
+        np.testing.assert_allclose(real[0, row, column], expected.real, atol=1e-5)
+        np.testing.assert_allclose(imaginary[0, row, column], expected.imag, atol=1e-5)
 
 
 def test_a_path_of_no_length_leaves_the_picture(photograph):

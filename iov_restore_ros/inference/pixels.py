@@ -79,7 +79,7 @@ def steer(frame: np.ndarray, motion: np.ndarray, path: Tensor) -> np.ndarray:
     return cv2.merge([
         move(luma, way) - luma, move(luma, way, -1) - luma,
         -move(slope, way, 0.5), move(slope, way, -0.5),
-        undone[0].permute(1, 2, 0).contiguous().numpy() - image,
+        cv2.merge([*undone[0].numpy()]) - image,
     ])
 
 

@@ -43,35 +43,34 @@ def deconvolve(image: Tensor, path: Tensor) -> Tensor:
     count, channels, height, width = image.shape
     rows, columns = (-(-(side - BLOCK) // STEP) + 1 for side in (height, width))
     windows = _pad(image, 1, rows, columns).unfold(2, SIDE, STEP).unfold(3, SIDE, STEP)
-    planes = _pad(path.flatten(1, 2), CELL, rows, columns)
-    paths = functional.avg_pool2d(planes, SIDE // CELL, STEP // CELL).unflatten(1, path.shape[1:3])
     taper = _taper(image.device)
     means = windows.mean((-2, -1), keepdim=True)
-    apart = (windows - means).mul_(taper)
+    # Into memory of its own, a window in one piece: as the windows lie, each step would copy it.
+    apart = torch.sub(windows, means, out=torch.empty(windows.shape, device=image.device))
+    apart *= taper
     contrast = torch.linalg.vector_norm(apart, dim=(-2, -1)).square().mean(1)  # of a window
     spectrum = torch.fft.rfft2(apart)
-    blur = _spectrum_of_blur(paths)
     # Of many windows a good part is smooth; what their finest structure has is noise.
     finest = torch.view_as_real(spectrum[..., NOISY[0], NOISY[1]]).square().mean((1, -3, -2, -1))
     noise = 2 * finest.flatten(1).kthvalue(1 + rows * columns // 4, 1).values
-    down = torch.fft.fftfreq(SIDE, device=image.device)[:, None]
-    across = torch.fft.rfftfreq(SIDE, device=image.device)
     ratio = (NOISE * noise[:, None, None] / contrast.clamp(min=1e-6)).clamp(max=1)
-    rest = ratio[..., None, None] * (1 + FALL * (down**2 + across**2)) + FLOOR
-    power = torch.view_as_real(blur).square().sum(-1)
-    # Without a blur nothing is to be undone, whatever the noise.
-    spectrum *= (blur.conj() * ((1 + rest) / (power + rest)))[:, None]
+    planes = _pad(path.flatten(1, 2), CELL, rows, columns)
+    # By way of the means of blocks, which windows share.
+    paths = functional.avg_pool2d(functional.avg_pool2d(planes, BLOCK // CELL), 3, 2)
+    spectrum *= _gain(paths.unflatten(1, path.shape[1:3]), ratio)[:, None]
     # Its last bits would depend on the number of threads.
     undone = on_one_thread(torch.fft.irfft2, spectrum, (SIDE, SIDE))
-    undone.add_(means * taper).mul_(taper)
-    # Each window is nine blocks of the sum, and shares all but the inner one with its neighbours.
-    blocks = undone.new_zeros(count, channels, 2 * rows + 1, BLOCK, 2 * columns + 1, BLOCK)
-    for top in range(3):
-        for left in range(3):
-            part = undone[..., top * BLOCK :, left * BLOCK :][..., :BLOCK, :BLOCK]
-            sums = blocks[:, :, top : top + 2 * rows : 2, :, left : left + 2 * columns : 2]
-            sums += part.transpose(3, 4)
-    whole = blocks.flatten(4).flatten(2, 3)
+    undone.addcmul_(means, taper)
+    # Each window is a square of the sum, and reaches into the three behind it.
+    squares = undone.new_zeros(count, channels, rows + 1, STEP, columns + 1, STEP)
+    parts = slice(0, STEP), slice(STEP, SIDE)
+    for down, upright in enumerate(parts):
+        for right, level in enumerate(parts):
+            weights = taper[upright, None, level]
+            tall, _, wide = weights.shape
+            sums = squares[:, :, down : down + rows, :tall, right : right + columns, :wide]
+            sums.addcmul_(undone[..., upright, level].transpose(3, 4), weights)
+    whole = squares.flatten(4).flatten(2, 3)
     return whole[..., BLOCK : BLOCK + height, BLOCK : BLOCK + width]
 
 
@@ -82,18 +81,39 @@ def _taper(device: torch.device) -> Tensor:
     return along * along[:, None]
 
 
-def _spectrum_of_blur(paths: Tensor) -> Tensor:
-    """Return the spectrum of paths N x M x 2 x rows x columns: complex N x rows x columns x ...."""
+def _gain(paths: Tensor, ratio: Tensor) -> Tensor:
+    """
+    Return what the spectra of windows are to be multiplied by: complex N x rows x columns x ....
+
+    ``paths`` is N x M x 2 x rows x columns; ``ratio`` of noise to contrast, N x rows x columns.
+    """
+    real, imaginary = spectrum_of_blur(paths)
+    down = torch.fft.fftfreq(SIDE, device=paths.device)[:, None]
+    across = torch.fft.rfftfreq(SIDE, device=paths.device)
+    rest = ratio[..., None, None] * (1 + FALL * (down**2 + across**2)) + FLOOR
+    power = torch.addcmul(rest, real, real).addcmul_(imaginary, imaginary)
+    # Without a blur nothing is to be undone, whatever the noise.
+    gain = rest.add_(1).div_(power)
+    return torch.complex(real * gain, imaginary * -gain)
+
+
+def spectrum_of_blur(paths: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Return the spectrum of paths N x M x 2 x rows x columns: N x rows x columns x ..., twice.
+
+    Its real and its imaginary part: all that is made of them is real, and far cheaper apart.
+    """
     moments = paths.shape[1]
     where = torch.linspace(0, moments - 1, POINTS + 1, device=paths.device)
     where = (where[1:] + where[:-1]) / 2
     weights = (1 - (where[:, None] - torch.arange(moments, device=paths.device)).abs()).clamp(min=0)
-    # N x rows x columns x POINTS, of x and of y.
-    x, y = torch.einsum('pm,nmdrc->dnrcp', weights, paths)
-    down = -2 * math.pi * torch.fft.fftfreq(SIDE, device=paths.device)
-    across = -2 * math.pi * torch.fft.rfftfreq(SIDE, device=paths.device)
-    y, x = y[..., None, :] * down[:, None], x[..., None] * across
-    return torch.complex(y.cos(), y.sin()) @ torch.complex(x.cos(), x.sin()) / POINTS
+    # N x rows x columns x POINTS x frequencies, of x and of y.
+    x, y = torch.einsum('pm,nmdrc->dnrcp', weights, paths)[..., None]
+    x = x * (-2 * math.pi * torch.fft.rfftfreq(SIDE, device=paths.device))
+    y = y * (-2 * math.pi * torch.fft.fftfreq(SIDE, device=paths.device))
+    across = torch.cat([x.cos(), x.sin()], -2) / POINTS
+    cos, sin = y.cos(), y.sin()
+    return torch.cat([cos, -sin], -2).mT @ across, torch.cat([sin, cos], -2).mT @ across
 
 
 def _pad(planes: Tensor, cell: int, rows: int, columns: int) -> Tensor:

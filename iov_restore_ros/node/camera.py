@@ -1,20 +1,18 @@
 """The topics of one camera, and the camera_info that goes with each of its frames."""
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from iov_restore_ros.inference import BlurGauge, History
+from iov_restore_ros.node.camera_infos import CameraInfos
 from iov_restore_ros.node.compare import ComparePublisher
+from iov_restore_ros.node.images import is_set
 from iov_restore_ros.node.qos import FollowingSubscription, create_publisher
 from iov_restore_ros.node.statistics import Statistics
 from iov_restore_ros.node.transports import ImagePublisher, subscribe
-
-INFOS_KEPT = 30  # a second of frames
 
 
 class Camera:
@@ -32,9 +30,7 @@ class Camera:
         self.gauge = BlurGauge()
         self.history = History()
         self._node = node
-        self._lock = threading.Lock()
-        self._infos: deque[CameraInfo] = deque(maxlen=INFOS_KEPT)
-        self._without_info: deque[tuple[int, int]] = deque(maxlen=INFOS_KEPT)
+        self.infos = CameraInfos()
         self._on_image: Callable[[Camera, Image | CompressedImage], None] | None = None
         self._subscriptions: list[FollowingSubscription] = []
         self._listening_since = 0.0  # s, monotonic
@@ -85,15 +81,14 @@ class Camera:
                 on_image(self, message)
 
             self._last_number = None
-            self._subscriptions = [
-                subscribe(
-                    self._node, f'{self.name}/image_raw', receive,
-                    self.statistics.lose_on_the_way, depth=1,  # older is of no use
-                ),
-                FollowingSubscription(
-                    self._node, CameraInfo, f'{self.name}/camera_info', self._on_info, depth=5
-                ),
-            ]
+            # One by one: should the second fail, the first is known.
+            self._subscriptions.append(subscribe(
+                self._node, f'{self.name}/image_raw', receive,
+                self.statistics.lose_on_the_way, depth=1,  # older is of no use
+            ))
+            self._subscriptions.append(FollowingSubscription(
+                self._node, CameraInfo, f'{self.name}/camera_info', self._on_info, depth=5
+            ))
             self._listening_since = time.monotonic()
             self._node.get_logger().info(
                 f'{self.name}: listening to {self._subscriptions[0].topic}'
@@ -108,32 +103,31 @@ class Camera:
         [images, _] = self._subscriptions
         return images.trouble() or f'{images.topic} is silent'
 
-    def info(self) -> CameraInfo | None:
-        """Return the newest camera_info, if one has come."""
-        with self._lock:
-            return self._infos[-1] if self._infos else None
+    def concern(self) -> str:
+        """Return why camera_info does not go out though somebody publishes it; empty if it may."""
+        if not self._subscriptions:
+            return ''
+        [_, infos] = self._subscriptions
+        if not infos.matched() and self._node.count_publishers(infos.topic):
+            return infos.trouble()
+        return self.infos.concern()
 
     def converts(self, message: Image | CompressedImage) -> bool:
         """Tell whether publishing ``message`` takes compressing, decoding or comparing it."""
         return self._image_publisher.converts(message) or self.comparison.wanted()
 
+    def receive(self, message: Image | CompressedImage) -> None:
+        """Take note of a frame that came."""
+        stamp = message.header.stamp
+        self.statistics.receive(is_set(stamp))
+        self.infos.watch(stamp)
+
     def publish(self, message: Image | CompressedImage) -> None:
-        """Publish a frame and, at once or when it comes, the camera_info of the same stamp."""
+        """Publish a frame and, at once or when it comes, its camera_info."""
         self._image_publisher.publish(message)
-        stamp = _stamp(message)
-        with self._lock:
-            info = next((i for i in reversed(self._infos) if _stamp(i) == stamp), None)
-            if info is None:
-                self._without_info.append(stamp)
+        info = self.infos.take(message.header.stamp)
         if info is not None:
             self._info_publisher.publish(info)
-
-    def destroy(self) -> None:
-        """Take the publishers down."""
-        self.unsubscribe()
-        self._image_publisher.destroy()
-        self.comparison.destroy()
-        self._node.destroy_lifecycle_publisher(self._info_publisher)
 
     def _count_lost(self, number: int) -> None:
         """
@@ -147,15 +141,6 @@ class Camera:
         self._last_number = number if alone else None
 
     def _on_info(self, info: CameraInfo) -> None:
-        stamp = _stamp(info)
-        with self._lock:
-            self._infos.append(info)
-            late = stamp in self._without_info
-            if late:
-                self._without_info.remove(stamp)
-        if late:
-            self._info_publisher.publish(info)
-
-
-def _stamp(message: Image | CompressedImage | CameraInfo) -> tuple[int, int]:
-    return message.header.stamp.sec, message.header.stamp.nanosec
+        late = self.infos.add(info)
+        if late is not None:
+            self._info_publisher.publish(late)

@@ -65,10 +65,6 @@ class ComparePublisher:
         picture = side_by_side(left, right, f'{task}{self._rate()}')
         self._publisher.publish(new_message(went_out.header, picture, 'rgb8', False))
 
-    def destroy(self) -> None:
-        """Take the publishers down."""
-        self._publisher.destroy()
-
     def _rate(self) -> str:
         """Count a frame; tell how many of late went out in a second, or nothing at the first."""
         now = time.monotonic()

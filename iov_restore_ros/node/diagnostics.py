@@ -6,7 +6,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.node.camera import Camera
-from iov_restore_ros.node.statistics import Outcome
+from iov_restore_ros.node.statistics import Outcome, Report
 
 MANY = 0.1  # share of a camera's frames from which losing or dropping them is worth a warning
 REMEDY = (
@@ -14,6 +14,7 @@ REMEDY = (
     'iov_restore (FASTDDS_DEFAULT_PROFILES_FILE; on Jazzy FASTRTPS_DEFAULT_PROFILES_FILE)'
 )
 NO_INPUT = 2.0  # s without a frame that are worth one
+WRONG_STAMPS = 'not newer', 'time jump'  # reasons to be without a frame before
 
 
 def status(
@@ -60,6 +61,7 @@ def camera_status(
     older = late.get(Outcome.DROPPED_FOR_NEWER, 0)
     lost = report.late_lost_on_the_way
     listening = camera.listening_for()
+    concern = concern or stamp_concern(report) or camera.concern()
     if failed:
         level, message = DiagnosticStatus.ERROR, f'{failed} frames could not be restored'
     elif unusable:
@@ -109,6 +111,19 @@ def dirt_concern(camera: Camera, dirty: float) -> str:
     if not dirty or not covered > dirty:
         return ''
     return f'drops or dirt cover {covered:.0%} of the glass: wipe it'
+
+
+def stamp_concern(report: Report) -> str:
+    """Return what is wrong with the stamps of the late frames; empty if all is well."""
+    if report.late_unstamped > MANY * report.late_received:
+        return 'the frames have no stamps: the time of arrival counts'
+    restored = sum(report.late_pasts.values())
+    wrong = sum(report.late_pasts.get(why, 0) for why in WRONG_STAMPS)
+    if wrong > restored / 2:
+        return (
+            f'{wrong} of {restored} frames restored alone: their stamps stand still, or jump back'
+        )
+    return ''
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -27,6 +27,16 @@ def seconds(stamp: Time) -> float:
     return stamp.sec + stamp.nanosec / 1e9
 
 
+def is_set(stamp: Time) -> bool:
+    """Tell whether somebody has set a stamp: a driver that does not leaves it zero."""
+    return bool(stamp.sec or stamp.nanosec)
+
+
+def moment(stamp: Time, otherwise: float) -> float:
+    """Return a stamp as ``seconds`` does, or ``otherwise`` (s) where nobody has set it."""
+    return seconds(stamp) if is_set(stamp) else otherwise
+
+
 def check(message: Image) -> None:
     """
     Raise ``MalformedImageError`` if size, step and data of ``message`` do not agree.

@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 
 from iov_restore_ros.inference import Before
 from iov_restore_ros.node.camera import Camera
-from iov_restore_ros.node.images import seconds
+from iov_restore_ros.node.images import is_set, seconds
 from iov_restore_ros.node.imu import ImuTopic, Lack
 from iov_restore_ros.node.live_inputs import InputError, LiveInput, as_exposure
 from iov_restore_ros.node.mounting import MountingError, StaticTransforms, rotations
@@ -26,6 +26,7 @@ from iov_restore_ros.video.calibration import camera_of
 from iov_restore_ros.video.inertial import Inertial
 
 LONG = 3.0  # s without gyroscope that are worth a warning
+NO_STAMPS = Lack('no stamps', 'the frames have no stamps')
 INERTIAL_PARAMETERS = 'imu', 'imu_rotation', 'imu_time_offset', 'readout', 'imu_wait'
 
 
@@ -127,6 +128,9 @@ class InertialInputs:
         history.inertial = None
         settings = self._settings
         if not settings.imu:
+            return
+        if not is_set(header.stamp):
+            self.leave_out(camera, NO_STAMPS)
             return
         with self._imu.lock:
             lack = self._connect(camera, header, size, settings) or self._imu.wait(
@@ -263,7 +267,7 @@ class InertialInputs:
         self._imu.take()
         if not len(self._imu.gyroscope):
             return Lack('no samples', self._imu.trouble() or 'its first sample is on its way')
-        info = camera.info()
+        info = camera.infos.newest()
         if info is None:
             return Lack('no calibration', f'no camera_info has come on {camera.name}/camera_info')
         try:

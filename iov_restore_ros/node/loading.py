@@ -70,10 +70,16 @@ def load_restorer(value: Mapping[str, Any], log: RcutilsLogger) -> Restorer:
 
 
 class BackgroundLoader:
-    """Hands the newest request to ``load``, in a thread of its own."""
+    """
+    Hands the newest request to ``load``, in a thread of its own.
 
-    def __init__(self, load: Callable[[Mapping[str, Any]], None]) -> None:
+    ``problem`` says why the last one failed; empty if it did not.
+    """
+
+    def __init__(self, load: Callable[[Mapping[str, Any]], None], log: RcutilsLogger) -> None:
+        self.problem = ''
         self._load = load
+        self._log = log
         self._requests: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         # A daemon: the process may end while a large model is being loaded.
         self._thread = threading.Thread(target=self._run, name='load', daemon=True)
@@ -88,9 +94,15 @@ class BackgroundLoader:
         self._requests.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
-            raise TimeoutError(f'a model was still being loaded after {timeout} s')
+            raise TimeoutError(f'a model takes longer than {timeout} s: it is left behind')
 
     def _run(self) -> None:
         while (value := self._requests.get()) is not None:
-            if self._requests.empty():  # otherwise there is a newer one
+            if not self._requests.empty():  # there is a newer one
+                continue
+            try:
                 self._load(value)
+                self.problem = ''
+            except Exception as error:  # noqa: BLE001  whatever it is, those of before still work
+                self.problem = f'the generators of before stay: {error}'
+                self._log.error(self.problem)

@@ -9,7 +9,8 @@ scheduler's thread restores and publishes, and what compares both goes out last.
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from math import inf, nan
@@ -28,7 +29,8 @@ from iov_restore_ros.node.images import (
     UnsupportedEncodingError,
     check,
     from_rgb,
-    seconds,
+    is_set,
+    moment,
 )
 from iov_restore_ros.node.imu import Lack
 from iov_restore_ros.node.inertial_inputs import InertialInputs
@@ -42,17 +44,24 @@ NO_PAST = Lack('no past', 'use_past is false, or the model is none that has a pa
 OFF, FAILED = 'off', 'failed'  # what a comparison says instead of a task
 
 
-@dataclass(frozen=True)
+@dataclass
 class Frame:
     """A frame on its way: its camera, the message, and when it came (s, monotonic)."""
 
     camera: Camera
     message: Image | CompressedImage
     received: float
+    ended: bool = False  # whether it is counted what became of it
 
     def stamp(self) -> float:
-        """Return when it was taken, s."""
-        return seconds(self.message.header.stamp)
+        """Return when it was taken, s; when it came, if nobody has stamped it."""
+        return moment(self.message.header.stamp, self.received)
+
+    def end(self, outcome: Outcome, timing: Timing | None = None) -> None:
+        """Count what becomes of it; the first time counts."""
+        if not self.ended:
+            self.ended = True
+            self.camera.statistics.end(outcome, timing)
 
     def open(self) -> tuple[Image, np.ndarray]:
         """Return its image, and that as uint8 H x W x 3, RGB."""
@@ -77,20 +86,6 @@ class Picture:
     aligning: float = nan  # s
 
 
-@dataclass
-class Batch:
-    """Frames that are being restored, and frames that go out as they are."""
-
-    passing: list[tuple[Frame, Outcome]] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
-    restoring: Restoring | None = None
-    restored: list[np.ndarray] = field(default_factory=list)
-    error: Exception | None = None  # why they are not
-    task: str = ''
-    started: float = nan  # s, monotonic: when restoring began
-    took: float = nan  # s
-
-
 class Shown(NamedTuple):
     """A frame as it came and as it went out, for those who look at comparisons."""
 
@@ -98,6 +93,31 @@ class Shown(NamedTuple):
     came: Image | CompressedImage
     went_out: Image | CompressedImage
     task: str = OFF
+
+
+@dataclass
+class Batch:
+    """Frames that are taken together: some are restored, some go out as they are."""
+
+    frames: list[Frame]
+    passing: list[tuple[Frame, Outcome]] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    restoring: Restoring | None = None
+    restored: list[np.ndarray] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    error: Exception | None = None  # why they are not restored
+    task: str = 'choosing the task'
+    started: float = nan  # s, monotonic: when restoring began
+    took: float = nan  # s
+
+    def attempt(self, step: 'Callable[[Batch], None]') -> None:
+        """Take a ``step``, unless one before failed; what it raises is the ``error``."""
+        if self.error is not None:
+            return
+        try:
+            step(self)
+        except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
+            self.error = error
 
 
 class FramePipeline:
@@ -116,6 +136,8 @@ class FramePipeline:
         self._scheduler: FrameScheduler[Frame, Batch] | None = None
         self._told: dict[str, float] = {}  # when a reason for skipping a frame was last logged
         self._restored_by: Restorer | None = None  # what the cameras' histories hold
+        self._left_behind = False  # whether a batch still uses the restorer
+        self._closed = False
 
     @property
     def restorer(self) -> Restorer:
@@ -129,9 +151,18 @@ class FramePipeline:
 
     def swap(self, restorer: Restorer) -> None:
         """Use ``restorer`` from the next batch on, and close the one of before."""
+        if self._closed:  # it was loaded for too long
+            restorer.close()
+            return
         with self._restorer_in_use:
             before, self._restorer = self._restorer, restorer
         before.close()
+
+    def close(self) -> None:
+        """Give the memory of the generators back; a batch that is left behind does at its end."""
+        self._closed = True
+        if not self._left_behind:
+            self._restorer.close()
 
     def activate(self) -> None:
         """Begin to receive and to restore."""
@@ -147,7 +178,8 @@ class FramePipeline:
         """
         Receive no more, finish the batches at hand, log each camera's account.
 
-        Raises ``TimeoutError`` when they take longer than ``timeout`` s.
+        Raises ``TimeoutError`` when they take longer than ``timeout`` s: they are left behind, and
+        their frames do not go out.
         """
         for camera in self._cameras:
             camera.unsubscribe()
@@ -155,37 +187,46 @@ class FramePipeline:
             return
         scheduler, self._scheduler = self._scheduler, None
         for frame in scheduler.stop(timeout):
-            frame.camera.statistics.end(Outcome.DROPPED_STOPPING)
+            frame.end(Outcome.DROPPED_STOPPING)
+        self._left_behind = scheduler.left_behind
+        for camera in self._cameras:
+            self._node.get_logger().info(f'{camera.name}: {camera.statistics.report()}')
+        if self._left_behind:
+            raise TimeoutError(f'a batch takes longer than {timeout} s: it is left behind')
         for camera in self._cameras:
             camera.history.forget()
-            self._node.get_logger().info(f'{camera.name}: {camera.statistics.report()}')
 
     def _receive(self, camera: Camera, message: Image | CompressedImage) -> None:
         """Put a frame into its slot, or pass it on (executor's thread)."""
         received = time.monotonic()
-        camera.statistics.receive()
+        camera.receive(message)
+        frame = Frame(camera, message, received)
         try:
             check(message) if isinstance(message, Image) else check_compressed(message)
         except (UnsupportedEncodingError, MalformedImageError) as error:
-            self._skip(camera, error)
+            self._skip(frame, error)
             return
         assert self._scheduler is not None
-        frame = Frame(camera, message, received)
         # Not ahead of an older frame, and nothing here that takes its time.
         at_once = self._scheduler.idle(camera.name) and not camera.converts(message)
-        if at_once and self._chooser.decide().task is None:
+        if at_once and self._passes():
             self._publish(frame, message, Outcome.PASSED)
         elif older := self._scheduler.offer(camera.name, frame):
             camera.history.miss(older.stamp(), older.pixels)
-            camera.statistics.end(Outcome.DROPPED_FOR_NEWER)
+            older.end(Outcome.DROPPED_FOR_NEWER)
 
-    def _skip(self, camera: Camera, error: Exception) -> None:
+    def _passes(self) -> bool:
+        """Tell whether frames go out as they are now."""
+        try:
+            return self._chooser.decide().task is None
+        except Exception:  # noqa: BLE001  the other thread meets it too, and accounts for it
+            return False
+
+    def _skip(self, frame: Frame, error: Exception) -> None:
         """Count and name a frame that is of no use."""
         unsupported = isinstance(error, UnsupportedEncodingError)
-        camera.statistics.end(
-            Outcome.DROPPED_ENCODING if unsupported else Outcome.DROPPED_MALFORMED
-        )
-        self._tell(f'{camera.name}: frame skipped, {error}')
+        frame.end(Outcome.DROPPED_ENCODING if unsupported else Outcome.DROPPED_MALFORMED)
+        self._tell(f'{frame.camera.name}: frame skipped, {error}')
 
     def _tell(self, line: str) -> None:
         """Log an error that comes with each frame, once in a while."""
@@ -201,65 +242,66 @@ class FramePipeline:
 
     def _start(self, frames: list[Frame]) -> Batch:
         """Open frames and begin to restore them (scheduler's thread)."""
+        batch = Batch(frames)
+        batch.attempt(self._begin)
+        return batch
+
+    def _begin(self, batch: Batch) -> None:
         decision = self._chooser.decide()
         task = decision.task
         if task is None:
-            return Batch([(frame, Outcome.PASSED) for frame in frames])
-        batch = Batch(task=task)
-        batch.pictures = [picture for frame in frames if (picture := self._open(frame))]
-        try:
-            if decision.settings.mode == 'auto' and task == 'deblur':
-                self._set_sharp_aside(batch)
-            with self._restorer_in_use:
-                if self._restorer.uses_past and self._node.get_parameter('use_past').value:
-                    batch.pictures = self._look_back(batch.pictures, task)
-                elif task == 'deblur':
-                    for picture in batch.pictures:
-                        self._inertial.leave_out(picture.frame.camera, NO_PAST)
-                batch.started = time.monotonic()
-                batch.restoring = self._restorer.start(
-                    [p.pixels for p in batch.pictures], task, [p.before for p in batch.pictures]
-                )
-        except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
-            batch.error = error
-        return batch
+            batch.passing = [(frame, Outcome.PASSED) for frame in batch.frames]
+            return
+        batch.task = task
+        batch.pictures = [picture for frame in batch.frames if (picture := self._open(frame))]
+        if decision.settings.mode == 'auto' and task == 'deblur':
+            self._set_sharp_aside(batch)
+        with self._restorer_in_use:
+            if self._restorer.uses_past and self._node.get_parameter('use_past').value:
+                batch.pictures = self._look_back(batch.pictures, task)
+            elif task == 'deblur':
+                for picture in batch.pictures:
+                    self._inertial.leave_out(picture.frame.camera, NO_PAST)
+            batch.started = time.monotonic()
+            batch.restoring = self._restorer.start(
+                [p.pixels for p in batch.pictures], task, [p.before for p in batch.pictures]
+            )
 
     def _wait(self, batch: Batch) -> None:
         """Wait until frames are restored (scheduler's thread)."""
+        batch.attempt(self._receive_restored)
+
+    def _receive_restored(self, batch: Batch) -> None:
         if batch.restoring is None:
             return
-        try:
-            batch.restored = batch.restoring.result()
-            for picture, pixels in zip(batch.pictures, batch.restored, strict=True):
-                picture.frame.camera.history.keep(pixels, picture.frame.stamp())
-        except Exception as error:  # noqa: BLE001  as above
-            batch.error = error
+        batch.restored = batch.restoring.result()
         batch.took = time.monotonic() - batch.started
+        for picture, pixels in zip(batch.pictures, batch.restored, strict=True):
+            picture.frame.camera.history.keep(pixels, picture.frame.stamp())
 
     def _finish(self, batch: Batch) -> None:
         """Publish a batch, and behind all of it what compares it (scheduler's thread)."""
         for frame, outcome in batch.passing:
             self._publish(frame, frame.message, outcome)
-        shown = [Shown(frame.camera, frame.message, frame.message) for frame, _ in batch.passing]
-        messages: list[Image] = []
-        if batch.error is None:
-            try:
-                messages = [
-                    from_rgb(pixels, picture.image)
-                    for pixels, picture in zip(batch.restored, batch.pictures, strict=True)
-                ]
-            except Exception as error:  # noqa: BLE001  as above
-                batch.error = error
+            batch.shown.append(Shown(frame.camera, frame.message, frame.message))
+        batch.attempt(self._publish_restored)
         if batch.error is not None:
-            shown += self._fail(batch, batch.error)
-        else:
-            for picture, message in zip(batch.pictures, messages, strict=True):
-                self._publish(
-                    picture.frame, message, Outcome.RESTORED, batch.took, picture.aligning
-                )
-                shown.append(Shown(picture.frame.camera, picture.image, message, batch.task))
-        for comparison in shown:
+            with suppress(Exception):  # as that of a node that is being destroyed
+                self._fail(batch, batch.error)
+        for frame in batch.frames:
+            frame.end(Outcome.DROPPED_AFTER_ERROR)  # unless it had another end
+        for comparison in batch.shown:
             self._compare(comparison)
+
+    def _publish_restored(self, batch: Batch) -> None:
+        messages = [
+            from_rgb(pixels, picture.image)
+            for pixels, picture in zip(batch.restored, batch.pictures, strict=True)
+        ]
+        for picture, message in zip(batch.pictures, messages, strict=True):
+            frame = picture.frame
+            self._publish(frame, message, Outcome.RESTORED, batch.took, picture.aligning)
+            batch.shown.append(Shown(frame.camera, picture.image, message, batch.task))
 
     def _look_back(self, pictures: list[Picture], task: str) -> list[Picture]:
         """Return ``pictures`` with the frame before each, where there is one."""
@@ -305,7 +347,7 @@ class FramePipeline:
         try:
             return Picture(frame, *frame.open())
         except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
-            self._skip(frame.camera, error)
+            self._skip(frame, error)
             return None
 
     def _compare(self, shown: Shown) -> None:
@@ -316,41 +358,37 @@ class FramePipeline:
             if self._node.context.ok():
                 self._tell(f'{shown.camera.name}: cannot compare: {error}')
 
-    def _fail(self, batch: Batch, error: Exception) -> list[Shown]:
-        """Pass or drop, as `on_error` says, what could not be restored; return what passed."""
+    def _fail(self, batch: Batch, error: Exception) -> None:
+        """Pass or drop, as `on_error` says, what could not be restored."""
         self._node.get_logger().error(
             f'{batch.task} failed: {error}', throttle_duration_sec=LOG_PERIOD
         )
-        shown = []
-        for picture in batch.pictures:
-            frame = picture.frame
-            if self._node.get_parameter('on_error').value == 'passthrough':
+        if self._node.get_parameter('on_error').value == 'drop':
+            return
+        for frame in batch.frames:
+            if not frame.ended:
                 self._publish(frame, frame.message, Outcome.PASSED_AFTER_ERROR)
-                shown.append(Shown(frame.camera, picture.image, picture.image, FAILED))
-            else:
-                frame.camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
-        return shown
+                batch.shown.append(Shown(frame.camera, frame.message, frame.message, FAILED))
 
     def _publish(
         self, frame: Frame, message: Image | CompressedImage, outcome: Outcome,
         restoring: float = nan, aligning: float = nan,
     ) -> None:
+        """Let a frame go out as ``message``, and count it; in either thread."""
         camera = frame.camera
         try:
             camera.publish(message)
+            latency = nan
+            if is_set(stamp := message.header.stamp):  # not as a Time, which refuses a negative one
+                now = self._node.get_clock().now().nanoseconds
+                latency = (now - stamp.sec * 10**9 - stamp.nanosec) / 1e9
+            in_node = time.monotonic() - frame.received
+            frame.end(outcome, Timing(latency, in_node, restoring, aligning))
         except (UnsupportedEncodingError, MalformedImageError) as error:
-            self._skip(camera, error)
-            return
+            self._skip(frame, error)
         except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
-            camera.statistics.end(Outcome.DROPPED_AFTER_ERROR)
+            frame.end(Outcome.DROPPED_AFTER_ERROR)
             if self._node.context.ok():
                 self._node.get_logger().error(
                     f'{camera.name}: cannot publish: {error}', throttle_duration_sec=LOG_PERIOD
                 )
-            return
-        stamp = message.header.stamp  # not as a Time, which refuses a negative one
-        now = self._node.get_clock().now().nanoseconds
-        camera.statistics.end(outcome, Timing(
-            (now - stamp.sec * 10**9 - stamp.nanosec) / 1e9,
-            time.monotonic() - frame.received, restoring, aligning,
-        ))

@@ -1,11 +1,13 @@
 """The lifecycle node `restore`: parameters, states and diagnostics around its pipeline."""
 
+import functools
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -13,8 +15,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.lifecycle import (
+    LifecycleNode,
+    LifecyclePublisher,
+    LifecycleState,
+    TransitionCallbackReturn,
+)
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -32,9 +39,7 @@ from iov_restore_ros.node.inertial_inputs import (
     InertialInputs,
     rotation_problem,
 )
-from iov_restore_ros.node.live_inputs import InputError
 from iov_restore_ros.node.loading import (
-    LOAD_ERRORS,
     MODEL_PARAMETERS,
     BackgroundLoader,
     load_restorer,
@@ -43,10 +48,27 @@ from iov_restore_ros.node.loading import (
 from iov_restore_ros.node.mode_chooser import ModeChooser
 from iov_restore_ros.node.parameters import PARAMETERS, read_arguments, warnings
 from iov_restore_ros.node.pipeline import FramePipeline
+from iov_restore_ros.node.topics import check_topics
 
 DIAGNOSTICS_PERIOD = 1.0  # s
 BATCH_TIMEOUT = 60.0  # s that deactivate waits for the batch at hand
 EXIT_TIMEOUT = 1.0  # s that the process waits for it when told to end
+LOG_PERIOD = 10.0  # s between two log lines about callbacks that fail
+
+Transition = Callable[['RestoreNode', LifecycleState], TransitionCallbackReturn]
+
+
+def told(transition: Transition) -> Transition:
+    """Have the node report what its ``transition`` raises, which rclpy keeps to itself."""
+    @functools.wraps(transition)
+    def run(node: 'RestoreNode', state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:  # noqa: BLE001  whatever it is, `on_error` comes next
+            node.report(f'{transition.__name__} failed: {error}')
+            return TransitionCallbackReturn.ERROR
+
+    return run
 
 
 class RestoreNode(LifecycleNode):
@@ -56,7 +78,6 @@ class RestoreNode(LifecycleNode):
         super().__init__('restore')
         self._pipeline: FramePipeline | None = None
         self._loader: BackgroundLoader | None = None
-        self._not_loaded = ''
         self._cameras: list[Camera] = []
         self._inertial: InertialInputs | None = None
         self._problem = ''
@@ -96,26 +117,16 @@ class RestoreNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights, run each generator once, create the publishers."""
-        value = self._values()
         try:
-            self._chooser.configure()
-            self._inertial = InertialInputs(self, value['cameras'])
-            restorer = load_restorer(value, self.get_logger())
-        except (InputError, *LOAD_ERRORS) as error:
-            self._problem = f'cannot configure: {error}'
-            self.get_logger().error(self._problem)
+            self._configure(self._values())
+        except Exception as error:  # noqa: BLE001  of many kinds: nothing of it stays
+            self._release()
+            self.report(f'cannot configure: {error}')
             return TransitionCallbackReturn.FAILURE
         self._problem = ''
-        self._loader = BackgroundLoader(self._load_beside)
-        self._cameras = [Camera(self, name) for name in value['cameras']]
-        self._pipeline = FramePipeline(
-            self, self._chooser, restorer, self._cameras, self._inertial
-        )
-        self.get_logger().info(f'cameras: {", ".join(value["cameras"])}')
-        for concern in self._concerns():
-            self.get_logger().warning(concern)
         return TransitionCallbackReturn.SUCCESS
 
+    @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to receive, restore and publish."""
         assert self._pipeline is not None and self._inertial is not None
@@ -126,30 +137,34 @@ class RestoreNode(LifecycleNode):
         self.get_logger().info(f'active; {self._chooser.decide().reason}')
         return TransitionCallbackReturn.SUCCESS
 
+    @told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop receiving, finish the batch at hand."""
+        """Stop receiving, finish the batch at hand; if that takes too long, see ``on_error``."""
         self._stop(BATCH_TIMEOUT)
         return super().on_deactivate(state)
 
+    @told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give back the publishers and the memory of the generators."""
-        for camera in self._cameras:
-            camera.destroy()
-        self._cameras = []
-        if self._loader is not None:
-            loader, self._loader = self._loader, None
-            loader.stop(BATCH_TIMEOUT)
-            self._not_loaded = ''
-        if self._pipeline is not None:
-            self._pipeline.restorer.close()
-            self._pipeline = None
-        self._inertial = None
+        self._release()
         return TransitionCallbackReturn.SUCCESS
 
+    @told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and clean up, from whatever state."""
-        self._stop(BATCH_TIMEOUT)
-        return self.on_cleanup(state)
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    @told
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Clean up after a transition that failed: the node is unconfigured then."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def report(self, problem: str) -> None:
+        """Log why the node does not work; `/diagnostics` say so until it is configured."""
+        self._problem = problem
+        self.get_logger().error(problem)
 
     def stop_now(self) -> None:
         """Stop because the process ends: a batch that takes long is left behind."""
@@ -158,12 +173,48 @@ class RestoreNode(LifecycleNode):
         except TimeoutError as error:
             self.get_logger().warning(str(error))
 
+    def _configure(self, value: dict[str, Any]) -> None:
+        check_topics(self, value['cameras'])
+        self._chooser.configure()
+        self._inertial = InertialInputs(self, value['cameras'])
+        restorer = load_restorer(value, self.get_logger())
+        self._cameras = [Camera(self, name) for name in value['cameras']]
+        self._pipeline = pipeline = FramePipeline(
+            self, self._chooser, restorer, self._cameras, self._inertial
+        )
+        self._loader = BackgroundLoader(
+            lambda value: pipeline.swap(load_restorer(value, self.get_logger())), self.get_logger()
+        )
+        self.get_logger().info(f'cameras: {", ".join(value["cameras"])}')
+        for concern in self._concerns():
+            self.get_logger().warning(concern)
+
     def _stop(self, timeout: float) -> None:
+        """Receive no more; ``TimeoutError`` when the batch at hand is left behind after that."""
         self._chooser.unsubscribe()
+        try:
+            if self._pipeline is not None:
+                self._pipeline.stop(timeout)
+        finally:
+            if self._inertial is not None:
+                self._inertial.unsubscribe()
+
+    def _release(self) -> None:
+        """Let go of all that `configure` and `activate` made; what takes long is left behind."""
+        stops = [self._stop] if self._loader is None else [self._stop, self._loader.stop]
+        for stop in stops:
+            try:
+                stop(BATCH_TIMEOUT)
+            except TimeoutError as error:
+                self.get_logger().error(str(error))
         if self._pipeline is not None:
-            self._pipeline.stop(timeout)
-        if self._inertial is not None:
-            self._inertial.unsubscribe()
+            self._pipeline.close()
+        self._pipeline = self._loader = self._inertial = None
+        self._cameras = []
+        # All there are, also of a camera that was made by half.
+        for publisher in list(self.publishers):
+            if isinstance(publisher, LifecyclePublisher):
+                self.destroy_lifecycle_publisher(publisher)
 
     # Parameters
 
@@ -198,18 +249,6 @@ class RestoreNode(LifecycleNode):
         if self._loader is not None and any(p.name in MODEL_PARAMETERS for p in parameters):
             self._loader.request(self._values())
 
-    def _load_beside(self, value: Mapping[str, Any]) -> None:
-        """Load other generators and swap them in between two batches (loader's thread)."""
-        try:
-            restorer = load_restorer(value, self.get_logger())
-        except Exception as error:  # noqa: BLE001  whatever it is, those of before still work
-            self._not_loaded = f'the generators of before stay: {error}'
-            self.get_logger().error(self._not_loaded)
-            return
-        assert self._pipeline is not None
-        self._pipeline.swap(restorer)
-        self._not_loaded = ''
-
     def _is_remapped(self, topic: str) -> bool:
         """Tell whether a rule of the command line gives ``topic`` another name."""
         return self.resolve_topic_name(topic) != self.resolve_topic_name(topic, only_expand=True)
@@ -220,13 +259,28 @@ class RestoreNode(LifecycleNode):
     # Diagnostics
 
     def _diagnose(self) -> None:
+        try:
+            statuses = self._statuses()
+        except Exception as error:  # noqa: BLE001  those who watch have to hear of it
+            self.get_logger().error(
+                f'diagnostics failed: {error}', throttle_duration_sec=LOG_PERIOD
+            )
+            statuses = [self._status(DiagnosticStatus.ERROR, f'diagnostics failed: {error}', {})]
+        array = DiagnosticArray(status=statuses)
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def _status(self, level: bytes, message: str, values: dict[str, object]) -> DiagnosticStatus:
+        name = self.get_fully_qualified_name().lstrip('/')
+        return status(level, f'{name}: restorer', str(values.get('device', '')), message, values)
+
+    def _statuses(self) -> list[DiagnosticStatus]:
         for camera in self._cameras:  # events may come before the graph knows what they are about
             camera.follow()
         self._chooser.follow()
         inertial = self._inertial
         if inertial is not None:
             inertial.follow()
-        name = self.get_fully_qualified_name().lstrip('/')
         pipeline = self._pipeline
         decision = self._chooser.decide()
         if self._problem:
@@ -247,34 +301,43 @@ class RestoreNode(LifecycleNode):
             values |= restorer_values(pipeline.restorer)
         if inertial is not None:
             values |= inertial.describe(DIAGNOSTICS_PERIOD)
-        array = DiagnosticArray(status=[
-            status(level, f'{name}: restorer', str(values.get('device', '')), message, values)
-        ])
-        array.header.stamp = self.get_clock().now().to_msg()
+        statuses = [self._status(level, message, values)]
         if pipeline is not None and pipeline.active and inertial is not None:
-            array.status += [
+            name = self.get_fully_qualified_name().lstrip('/')
+            statuses += [
                 camera_status(
                     name, camera, DIAGNOSTICS_PERIOD, inertial.describe_camera(camera.name),
                     inertial.concern(camera.name)
                     or dirt_concern(camera, self.get_parameter('dirty_glass').value),
                 ) for camera in self._cameras
             ]
-        self._diagnostics.publish(array)
+        return statuses
 
     def _concerns(self) -> list[str]:
         """Return what works, but not as it should."""
         concerns = []
-        assert self._pipeline is not None
+        assert self._pipeline is not None and self._loader is not None
         if (
             self.get_parameter('device').value == 'auto'
             and self._pipeline.restorer.device.type == 'cpu'
         ):
             concerns.append('on the CPU: device is auto, and PyTorch finds no CUDA device')
-        if self._not_loaded:
-            concerns.append(self._not_loaded)
+        if self._loader.problem:
+            concerns.append(self._loader.problem)
         if warning := self._chooser.warning():
             concerns.append(warning)
         return concerns
+
+
+def serve(node: LifecycleNode, executor: Executor, told_to_end: threading.Event) -> None:
+    """Call the node's callbacks until told to end, whatever they raise."""
+    while not told_to_end.is_set():
+        try:
+            executor.spin_once()
+        except Exception:  # noqa: BLE001  one message less, but the stack must not go blind
+            node.get_logger().error(
+                f'a callback failed: {traceback.format_exc()}', throttle_duration_sec=LOG_PERIOD
+            )
 
 
 def main() -> int:
@@ -306,8 +369,7 @@ def main() -> int:
     waiting = threading.Thread(target=wait_for_signal, daemon=True)
     waiting.start()
     node.autostart()
-    while not told_to_end.is_set():
-        executor.spin_once()
+    serve(node, executor, told_to_end)
     waiting.join()
     node.stop_now()
     executor.shutdown()

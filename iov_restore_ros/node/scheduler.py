@@ -36,7 +36,8 @@ class FrameScheduler(Generic[Item, Work]):
         """
         Call ``start`` with up to ``batch`` items at a time, then ``wait`` and ``finish`` with that.
 
-        All in one thread, each in order, with up to ``in_flight`` batches started and not ready.
+        All in one thread, so none of them may raise; each in order, with up to ``in_flight``
+        batches started and not ready.
         While there are none, an incomplete batch waits ``batch_wait`` s for the other cameras. With
         ``in_order`` a camera's frame is started only when its frame before is ready.
         """
@@ -50,10 +51,12 @@ class FrameScheduler(Generic[Item, Work]):
         self._in_order = in_order
         self._slots: dict[str, Item] = {}
         self._offered: dict[str, float] = {}  # when, s, monotonic
-        self._at_work: deque[list[str]] = deque()  # the cameras of each batch on its way
-        self._ready: deque[Work] = deque()  # batches to be finished, one at most
+        self._at_work: deque[dict[str, Item]] = deque()  # batches on their way, by their cameras
+        self._ready: deque[Work] = deque()  # of those, to be finished; one at most
+        self._finishing: dict[str, Item] = {}
         self._next = 0
         self._stopping = False
+        self.left_behind = False  # whether the thread outlasted ``stop``
         self._changed = threading.Condition()
         # A daemon, because a batch on a slow machine may outlast the process's time to end.
         self._thread = threading.Thread(target=self._run, name='restore', daemon=True)
@@ -71,13 +74,15 @@ class FrameScheduler(Generic[Item, Work]):
     def idle(self, camera: str) -> bool:
         """Tell whether no frame of ``camera`` waits or is being processed."""
         with self._changed:
-            return camera not in self._slots and not any(camera in b for b in self._at_work)
+            places = self._slots, self._finishing, *self._at_work
+            return not any(camera in place for place in places)
 
     def stop(self, timeout: float) -> list[Item]:
         """
         End the thread after the batches at hand; return the frames left over.
 
-        Raises ``TimeoutError`` when they take longer than ``timeout`` seconds.
+        Batches that take longer than ``timeout`` s are left behind: their frames are among those,
+        and are never finished.
         """
         with self._changed:
             self._stopping = True
@@ -85,8 +90,10 @@ class FrameScheduler(Generic[Item, Work]):
             self._slots.clear()
             self._changed.notify()
         self._thread.join(timeout)
-        if self._thread.is_alive():
-            raise TimeoutError(f'a batch was still being restored after {timeout} s')
+        with self._changed:
+            self.left_behind = self._thread.is_alive()
+            if self.left_behind:
+                left += [item for batch in self._at_work for item in batch.values()]
         return left
 
     def _run(self) -> None:
@@ -104,9 +111,14 @@ class FrameScheduler(Generic[Item, Work]):
             if batch:
                 started.append(self._start(batch))
             if ready:
-                self._finish(ready.popleft())
                 with self._changed:
-                    self._at_work.popleft()
+                    if self.left_behind:
+                        return
+                    self._finishing = self._at_work.popleft()
+                    work = ready.popleft()
+                self._finish(work)
+                with self._changed:
+                    self._finishing = {}
                 if not batch:
                     continue  # there may be one by now
             if started and (not batch or len(started) >= self._in_flight):
@@ -138,5 +150,5 @@ class FrameScheduler(Generic[Item, Work]):
         chosen = [camera for camera in in_turn if camera in free][: self._batch]
         if chosen:
             self._next = (self._cameras.index(chosen[-1]) + 1) % count
-            self._at_work.append(chosen)
-        return [self._slots.pop(camera) for camera in chosen]
+            self._at_work.append({camera: self._slots.pop(camera) for camera in chosen})
+        return list(self._at_work[-1].values()) if chosen else []

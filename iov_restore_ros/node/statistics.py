@@ -33,7 +33,7 @@ PUBLISHED = (
 
 
 class Timing(NamedTuple):
-    """How long a published frame took, in s."""
+    """How long a published frame took, in s; NaN where that cannot be told."""
 
     latency: float  # from its stamp on, by the ROS clock: negative when that has jumped back
     in_node: float  # from receiving to publishing
@@ -54,7 +54,9 @@ class Report:
     late_lost_on_the_way: int = 0
     timings: list[Timing] = field(default_factory=list)
     age: float = inf  # s since the last frame came; infinite before the first
+    late_unstamped: int = 0
     pasts: dict[str, int] = field(default_factory=dict)  # restored frames, by why without past
+    late_pasts: dict[str, int] = field(default_factory=dict)
     turns: dict[str, int] = field(default_factory=dict)  # deblurred, by why without gyroscope
 
     def __str__(self) -> str:
@@ -79,18 +81,20 @@ class Statistics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._received = 0
+        self._unstamped = 0
         self._lost = self._lost_on_the_way = 0
         self._last_received = -inf
         self._outcomes: Counter[Outcome] = Counter()
         self._timings: deque[Timing] = deque(maxlen=TIMINGS_KEPT)
         self._pasts: Counter[str] = Counter()
         self._turns: Counter[str] = Counter()
-        self._reported = 0, 0, Counter[Outcome]()
+        self._reported = 0, 0, 0, Counter[Outcome](), Counter[str]()
 
-    def receive(self) -> None:
-        """Count a frame that came in."""
+    def receive(self, stamped: bool = True) -> None:
+        """Count a frame that came in, and whether it has a stamp."""
         with self._lock:
             self._received += 1
+            self._unstamped += not stamped
             self._last_received = time.monotonic()
 
     def lose(self, count: int) -> None:
@@ -123,15 +127,17 @@ class Statistics:
     def report(self) -> Report:
         """Return the counts and begin the next period."""
         with self._lock:
-            received, lost, outcomes = self._reported
+            received, lost, unstamped, outcomes, pasts = self._reported
             report = Report(
                 self._received, dict(self._outcomes),
                 self._received - received, dict(self._outcomes - outcomes),
                 self._lost, self._lost_on_the_way, self._lost_on_the_way - lost,
-                list(self._timings), time.monotonic() - self._last_received, dict(self._pasts),
+                list(self._timings), time.monotonic() - self._last_received,
+                self._unstamped - unstamped, dict(self._pasts), dict(self._pasts - pasts),
                 dict(self._turns),
             )
             self._reported = (
-                self._received, self._lost_on_the_way, self._outcomes.copy()
+                self._received, self._lost_on_the_way, self._unstamped, self._outcomes.copy(),
+                self._pasts.copy(),
             )
             return report

@@ -92,11 +92,6 @@ class ImagePublisher:
         if compressed is not None:
             self._compressed.publish(compressed)
 
-    def destroy(self) -> None:
-        """Take both publishers down."""
-        for publisher in (self._raw, self._compressed):
-            self._node.destroy_lifecycle_publisher(publisher)
-
     def _compress(self, image: Image) -> CompressedImage | None:
         if not self._compressed.get_subscription_count():
             return None

@@ -21,8 +21,9 @@ from iov_restore_ros.video.history import History
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
-    from rosbags.rosbag2 import Reader
     from rosbags.typesys.store import Typestore
+
+    from iov_restore_ros.tools.bag_reader import Bag
 
 IMU_TYPE = 'sensor_msgs/msg/Imu'
 INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
@@ -129,7 +130,7 @@ class BagImu:
     """
 
     def __init__(
-        self, reader: Reader, types: Typestore, images: Iterable[str], options: ImuOptions,
+        self, bag: Bag, types: Typestore, images: Iterable[str], options: ImuOptions,
         start: int | None = None, stop: int | None = None, check: Callable[[], None] = lambda: None,
     ) -> None:
         """
@@ -138,8 +139,8 @@ class BagImu:
         These are ns, None for the bag's; ``check`` is called now and then, and may raise.
         """
         self.options = options
-        self._types, self._check, self._reader = types, check, reader
-        connections = reader.connections
+        self._types, self._check, self._bag = types, check, bag
+        connections = bag.connections
         self._frames = self._read_frames(
             [c for c in connections if c.topic == TF_TOPIC and c.msgtype == TF_TYPE]
         )
@@ -227,7 +228,7 @@ class BagImu:
         """Yield the messages, those that cannot be read left out."""
         if not connections:  # which would mean all
             return
-        for connection, _, data in self._reader.messages(connections, start, stop):
+        for connection, _, data in self._bag.messages(connections, start, stop):
             self._check()
             message = self._message(connection, data)
             if message is not None:

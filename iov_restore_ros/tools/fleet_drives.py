@@ -12,16 +12,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pyarrow import fs
-from rosbags.rosbag2 import Reader
 
 from iov_restore_ros.outputs import found_outside, keep_apart
 from iov_restore_ros.pictures.files import DataError, by_number, video_length
-from iov_restore_ros.tools.restore_bag import IMAGE_TYPES, new_topics
+from iov_restore_ros.tools.bag_metadata import METADATA
+from iov_restore_ros.tools.bag_reader import open_bag
+from iov_restore_ros.tools.restore_bag import left_alone, new_topics, to_restore
 from iov_restore_ros.tools.restore_files import PICTURES, VIDEOS
+from iov_restore_ros.tools.sqlite_file import JOURNALS
 from iov_restore_ros.video.history import LONGEST_GAP
 
-METADATA = 'metadata.yaml'  # a folder with it is a bag
-BAGS = {'.mcap', '.db3'}
+BAGS = {'.mcap', '.db3', '.bag'}  # the last are of ROS 1, and told of when they are opened
 # Frames before a piece that are restored and thrown away; docs/fleet.md has what that leaves.
 WARM_UP = 60
 
@@ -136,15 +137,12 @@ def plan(drive: Drive, frames: int, split: bool) -> list[Piece]:
         except DataError:  # not told, or not readable: the worker finds out
             count = 0
         return [Piece(drive, 1, 0, None, 0, count)]
-    with Reader(path) as reader:
-        names = new_topics(reader.connections, ())
-        counts = [
-            c.msgcount for c in reader.connections if c.msgtype in IMAGE_TYPES and c.topic in names
-        ]
-        span = range(reader.start_time, reader.end_time) if reader.message_count else range(1)
+    with open_bag(path) as bag:
+        counts = [c.msgcount for c in to_restore(bag, new_topics(bag, (), left_alone(bag)))]
+        span = range(bag.start_time, max(bag.end_time, bag.start_time + 1))
     # Frames of the slowest camera, if they are not so far apart that they have no past anyway.
-    slowest = min(len(span) / max(1, min(counts)), LONGEST_GAP * 1e9)
-    share = frames / max(1, *counts) if split else 1.0
+    slowest = min(len(span) / max(1, min(counts, default=1)), LONGEST_GAP * 1e9)
+    share = frames / max(1, max(counts, default=1)) if split else 1.0
     return _cut(drive, span, sum(counts), len(span) * share, round(WARM_UP * slowest))
 
 
@@ -164,7 +162,9 @@ def fetch(source: str, folder: Path) -> Path:
     folder.mkdir()
     copy = folder / PurePosixPath(path).name
     if system.get_file_info(path).is_file:
-        _download(system, path, copy)
+        for end in ('', *JOURNALS):
+            if system.get_file_info(path + end).is_file:
+                _download(system, path + end, copy.with_name(copy.name + end))
         return copy
     copy.mkdir()
     for info in system.get_file_info(fs.FileSelector(path)):

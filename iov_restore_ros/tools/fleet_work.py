@@ -6,7 +6,7 @@ from typing import Any
 import ray
 
 from iov_restore_ros.tools.fleet_drives import Drive, Piece, is_local, plan
-from iov_restore_ros.tools.fleet_worker import Outcome, Settings, Shelf, join
+from iov_restore_ros.tools.fleet_worker import FAILED, Outcome, Settings, Shelf, join
 
 
 class Account:
@@ -95,6 +95,8 @@ class Work:
 
     def _end(self, drive: Drive, outcome: Outcome) -> None:
         named = {'source': drive.source, 'output': drive.name, **outcome}
+        if 'error' in outcome:
+            named['state'] = FAILED
         self.account.outcomes.append(named)
         self.shelf.write_manifest(self.account.outcomes)
 

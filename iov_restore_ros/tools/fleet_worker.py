@@ -11,22 +11,24 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyarrow import fs
 from rich.progress import Progress
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 from iov_restore_ros.inference import History, RestoreError, Restorer
 from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.tools.bag_imu import AS_FOUND, BagImu, ImuOptions
+from iov_restore_ros.tools.bag_metadata import METADATA
+from iov_restore_ros.tools.bag_reader import Bag, open_bag
+from iov_restore_ros.tools.bag_writer import BAG_VERSION, add_topic, new_bag
 from iov_restore_ros.tools.fleet_drives import (
-    METADATA,
     Drive,
     Piece,
     fetch,
@@ -36,16 +38,14 @@ from iov_restore_ros.tools.fleet_drives import (
     place,
 )
 from iov_restore_ros.tools.restore_bag import (
-    BAG_VERSION,
     IMAGE_FAILURES,
-    IMAGE_TYPES,
     Beside,
-    add_topic,
     copy_bag,
     imu_of,
+    left_alone,
     new_topics,
     restore_images,
-    storage_of,
+    to_restore,
 )
 from iov_restore_ros.tools.restore_files import (
     RATE,
@@ -59,8 +59,19 @@ STATE = '.fleet'  # folder of what is not done, and of what is known about what 
 MANIFEST = 'manifest.jsonl'
 WORK = 'work'  # what is being written; nothing in there is of use to another run
 TOLD = 20  # failures of a drive that the manifest names
+DONE, SHORT, FAILED = 'done', 'short', 'failed'  # what becomes of a drive
 
 Outcome = dict[str, Any]  # a line of the manifest
+
+
+class Restored(NamedTuple):
+    """What became of a drive or a piece of it."""
+
+    frames: int  # that came
+    failures: list[str]  # a line for each of them that could not be restored
+    expected: int | None = None  # frames that the drive itself says it has; None: it does not
+    short: Sequence[str] = ()  # lines on what else it says it has, and could not be read
+    left: Mapping[str, str] = {}  # image topics that are left as they are, and why
 
 
 @dataclass(frozen=True)
@@ -234,44 +245,44 @@ class Worker:
             made = work / PurePosixPath(piece.drive.name).name
             restore = {'bag': self._bag, 'video': self._video, 'frames': self._frames}
             self.imu = None
-            frames, failures = restore[piece.drive.kind](piece, work, made)
+            restored = restore[piece.drive.kind](piece, work, made)
             outcome = outcome_of(
-                self.settings, piece.drive, frames, failures, time.monotonic() - started
+                self.settings, piece.drive, restored, time.monotonic() - started
             )
             if self.imu is not None:
                 outcome['gyroscope'] = self.imu.accounts()
             if piece.pieces == 1:
                 self.shelf.publish(made, outcome, piece.drive)
             else:
-                (made / 'outcome.json').write_text(json.dumps({**outcome, 'failures': failures}))
+                (made / 'outcome.json').write_text(
+                    json.dumps({**outcome, 'failures': restored.failures})
+                )
                 self.shelf.keep(made, self.shelf.part(piece))
         return outcome
 
-    def _bag(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
-        bag = fetch(piece.drive.source, work / 'in')
+    def _bag(self, piece: Piece, work: Path, made: Path) -> Restored:
         settings = self.settings
-        with Reader(bag) as reader:
+        with open_bag(fetch(piece.drive.source, work / 'in')) as bag:
+            left = left_alone(bag)
+            names = new_topics(bag, (), left)
             whole = piece.pieces == 1
             span = (None, None) if whole else (piece.warm_up, piece.end)
-            self.imu = imu_of(
-                reader, new_topics(reader.connections, ()), self.restorer, settings.task,
-                settings.imu, *span,
-            )
+            self.imu = imu_of(bag, names, self.restorer, settings.task, settings.imu, *span)
             beside = restore_images(self.restorer, settings.task, settings.shutter, self.imu)
             if whole:
-                return rewrite(reader, bag, made, beside)
+                return rewrite(bag, made, names, left, beside)
             made.mkdir()
-            return restore_part(reader, piece, made / 'images', beside)
+            return restore_part(bag, piece, made / 'images', names, beside)
 
-    def _video(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
+    def _video(self, piece: Piece, work: Path, made: Path) -> Restored:
         video = fetch(piece.drive.source, work / 'in')
         frames = restore_video(
             self.restorer, self.settings.task, video, made, History(shutter=self.settings.shutter),
             Progress(disable=True), lambda: None,
         )
-        return frames, []
+        return Restored(frames, [])
 
-    def _frames(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
+    def _frames(self, piece: Piece, work: Path, made: Path) -> Restored:
         history = History(shutter=self.settings.shutter)
         paths, failures = frames_of(piece.drive.source)[: piece.end], []
         for number in range(piece.warm_up, len(paths)):
@@ -290,26 +301,26 @@ class Worker:
                 picture.unlink()
         if not made.exists():
             raise FileError(f'none of the frames could be restored; {failures[0]}')
-        return len(paths) - piece.begin, failures
+        frames = len(paths) - piece.begin
+        return Restored(frames, failures, frames)
 
 
 def restore_part(
-    reader: Reader, piece: Piece, target: Path, beside: Beside
-) -> tuple[int, list[str]]:
+    bag: Bag, piece: Piece, target: Path, names: Mapping[str, str], beside: Beside
+) -> Restored:
     """
     Write the restored images of a piece of an open bag, and nothing else, into a new bag.
 
-    An image that failed is there without content. Returns how many images came, and the reasons.
+    ``names``: see ``new_topics``. An image that failed is there without content.
     """
-    names = new_topics(reader.connections, ())
-    images = [c for c in reader.connections if c.topic in names and c.msgtype in IMAGE_TYPES]
+    images = to_restore(bag, names)
     frames, reasons = 0, []
     with Writer(target, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
         targets = {c.id: add_topic(writer, c, c.topic) for c in images}
-        for connection, when, data in reader.messages(images, piece.warm_up, piece.end):
+        for connection, when, data in bag.messages(images, piece.warm_up, piece.end):
             reason = ''
             try:
-                new = beside(connection, data)
+                new = beside(connection, when, data)
             except IMAGE_FAILURES as error:
                 new, reason = b'', str(error)
             if when >= piece.begin:
@@ -317,16 +328,17 @@ def restore_part(
                 writer.write(targets[connection.id], when, new)
                 if reason:
                     reasons.append(reason)
-    return frames, reasons
+    return Restored(frames, reasons)
 
 
-def rewrite(reader: Reader, bag: Path, target: Path, beside: Beside) -> tuple[int, list[str]]:
-    """Write a bag as restore_bag does; returns how many images came, and a line a failure."""
-    names = new_topics(reader.connections, ())
-    storage = StoragePlugin[storage_of(bag).upper()]
-    with Writer(target, version=BAG_VERSION, storage_plugin=storage) as writer:
-        written, failures = copy_bag(reader, reader.messages(), writer, names, beside)
-    return written.total() + len(failures), failures
+def rewrite(
+    bag: Bag, target: Path, names: Mapping[str, str], left: Mapping[str, str], beside: Beside
+) -> Restored:
+    """Write a bag as restore_bag does; ``names``, ``left``: see ``new_topics``."""
+    with new_bag(target, bag, bag.storage) as writer:
+        written, failures, short = copy_bag(bag, bag.messages(), writer, names, beside)
+    expected = sum(connection.msgcount for connection in to_restore(bag, names))
+    return Restored(written.total() + len(failures), failures, expected, short, left)
 
 
 def join(settings: Settings, pieces: list[Piece]) -> Outcome:
@@ -335,19 +347,21 @@ def join(settings: Settings, pieces: list[Piece]) -> Outcome:
     parts = [shelf.part(piece) for piece in pieces]
     outcomes = [json.loads((part / 'outcome.json').read_text()) for part in parts]
     failures = [failure for outcome in outcomes for failure in outcome['failures']]
-    frames = sum(outcome['frames'] for outcome in outcomes)
     with shelf.work() as work:
         made = work / PurePosixPath(drive.name).name
         if drive.kind == 'bag':
-            bag = Path(place(drive.source)[1])
-            with Reader(bag) as reader:
-                _, failures = rewrite(reader, bag, made, _from_parts(parts, failures))
+            with open_bag(Path(place(drive.source)[1])) as bag:
+                left = left_alone(bag)
+                names = new_topics(bag, (), left)
+                restored = rewrite(bag, made, names, left, _from_parts(parts, failures))
         else:
+            frames = sum(outcome['frames'] for outcome in outcomes)
+            restored = Restored(frames, failures, frames)
             made.mkdir()
             for picture in (file for part in parts for file in part.glob('*.png')):
                 (made / picture.name).hardlink_to(picture)
         outcome = outcome_of(
-            settings, drive, frames, failures, sum(outcome['seconds'] for outcome in outcomes),
+            settings, drive, restored, sum(outcome['seconds'] for outcome in outcomes),
             len(pieces),
         )
         if gyroscopes := [one['gyroscope'] for one in outcomes if 'gyroscope' in one]:
@@ -358,13 +372,15 @@ def join(settings: Settings, pieces: list[Piece]) -> Outcome:
 
 
 def outcome_of(
-    settings: Settings, drive: Drive, frames: int, failures: list[str], seconds: float,
-    pieces: int = 1,
+    settings: Settings, drive: Drive, restored: Restored, seconds: float, pieces: int = 1
 ) -> Outcome:
     """Return the line of the manifest; ``seconds`` are of work, also if several worked at once."""
+    frames, failures, expected, short, left = restored
     return {
-        'source': drive.source, 'output': drive.name, 'frames': frames,
+        'source': drive.source, 'output': drive.name, 'state': SHORT if short else DONE,
+        'expected': expected, 'frames': frames,
         'restored': frames - len(failures), 'passed': len(failures), 'failures': failures[:TOLD],
+        'short': list(short), 'left': dict(left),
         'seconds': round(seconds, 3), 'pieces': pieces, 'task': settings.task,
         'weights_sha256': settings.sha256, 'node': platform.node(),
     }
@@ -389,13 +405,13 @@ def as_row(piece: Piece) -> dict[str, str]:
 def _from_parts(parts: list[Path], reasons: list[str]) -> Beside:
     def images() -> Iterator[tuple[str, bytes]]:
         for part in parts:
-            with Reader(part / 'images') as reader:
-                for connection, _, data in reader.messages():
+            with open_bag(part / 'images') as bag:
+                for connection, _, data in bag.messages():
                     yield connection.topic, data
 
     restored, why = images(), iter(reasons)
 
-    def beside(connection: Connection, data: bytes) -> bytes:
+    def beside(connection: Connection, _: int, data: bytes) -> bytes:
         topic, new = next(restored, ('', b''))
         if topic != connection.topic:
             raise ValueError(f'the pieces have {topic or "no more"} where {connection.topic} comes')

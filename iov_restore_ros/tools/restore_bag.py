@@ -3,10 +3,11 @@ Restore the images in a ROS 2 bag, every frame of it, however long that takes.
 
     python -m iov_restore_ros.tools.restore_bag BAG --output NEW_BAG --task derain
 
-The new bag holds all that BAG holds, byte for byte, and beside each image topic the restored one
-under the name that the node would give it, with the same time, header and encoding. The images of a
-topic are one sequence, as they are for the node. A gyroscope in the bag helps to deblur them, see
-docs/video.md. The new bag has its name when it is whole, not before.
+The new bag holds all messages that can be read in BAG, byte for byte, and beside each image topic
+the restored one under the name that the node would give it, with the same time, header and
+encoding. The images of a topic are one sequence, as they are for the node. A gyroscope in the bag
+helps to deblur them, see docs/video.md. docs/bags.md has what is not kept. The new bag has its name
+when it is whole, not before.
 """
 
 from __future__ import annotations  # without rosbags --help works, too
@@ -18,24 +19,22 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import NamedTuple, TypeAlias
 
+import numpy as np
 from rclpy.serialization import deserialize_message, serialize_message
 from rich.console import Console
 from rich.progress import Progress
 from sensor_msgs.msg import CompressedImage, Image
 
 from iov_restore_ros.inference import History, RestoreError, Restorer, restore_next
-from iov_restore_ros.node.compressed import decode, encode
+from iov_restore_ros.node.compressed import encode, open_image
 from iov_restore_ros.node.images import (
     MalformedImageError,
     UnsupportedEncodingError,
     from_rgb,
-    seconds,
-    to_rgb,
-    view,
+    moment,
 )
 from iov_restore_ros.outputs import OutputError, Record, keep_apart
 from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped, until
@@ -53,25 +52,31 @@ from iov_restore_ros.tools.restore_files import add_restorer_options, restorer_o
 
 MISSING = ''
 try:
-    from rosbags.interfaces import Connection, ConnectionExtRosbag2
-    from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer, WriterError
-    from rosbags.typesys import Stores, get_typestore
-    from rosbags.typesys.store import Typestore
+    from rosbags.interfaces import Connection
+    from rosbags.rosbag2 import Writer, WriterError
+
+    from iov_restore_ros.tools.bag_file import BagError
+    from iov_restore_ros.tools.bag_reader import Bag, Message, open_bag
+    from iov_restore_ros.tools.bag_writer import add_topic, new_bag, typestore
 except ImportError as error:
     MISSING = f"{error}: pip install rosbags, or the extra: pip install '.[bags]'"
 
 IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
+DISTANCES = '16UC1', '32FC1'  # encodings of depth cameras
+COPIED_BESIDE = {*IMAGE_TYPES, INFO_TYPE}
 JPEG_QUALITY = 95
 COMMAND = 'restore_bag'
 STORAGES = 'sqlite3', 'mcap'
 IMAGE_FAILURES = UnsupportedEncodingError, MalformedImageError, RestoreError  # of one image
-Message: TypeAlias = 'tuple[Connection, int, bytes]'  # and when it was recorded, ns
-Beside: TypeAlias = 'Callable[[Connection, bytes], bytes]'  # raises one of IMAGE_FAILURES
-BAG_VERSION: Literal[9] = 9  # Jazzy and Kilted write this one
+Beside: TypeAlias = 'Callable[[Connection, int, bytes], bytes]'  # raises one of IMAGE_FAILURES
 
 
-class BagError(Exception):
-    """A bag that cannot be read or written, or holds nothing to restore; the message says why."""
+class Copied(NamedTuple):
+    """What became of a bag."""
+
+    written: Counter[str]  # images, by their new topic
+    failures: list[str]  # a line for each image that could not be restored
+    short: list[str]  # lines on what the bag should have, and could not be read
 
 
 def restored_topic(topic: str) -> str:
@@ -82,23 +87,20 @@ def restored_topic(topic: str) -> str:
 
 
 def restore_message(
-    data: bytes, kind: type, restorer: Restorer, task: str, history: History,
+    data: bytes, kind: type, recorded: int, restorer: Restorer, task: str, history: History,
     imu: CameraImu | None = None,
 ) -> bytes:
     """
     Restore a serialized Image or CompressedImage (``kind``); a compressed one stays compressed.
 
-    ``history`` is what the topic showed before, ``imu`` the gyroscope beside it.
+    ``history`` is what the topic showed before, ``imu`` the gyroscope beside it; ``recorded`` (ns)
+    is its time where it has no stamp.
 
     Raises ``UnsupportedEncodingError``, ``MalformedImageError`` or ``RestoreError``.
     """
-    try:
-        message: Image | CompressedImage = deserialize_message(data, kind)
-    except Exception as error:  # the middleware raises what it likes
-        raise MalformedImageError(f'no {kind.__name__}: {error}') from error
-    image = message if isinstance(message, Image) else decode(message)
-    frame = to_rgb(view(image), image.encoding)
-    stamp = seconds(message.header.stamp)
+    message = message_of(data, kind)
+    image, frame = opened(message)
+    stamp = moment(message.header.stamp, recorded / 1e9)
     if imu is not None:
         imu.advance(history, stamp, message.header.frame_id, frame.shape[:2])
     pixels = restore_next(restorer, history, frame, stamp, task)
@@ -109,6 +111,27 @@ def restore_message(
     return serialize(encode(restored, codec, JPEG_QUALITY))
 
 
+def message_of(data: bytes, kind: type) -> Image | CompressedImage:
+    """Return the message of a ``kind`` in ``data``; raises ``MalformedImageError``."""
+    try:
+        return deserialize_message(data, kind)
+    except Exception as error:  # the middleware raises what it likes
+        raise MalformedImageError(f'no {kind.__name__}: {error}') from error
+
+
+def opened(message: Image | CompressedImage) -> tuple[Image, np.ndarray]:
+    """
+    Return the image of ``message``, and that as uint8 H x W x 3, RGB; see ``open_image``.
+
+    Distances in a PNG could be decoded, but are nothing to restore.
+    """
+    if isinstance(message, CompressedImage):
+        encoding, _, _ = message.format.partition(';')
+        if encoding.strip() in DISTANCES:
+            raise UnsupportedEncodingError(f'format {message.format!r} is a depth image')
+    return open_image(message)
+
+
 def serialize(message: Image | CompressedImage) -> bytes:
     """Return ``message`` as the same bytes every time: the middleware leaves gaps as they were."""
     name = f'sensor_msgs/msg/{type(message).__name__}'
@@ -116,53 +139,79 @@ def serialize(message: Image | CompressedImage) -> bytes:
     return bytes(types.serialize_cdr(types.deserialize_cdr(serialize_message(message), name), name))
 
 
-@cache
-def typestore() -> Typestore:
-    """Return the message types of the newest ROS, for bags that lack the definitions."""
-    return get_typestore(Stores.LATEST)
+def left_alone(bag: Bag) -> dict[str, str]:
+    """
+    Map the image topics that cannot be restored, as those of depth cameras, to why.
+
+    The first image of a topic that can be read decides.
+    """
+    left = {}
+    for connection in bag.connections:
+        if connection.msgtype in IMAGE_TYPES:
+            for _, _, data in bag.messages([connection]):
+                try:
+                    opened(message_of(data, IMAGE_TYPES[connection.msgtype]))
+                except UnsupportedEncodingError as error:
+                    left[connection.topic] = str(error)
+                except MalformedImageError:
+                    continue
+                break
+    return left
 
 
-def new_topics(connections: Iterable[Connection], wanted: Collection[str]) -> dict[str, str]:
+def new_topics(bag: Bag, wanted: Collection[str], left: Mapping[str, str]) -> dict[str, str]:
     """
     Map the image topics to restore, and their camera_info, to the topics of the new bag.
 
-    All image topics if none is ``wanted``, but a compressed one only where the raw one is not there
-    as well. Raises ``BagError`` for one that is not there, or when the bag was restored already.
+    All image topics if none is ``wanted``, but a compressed one only where the raw one is not
+    restored as well, and none of those that are ``left`` alone. Raises ``BagError`` for a wanted
+    one that is not there or left, or when the bag was restored already.
     """
-    kinds = {connection.topic: connection.msgtype for connection in connections}
-    images = [topic for topic, kind in kinds.items() if kind in IMAGE_TYPES]
+    kinds = defaultdict(set)
+    for connection in bag.connections:
+        kinds[connection.topic].add(connection.msgtype)
+    images = [topic for topic, kind in kinds.items() if kind & IMAGE_TYPES.keys()]
     if missing := set(wanted) - set(images):
-        raise BagError(f'no image topic {", ".join(missing)}, only {", ".join(images) or "none"}')
+        raise BagError(
+            f'{bag.path}: no image topic {", ".join(missing)}, only {", ".join(images) or "none"}'
+        )
+    for topic in set(wanted) & set(left):
+        raise BagError(f'{bag.path}: {topic} cannot be restored: {left[topic]}')
+    images = [topic for topic in images if topic not in left]
     once = [
         topic for topic in images
         if not (topic.endswith('/compressed') and topic.removesuffix('/compressed') in images)
     ]
     names = {topic: restored_topic(topic) for topic in wanted or once}
-    if not names:
-        raise BagError('no image topic in there')
     for topic in list(names):
         info = info_topic(topic)
-        if kinds.get(info) == INFO_TYPE:
+        if INFO_TYPE in kinds.get(info, ()):
             names[info] = restored_topic(info)
     if there := set(names.values()) & set(kinds):
-        raise BagError(f'{", ".join(there)} is in there already: name the others with --topic')
+        raise BagError(
+            f'{bag.path}: {", ".join(there)} is in there already: name the others with --topic'
+        )
     return names
 
 
+def to_restore(bag: Bag, names: Collection[str]) -> list[Connection]:
+    """Return the images in a bag whose topics are in ``names``."""
+    return [c for c in bag.connections if c.topic in names and c.msgtype in IMAGE_TYPES]
+
+
 def imu_of(
-    reader: Reader, topics: Collection[str], restorer: Restorer, task: str, options: ImuOptions,
+    bag: Bag, names: Collection[str], restorer: Restorer, task: str, options: ImuOptions,
     start: int | None = None, end: int | None = None, check: Callable[[], None] = lambda: None,
 ) -> BagImu | None:
     """
-    Return the gyroscopes beside the images in ``topics`` of a bag, see ``BagImu``.
+    Return the gyroscopes beside the images of a bag whose topics are in ``names``, see ``BagImu``.
 
     None where they are not wanted, or of no use.
     """
-    if options.none or task != 'deblur' or not restorer.uses_past:
+    images = [connection.topic for connection in to_restore(bag, names)]
+    if not images or options.none or task != 'deblur' or not restorer.uses_past:
         return None
-    kinds = {connection.topic: connection.msgtype for connection in reader.connections}
-    images = [topic for topic in topics if kinds[topic] in IMAGE_TYPES]
-    return BagImu(reader, typestore(), images, options, start, end, check)
+    return BagImu(bag, typestore(), images, options, start, end, check)
 
 
 def restore_images(
@@ -175,56 +224,46 @@ def restore_images(
     """
     histories: defaultdict[str, History] = defaultdict(lambda: History(shutter=shutter))
 
-    def beside(connection: Connection, data: bytes) -> bytes:
+    def beside(connection: Connection, recorded: int, data: bytes) -> bytes:
         kind, topic = IMAGE_TYPES[connection.msgtype], connection.topic
         camera = None if imu is None else imu.cameras[topic]
-        return restore_message(data, kind, restorer, task, histories[topic], camera)
+        return restore_message(data, kind, recorded, restorer, task, histories[topic], camera)
 
     return beside
 
 
-def add_topic(writer: Writer, connection: Connection, topic: str) -> Connection:
-    """Add ``topic`` to a new bag, of the type and QoS of ``connection`` of another bag."""
-    assert isinstance(connection.ext, ConnectionExtRosbag2)
-    return writer.add_connection(
-        topic, connection.msgtype,
-        typestore=typestore(),
-        msgdef=connection.msgdef.data or None, rihs01=connection.digest or None,
-        serialization_format=connection.ext.serialization_format,
-        offered_qos_profiles=connection.ext.offered_qos_profiles,
-    )
-
-
 def copy_bag(
-    reader: Reader, messages: Iterable[Message], writer: Writer, names: Mapping[str, str],
+    bag: Bag, messages: Iterable[Message], writer: Writer, names: Mapping[str, str],
     beside: Beside,
-) -> tuple[Counter[str], list[str]]:
+) -> Copied:
     """
-    Copy ``messages`` of an open bag and add, to each topic in ``names``, the one it is mapped to.
+    Copy ``messages`` of a bag and add, to each topic in ``names``, the one it is mapped to.
 
-    ``beside`` makes the new images of the old ones. Returns how many images were written on each
-    new topic, and a line for each that failed.
+    ``beside`` makes the new images of the old ones.
     """
     targets = {
         connection.id: [
             add_topic(writer, connection, topic)
-            for topic in (connection.topic, names.get(connection.topic)) if topic
+            for topic in (connection.topic, names.get(connection.topic))
+            if topic == connection.topic or (topic and connection.msgtype in COPIED_BESIDE)
         ]
-        for connection in reader.connections
+        for connection in bag.connections
     }
     written: Counter[str] = Counter()
+    copied: Counter[int] = Counter()
     failures = []
     for connection, time, data in messages:
         copy, *new = targets[connection.id]
         writer.write(copy, time, data)
+        copied[connection.id] += 1
         image = connection.msgtype in IMAGE_TYPES
         for target in new:
             try:
-                writer.write(target, time, beside(connection, data) if image else data)
+                writer.write(target, time, beside(connection, time, data) if image else data)
                 written[target.topic] += image
             except IMAGE_FAILURES as error:
                 failures.append(f'{connection.topic} at {time} ns: {error}')
-    return +written, failures
+    return Copied(+written, failures, bag.short(copied))
 
 
 @contextmanager
@@ -267,15 +306,10 @@ def part_of(bag: Path) -> Path:
     return bag.parent / f'.{bag.name}.part'
 
 
-def storage_of(bag: Path) -> str:
-    """Return how ``bag`` is stored, one of ``STORAGES``."""
-    return STORAGES[not (bag.suffix == '.db3' or any(bag.glob('*.db3*')))]
-
-
 def main() -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description='Restore the images in a ROS 2 bag.')
-    parser.add_argument('bag', type=Path, help='folder of a bag, sqlite3 or mcap')
+    parser.add_argument('bag', type=Path, help='folder of a bag, or its .mcap or .db3 file')
     parser.add_argument('--output', type=Path, required=True, help='folder of the new bag')
     add_restorer_options(parser)
     parser.add_argument(
@@ -295,44 +329,52 @@ def main() -> int:
         keep_apart((output, part_of(output)), (options.bag, *options.bag.glob('*')))
     except OutputError as error:
         parser.error(str(error))
-    storage = StoragePlugin[(options.storage or storage_of(options.bag)).upper()]
     try:
-        with Reader(options.bag) as reader, whole(output, options.overwrite) as new:
-            names = new_topics(reader.connections, options.topic)
-            images = {c.topic for c in reader.connections if c.msgtype in IMAGE_TYPES}
+        with open_bag(options.bag) as bag, whole(output, options.overwrite) as new:
+            left = left_alone(bag)
+            names = new_topics(bag, options.topic, left)
+            images = {c.topic for c in bag.connections if c.msgtype in IMAGE_TYPES}
             restorer = restorer_of(options, parser)
             stop = Stop()  # before there is anything to leave behind
             imu = imu_of(
-                reader, names, restorer, options.task, imu_options_of(options), check=stop.check
+                bag, names, restorer, options.task, imu_options_of(options), check=stop.check
             )
             if imu is not None and options.imu not in ('', *imu.topics):
                 there = ', '.join(imu.topics) or 'none'
-                raise BagError(f'no sensor_msgs/Imu topic {options.imu}, only {there}')
+                raise BagError(f'{bag.path}: no sensor_msgs/Imu topic {options.imu}, only {there}')
             beside = restore_images(restorer, options.task, options.shutter, imu)
             with (
-                Writer(new, version=BAG_VERSION, storage_plugin=storage) as writer,
+                new_bag(new, bag, options.storage or bag.storage) as writer,
                 Progress(console=Console(stderr=True)) as progress,
             ):
                 messages = progress.track(
-                    until(stop, reader.messages()), reader.message_count, description='restoring'
+                    until(stop, bag.messages()), bag.message_count, description='restoring'
                 )
-                written, failures = copy_bag(reader, messages, writer, names, beside)
+                written, failures, short = copy_bag(bag, messages, writer, names, beside)
     except Stopped:
         print('stopped, nothing is left of it; the same command begins anew', file=sys.stderr)
         return INTERRUPTED
-    except OutputError as error:
+    except (OutputError, BagError) as error:
         parser.error(str(error))
-    except (BagError, ReaderError, WriterError, OSError, sqlite3.Error) as error:
-        parser.error(f'{options.bag}: {error}')
+    except (WriterError, OSError, sqlite3.Error) as error:
+        parser.error(f'{output}: {error}')
     for line in failures:
         print(f'failed: {line}', file=sys.stderr)
+    for line in short:
+        print(f'missing: {line}', file=sys.stderr)
     for topic, count in written.items():
         print(f'{count} images on {topic}')
     for topic, account in (imu.accounts() if imu is not None else {}).items():
         print(f'{topic}: {told(account)}')
-    for topic in sorted(images - set(names)):
+    for topic, why in left.items():
+        print(f'{topic} is left as it is: {why}')
+    for topic in sorted(images - set(names) - set(left)):
         print(f'{topic} is left as it is; --topic {topic} restores it')
-    return 1 if failures else 0
+    if not images:
+        print('no image topic in there: all is left as it is')
+    for extra in bag.extras:
+        print(f'not kept: {extra}')
+    return 1 if failures or short else 0
 
 
 if __name__ == '__main__':

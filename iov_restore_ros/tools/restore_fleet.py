@@ -46,7 +46,7 @@ try:
 
     from iov_restore_ros.tools.fleet_drives import FleetError, Piece, find_drives
     from iov_restore_ros.tools.fleet_work import Account, Work
-    from iov_restore_ros.tools.fleet_worker import Outcome, Settings, Worker, as_row
+    from iov_restore_ros.tools.fleet_worker import DONE, Outcome, Settings, Worker, as_row
 except ImportError as error:
     MISSING = f"{error}: pip install 'ray[data]' rosbags, or the extra: pip install '.[fleet]'"
 
@@ -208,13 +208,20 @@ def main() -> int:
     except KeyboardInterrupt:
         print('stopped; the same command goes on', file=sys.stderr)
         return INTERRUPTED
+    return tell(outcomes)
+
+
+def tell(outcomes: list[Outcome]) -> int:
+    """Print what is wrong with the drives; returns the exit status, 0 if all are done."""
     failed = [o for o in outcomes if 'error' in o]
     for outcome in outcomes:
         for line in outcome.get('failures', ()):
             print(f'not restored: {outcome["source"]}: {line}', file=sys.stderr)
+        for line in outcome.get('short', ()):
+            print(f'missing: {outcome["source"]}: {line}', file=sys.stderr)
     for outcome in failed:
         print(f'failed: {outcome["source"]}: {outcome["error"]}', file=sys.stderr)
-    return int(bool(failed) or any(outcome.get('passed') for outcome in outcomes))
+    return int(any(o.get('state', DONE) != DONE or o.get('passed') for o in outcomes))
 
 
 def start_ray(options: argparse.Namespace) -> None:

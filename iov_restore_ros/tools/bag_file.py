@@ -1,0 +1,55 @@
+"""What the files of a bag have in common, however it is stored."""
+
+import sqlite3
+import struct
+import sys
+from collections.abc import Callable
+from typing import TypeAlias
+
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Qos
+from rosbags.rosbag2 import ReaderError
+from rosbags.rosbag2.metadata import parse_qos
+from ruamel.yaml.error import YAMLError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ['BROKEN', 'BagError', 'Note', 'definition', 'qos_of', 'reason', 'zstd']
+
+# All that the libraries raise where a file is broken: struct, YAML, zstd, lz4 (RuntimeError),
+# sqlite3, text that is not UTF-8 (ValueError), and a length that is nonsense (MemoryError).
+BROKEN = (
+    struct.error, YAMLError, zstd.ZstdError, RuntimeError, sqlite3.Error, ReaderError, ValueError,
+    LookupError, TypeError, AttributeError, EOFError, MemoryError, OSError,
+)
+Note: TypeAlias = Callable[[str], None]  # takes a line on what cannot be read
+FORMATS = {'ros2msg': MessageDefinitionFormat.MSG, 'ros2idl': MessageDefinitionFormat.IDL}
+
+
+class BagError(Exception):
+    """A bag that cannot be read, or not be restored; the message names it and says why."""
+
+
+def reason(error: BaseException) -> str:
+    """Return in a line what is wrong; a MemoryError has no words of its own."""
+    if isinstance(error, KeyError):
+        return f'{error} is missing'
+    return ' '.join(str(error).split()) or type(error).__name__
+
+
+def definition(encoding: str, text: str) -> MessageDefinition:
+    """Return a message definition; an empty one for an encoding that ROS does not know."""
+    if encoding not in FORMATS:
+        return MessageDefinition(MessageDefinitionFormat.NONE, '')
+    return MessageDefinition(FORMATS[encoding], text)
+
+
+def qos_of(text: str, note: Note) -> list[Qos]:
+    """Return the QoS that ``text`` (YAML) has, none and a note where it is broken."""
+    try:
+        return parse_qos(text)
+    except BROKEN as error:
+        note(f'a QoS that cannot be read is left out: {reason(error)}')
+        return []
