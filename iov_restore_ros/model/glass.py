@@ -9,39 +9,58 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-PLANES = 14  # of `video.glass.observe`
-WIDTH = 24  # channels
-DILATIONS = 1, 2, 4, 8, 3, 1  # of the convolutions at half of the cells, one after another
+PLANES = 24  # of `video.glass.observe`
+WIDTHS = 14, 28, 40  # channels at the cells, at a half of them and at a quarter
 RARE = -2.0  # logit of a cell that is covered, at first
 
 
 class Glass(nn.Module):
-    """A few convolutions at half of the cells, those with holes to see far; and a way around."""
+    """A small U-Net: what is like a drop by itself, and unlike all that is around."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.begin = nn.Conv2d(PLANES, WIDTH, 4, 2, 1)
-        self.steps = nn.ModuleList(
-            nn.Conv2d(WIDTH, WIDTH, 3, padding=far, dilation=far) for far in DILATIONS
-        )
-        self.beside = nn.Conv2d(PLANES, WIDTH // 3, 3, padding=1)
-        self.end = nn.Conv2d(WIDTH + WIDTH // 3, 1, 3, padding=1)
+        here, half, quarter = WIDTHS
+        self.begin = nn.ModuleList([_convolution(PLANES, here), _convolution(here, here)])
+        self.shrink = nn.Conv2d(here, half, 4, 2, 1)
+        self.middle = nn.ModuleList(_convolution(half, half, far) for far in (1, 2))
+        self.shrink_more = nn.Conv2d(half, quarter, 4, 2, 1)
+        self.far = nn.ModuleList(_convolution(quarter, quarter, far) for far in (1, 2, 4))
+        self.join = _convolution(quarter + half, half)
+        self.after = _convolution(half, half)
+        self.narrow = nn.Conv2d(half, here, 1)
+        self.end = nn.ModuleList([_convolution(2 * here, here), _convolution(here, 1)])
 
     def forward(self, planes: Tensor) -> Tensor:
         """
-        Return the logit of each cell being covered, N x rows x columns, even numbers.
+        Return the logit of each cell being covered, N x rows x columns, multiples of 4.
 
         ``planes`` is float32 N x PLANES x rows x columns, see `video.glass.observe`.
         """
-        seen = _bent(self.begin(planes))
-        for step in self.steps:
-            seen = seen + _bent(step(seen))
-        seen = functional.interpolate(
-            seen, planes.shape[-2:], mode='bilinear', align_corners=False
-        )
-        both = torch.cat([seen, _bent(self.beside(planes))], 1)
-        return self.end(both)[:, 0] + RARE
+        here = planes
+        for step in self.begin:
+            here = _bent(step(here))
+        half = _bent(self.shrink(here))
+        for step in self.middle:
+            half = half + _bent(step(half))
+        far = _bent(self.shrink_more(half))
+        for step in self.far:
+            far = far + _bent(step(far))
+        joined = _bent(self.join(torch.cat([_enlarged(far, half), half], 1)))
+        joined = joined + _bent(self.after(joined))
+        both = torch.cat([_enlarged(self.narrow(joined), here), here], 1)
+        first, last = self.end
+        return last(_bent(first(both)))[:, 0] + RARE
+
+
+def _convolution(inputs: int, outputs: int, far: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=far, dilation=far)
 
 
 def _bent(values: Tensor) -> Tensor:
     return functional.leaky_relu(values, 0.1)
+
+
+def _enlarged(values: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(
+        values, like.shape[-2:], mode='bilinear', align_corners=False
+    )

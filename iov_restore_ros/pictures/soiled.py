@@ -12,10 +12,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-WITH_DROPS, WITH_FILM, WITH_DIRT, WITH_WIPER = 0.75, 0.15, 0.25, 0.15  # shares of the sequences
+WITH_DROPS, WITH_FILM, WITH_DIRT, WITH_WIPER = 0.8, 0.1, 0.2, 0.12  # shares of the sequences
 UNSOILED = 0.15
-WITH_FIXTURES = 0.5  # share of the sequences with what stays and is not on the glass
+WITH_FIXTURES = 0.4  # share of the sequences with what stays and is not on the glass
 NEW_ONES = 0.35  # share of the drops that fall during the sequence
+OUT_OF_FOCUS = 0.5
 RUNNING = 0.15  # share of the drops that run down
 
 
@@ -144,7 +145,7 @@ def _draw_water(
             inside = np.maximum(inside, r * (1 + wave) - np.sqrt(ax**2 + ay**2))
         drop = 1 / (1 + np.exp(-(inside / (0.35 * defocus)).clip(-30, 30)))
         kind = rng.random()
-        if refraction < 0.55 and kind < 0.85:  # turned over and small
+        if refraction < 0.7 and kind < 0.85:  # turned over and small
             times = -rng.uniform(1.5, 0.6 * width / max(radius, 2))
         elif kind < 0.5:
             times = 1.0
@@ -163,7 +164,17 @@ def _draw_water(
     ], -1).astype(np.float32)
     if defocus > 1:
         shade = cv2.GaussianBlur(shade, (0, 0), defocus / 2)
+    if rng.random() < OUT_OF_FOCUS:  # as a lens has it: each point becomes a disc
+        disc = _disc(rng.uniform(0.7, 4))
+        cover, shade = (cv2.filter2D(plane, -1, disc) for plane in (cover, shade))
     return _Water(cover, source, shade)
+
+
+def _disc(radius: float) -> np.ndarray:
+    reach = math.ceil(radius)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = (radius + 0.5 - np.hypot(x, y)).clip(0, 1).astype(np.float32)
+    return disc / disc.sum()
 
 
 def _film(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:

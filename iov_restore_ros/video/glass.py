@@ -32,7 +32,7 @@ MOVING = 0.010  # change from frame to frame (0..1) around a cell that moves
 AROUND = 9  # cells that are looked at for that
 LEAST = 1e-3  # of what logarithms are taken of
 DOUBTFUL, CERTAIN = 0.4, 0.7  # nothing is taken off up to one, all from the other on
-EDGE = np.ones((3, 3), np.uint8)  # cells; what is covered reaches a little further
+EDGE = 3, 3  # cells over which what is covered begins
 FADING = 0.97  # of what was seen, in a frame: flows are never quite right
 
 
@@ -107,7 +107,7 @@ class Cleaner:
         share = on_one_thread(self._look, planes)
         cover = ((share - DOUBTFUL) / (CERTAIN - DOUBTFUL)).clip(0, 1)
         if cover.any():
-            cover = cv2.blur(cv2.dilate(cover, EDGE), EDGE.shape)
+            cover = cv2.blur(cover, EDGE)
         return Found(new._replace(cover=cover), memory)
 
     def fill(
@@ -184,10 +184,9 @@ def observe(
         weight = cv2.min(memory.weight + moving, LASTING)
         rate = moving / cv2.max(weight, 1.0)
         averages = memory.averages + rate[..., None] * (new - memory.averages)
-    colour = small[::CELL, ::CELL].astype(np.float32) / 255
     lasting = cv2.split(averages)
     planes = np.stack([
-        grey - 0.5,
+        *_pixels(small),
         8 * structure,
         _logarithm(detail),
         4 * apart,
@@ -200,7 +199,6 @@ def observe(
         _logarithm(lasting[4]),
         weight / LASTING,
         np.full_like(grey, float(expected is not None)),
-        colour.max(2) - colour.min(2),
     ])
     return planes, Memory(grey, weight, averages, nothing, None, nothing)
 
@@ -220,6 +218,15 @@ def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     around = filled(half / (weight + LEAST**2)[..., None], cv2.min(2 * weight, 1.0))
     around = cv2.resize(around, known.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return around + known[..., None] * (values - around)
+
+
+def _pixels(small: np.ndarray) -> list[np.ndarray]:
+    """Return each pixel of a cell as planes of its own, R, G, B, about mid-grey."""
+    values = cv2.multiply(small, (1 / 255,) * 4, dtype=cv2.CV_32F) - np.float32(0.5)
+    return [
+        values[y::CELL, x::CELL, colour]
+        for y in range(CELL) for x in range(CELL) for colour in range(3)
+    ]
 
 
 def _cells(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:
