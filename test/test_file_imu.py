@@ -47,7 +47,7 @@ def run(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(sys, 'argv', list(map(str, line)))
         monkeypatch.setattr(signal, 'signal', lambda *_: None)  # pytest's own stay
         status = restore_files.main()
-        pictures = {path.name: cv2.imread(str(path)) for path in sorted(output.iterdir())}
+        pictures = {path.name: cv2.imread(str(path)) for path in sorted(output.glob('*.png'))}
         said = capsys.readouterr()
         assert status == 0, said
         return pictures, said.out

@@ -47,12 +47,8 @@ from iov_restore_ros.tools.restore_bag import (
     restore_images,
     storage_of,
 )
-from iov_restore_ros.tools.restore_files import (
-    RATE,
-    FileError,
-    restore_picture,
-    restore_video,
-)
+from iov_restore_ros.tools.restore_files import RATE, FileError, restore_picture
+from iov_restore_ros.tools.restore_video import restore_video
 from iov_restore_ros.whole import whole
 
 STATE = '.fleet'  # folder of what is not done, and of what is known about what is done
@@ -265,11 +261,11 @@ class Worker:
 
     def _video(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
         video = fetch(piece.drive.source, work / 'in')
-        frames = restore_video(
+        restored = restore_video(
             self.restorer, self.settings.task, video, made, History(shutter=self.settings.shutter),
             Progress(disable=True), lambda: None,
         )
-        return frames, []
+        return restored.frames + len(restored.failures), restored.failures
 
     def _frames(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
         history = History(shutter=self.settings.shutter)
@@ -345,7 +341,7 @@ def join(settings: Settings, pieces: list[Piece]) -> Outcome:
         else:
             made.mkdir()
             for picture in (file for part in parts for file in part.glob('*.png')):
-                (made / picture.name).hardlink_to(picture)
+                link_or_copy(picture, made / picture.name)
         outcome = outcome_of(
             settings, drive, frames, failures, sum(outcome['seconds'] for outcome in outcomes),
             len(pieces),
@@ -355,6 +351,14 @@ def join(settings: Settings, pieces: list[Piece]) -> Outcome:
         shelf.publish(made, outcome, drive)
     shutil.rmtree(parts[0].parent)
     return outcome
+
+
+def link_or_copy(file: Path, name: Path) -> None:
+    """Give ``file`` another ``name``, or make a copy where shares have no hard links."""
+    try:
+        name.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, name)
 
 
 def outcome_of(
