@@ -37,6 +37,12 @@ def list_images(folder: Path) -> list[Path]:
     return _list_files(folder, 'image', IMAGE_SUFFIXES)
 
 
+def images_in(folder: Path) -> list[Path]:
+    """Return the images that lie in a folder itself, by number; hidden ones are left out."""
+    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted((path for path in images if path.name[0] != '.'), key=by_number)
+
+
 def by_number(path: Path) -> list[tuple[int, str]]:
     """Sort key by which frame_2 comes before frame_10."""
     parts = re.split(r'(\d+)', path.name)

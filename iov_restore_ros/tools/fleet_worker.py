@@ -204,6 +204,7 @@ class Worker:
         self.settings = settings
         self.shelf = Shelf(settings)
         self.imu: BagImu | None = None  # of the bag that is being restored
+        self.told: list[str] = []  # of the video
         task = settings.task
         self.restorer = Restorer(
             settings.model, {task: settings.weights, 'veil': settings.veil}, settings.device,
@@ -229,13 +230,15 @@ class Worker:
         with self.shelf.work() as work:
             made = work / PurePosixPath(piece.drive.name).name
             restore = {'bag': self._bag, 'video': self._video, 'frames': self._frames}
-            self.imu = None
+            self.imu, self.told = None, []
             frames, failures = restore[piece.drive.kind](piece, work, made)
             outcome = outcome_of(
                 self.settings, piece.drive, frames, failures, time.monotonic() - started
             )
             if self.imu is not None:
                 outcome['gyroscope'] = self.imu.accounts()
+            if self.told:
+                outcome['told'] = self.told
             if piece.pieces == 1:
                 self.shelf.publish(made, outcome, piece.drive)
             else:
@@ -265,6 +268,7 @@ class Worker:
             self.restorer, self.settings.task, video, made, History(shutter=self.settings.shutter),
             Progress(disable=True), lambda: None,
         )
+        self.told = restored.told
         return restored.frames + len(restored.failures), restored.failures
 
     def _frames(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:

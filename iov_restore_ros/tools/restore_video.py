@@ -59,7 +59,7 @@ def restore_video(
             told = writer.told
             if movie.retimed:
                 told.append(f'{movie.retimed} frames came no later than the one before: now later')
-            if missing := dropped(ticks):
+            if (missing := dropped(ticks) - movie.lost) > 0:
                 told.append(f'about {missing} frames are missing in between, as their times show')
             return Restored(len(ticks), movie.troubles(), told)
     except av.FFmpegError as error:  # of the writer: no room, or what H.264 cannot hold
