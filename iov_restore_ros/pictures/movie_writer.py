@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
-from iov_restore_ros.pictures.movies import ACCURATE, Movie, MovieError, Shot
+from iov_restore_ros.pictures.movies import ACCURATE, Movie, MovieError, Shot, fraction
 
 CRF = 10  # of H.264; the lower, the nearer to what is written
 # libx264 writes the same bytes with as many threads only. Frames that are not in the order of their
@@ -78,7 +78,7 @@ class MovieWriter:
         if self._video is None:
             self._waiting.append(packet)
         elif packet.dts is not None and packet.stream.index in self._copies:
-            begin = round(self.source.begin / packet.time_base)
+            begin = round(self.source.begin / fraction(packet.time_base))
             packet.dts -= begin
             packet.pts = None if packet.pts is None else packet.pts - begin
             packet.stream = self._copies[packet.stream.index]
@@ -93,7 +93,7 @@ class MovieWriter:
         video: Any = self.out.add_stream(codec, rate=self.source.rate, options=options)
         coding = video.codec_context
         coding.width, coding.height, coding.time_base = width, height, self.source.tick
-        if aspect := like.sample_aspect_ratio or like.codec_context.sample_aspect_ratio:
+        if aspect := self.source.aspect or fraction(like.codec_context.sample_aspect_ratio):
             turned = width != frame.width  # upright
             coding.sample_aspect_ratio = 1 / aspect if turned else aspect
             if self.crf is None and aspect != 1:

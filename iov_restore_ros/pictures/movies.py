@@ -57,7 +57,7 @@ class Movie:
     def __init__(self, path: Path | str, accurate: bool = False) -> None:
         """Open a file or URL, see ``ACCURATE``. Raises ``MovieError``."""
         try:
-            self.container = av.open(str(path), metadata_errors='replace')
+            self.container = _open(path)
         except av.FFmpegError as error:
             missing = isinstance(error, FileNotFoundError)
             reason = 'there is no such file' if missing else 'not a readable video'
@@ -71,8 +71,9 @@ class Movie:
             self.container.close()
             raise MovieError('not a readable video')
         self.stream = streams[0]
-        self.tick: Fraction = self.stream.time_base or 1 / RATE
-        self.rate: Fraction = self.stream.average_rate or self.stream.guessed_rate or RATE
+        self.tick = fraction(self.stream.time_base) or 1 / RATE
+        self.rate = fraction(self.stream.average_rate or self.stream.guessed_rate) or RATE
+        self.aspect = fraction(self.stream.sample_aspect_ratio)  # of a pixel; 0: not told
         self.begin = Fraction(self.container.start_time or 0, av.time_base)  # s
         self.conversion = ACCURATE if accurate else FAST
         self.lost = self.damaged = self.resized = self.retimed = 0
@@ -108,7 +109,8 @@ class Movie:
         end = self.begin
         for packet in self._packets():
             if packet.pts is not None:
-                end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                after = packet.pts + (packet.duration or 0)
+                end = max(end, after * fraction(packet.time_base))
             if packet.stream is not self.stream:
                 if beside is not None:
                     beside(packet)
@@ -230,6 +232,18 @@ class Movie:
         if self._wait is None:
             self._wait = frame.dts - self._first
         return frame.dts - self._wait
+
+
+def fraction(number: Any) -> Fraction:
+    """Return a ratio of libav, which is of another type from av 19 on; 0 for none."""
+    return Fraction(number.numerator, number.denominator) if number else Fraction(0)
+
+
+def _open(path: Path | str) -> Any:
+    try:
+        return av.open(str(path))
+    except UnicodeDecodeError:  # of titles and the like; before av 19, which takes them as they are
+        return av.open(str(path), metadata_errors='replace')
 
 
 def is_movie(path: Path) -> bool:

@@ -269,7 +269,8 @@ class Worker:
             Progress(disable=True), lambda: None,
         )
         self.told = restored.told
-        return restored.frames + len(restored.failures), restored.failures
+        missed = max(1, restored.missed) if restored.failures else 0  # 1: not told
+        return restored.frames + missed, ['; '.join(restored.failures)] * missed
 
     def _frames(self, piece: Piece, work: Path, made: Path) -> tuple[int, list[str]]:
         history = History(shutter=self.settings.shutter)

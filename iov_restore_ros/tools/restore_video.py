@@ -19,9 +19,10 @@ STEADY = 0.9  # share of the times between two frames that are alike, at a const
 
 @dataclass(frozen=True)
 class Restored:
-    """How many frames are written, why others are not, and what else is not as it was."""
+    """How many frames are written and missed, why, and what else is not as it was."""
 
     frames: int
+    missed: int
     failures: list[str]
     told: list[str]
 
@@ -61,7 +62,7 @@ def restore_video(
                 told.append(f'{movie.retimed} frames came no later than the one before: now later')
             if (missing := dropped(ticks) - movie.lost) > 0:
                 told.append(f'about {missing} frames are missing in between, as their times show')
-            return Restored(len(ticks), movie.troubles(), told)
+            return Restored(len(ticks), movie.lost + movie.resized, movie.troubles(), told)
     except av.FFmpegError as error:  # of the writer: no room, or what H.264 cannot hold
         raise MovieError(f'cannot write {target}: {error.strerror or error}') from error
 
