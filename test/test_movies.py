@@ -139,6 +139,19 @@ def test_what_the_new_file_cannot_hold_is_told(restore, tmp_path):
     ]
 
 
+def test_sound_that_goes_back_in_time_does_not_end_the_video(restore, tmp_path, monkeypatch):
+    def packets(self, own=Movie._packets):
+        for packet in own(self):
+            if packet.stream.type == 'audio' and packet.pts == 43:
+                packet.dts = packet.pts = 1
+            yield packet
+    source = write(tmp_path / 'a.mkv', pictures(), sound='aac')
+    monkeypatch.setattr(Movie, '_packets', packets)
+    _, made = restore(source)
+    assert (made.frames, made.failures) == (FRAMES, [])
+    assert made.told == ['1 packets of audio left out: their times go back']
+
+
 def test_bad_frames_are_passed_over_and_told(tmp_path, monkeypatch):
     monkeypatch.setattr(video_module, 'restore_next', lambda _, __, frame, *___: frame)
     source = write(tmp_path / 'a.avi', pictures(), 'mjpeg', 'yuvj420p')

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,6 +45,7 @@ class MovieWriter:
         self._video: Any = None  # the stream, as soon as there is a frame
         self._waiting: list[Any] = []  # packets of other streams that came before
         self._copies: dict[int, Any] = {}  # streams, by their index in the source
+        self._refused: Counter[str] = Counter()  # packets of other streams
 
     def __enter__(self) -> 'MovieWriter':
         return self
@@ -56,6 +58,8 @@ class MovieWriter:
             if self._video is not None:
                 self.out.mux(self._video.encode())
             self.out.close()
+            for stream, count in self._refused.items():
+                self.told.append(f'{count} packets of {stream} left out: their times go back')
         else:
             with contextlib.suppress(av.FFmpegError):  # what went wrong before is to be told
                 self.out.close()
@@ -82,7 +86,10 @@ class MovieWriter:
             packet.dts -= begin
             packet.pts = None if packet.pts is None else packet.pts - begin
             packet.stream = self._copies[packet.stream.index]
-            self.out.mux(packet)
+            try:
+                self.out.mux(packet)
+            except av.ArgumentError:
+                self._refused[packet.stream.type] += 1
 
     def _begin(self, shot: Shot) -> None:
         """Open all streams, now that a frame is there that shows what the video is like."""
