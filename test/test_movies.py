@@ -67,9 +67,9 @@ def write(
             out.mux(video.encode(picture))
         if sound:
             tone = (9000 * np.sin(np.arange(4800) / 20)).astype(np.int16)[None]
-            samples = av.AudioFrame.from_ndarray(tone, 's16', layout='mono')
-            samples.sample_rate, samples.pts = 48000, 0
-            out.mux(audio.encode(samples))
+            heard = av.AudioFrame.from_ndarray(tone, 's16', layout='mono')
+            heard.sample_rate, heard.pts = 48000, 0
+            out.mux(audio.encode(heard))
             out.mux(audio.encode())
         out.mux(video.encode())
     return path
