@@ -23,7 +23,7 @@ WORKDIR /ws
 COPY . src/iov_restore
 RUN grep '^torch' src/iov_restore/constraints.txt > /tmp/constraints.txt \
     && pip install --no-cache-dir --break-system-packages -c /tmp/constraints.txt \
-      --extra-index-url "https://download.pytorch.org/whl/${TORCH}" omegaconf safetensors torch
+      --extra-index-url "https://download.pytorch.org/whl/${TORCH}" av omegaconf safetensors torch
 # hadolint ignore=SC1090,SC1091
 RUN source "/opt/ros/${ROS_DISTRO}/setup.bash" \
     && colcon build --packages-select iov_restore \

@@ -51,7 +51,7 @@ setup(
     ],
     python_requires='>=3.10',
     install_requires=[
-        'numpy', 'omegaconf', 'opencv-python-headless', 'pillow', 'rich', 'safetensors',
+        'av>=17', 'numpy', 'omegaconf', 'opencv-python-headless', 'pillow', 'rich', 'safetensors',
         'scikit-image', 'tifffile', 'torch',
     ],
     extras_require={

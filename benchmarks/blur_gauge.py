@@ -25,6 +25,7 @@ from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference.blur_gauge import BlurGauge, sharpness
 from iov_restore_ros.pictures.degradations import MARGIN, motion_blur
 from iov_restore_ros.pictures.files import list_images, read_image
+from iov_restore_ros.pictures.movies import Movie
 
 BLURRED = 34.0  # dB
 STRENGTHS = (1.0, 0.5)
@@ -62,13 +63,13 @@ def sequences(root: Path) -> Iterator[tuple[str, Sequence]]:
             for number, frame in enumerate(frames)
         ]
     for clip in sorted((root / 'clips').glob('*.mp4')):
-        video, sequence, number = cv2.VideoCapture(str(clip)), [], 0
-        while (found := video.read())[0]:
-            if number % EVERY[0] == 0:
-                frame = cv2.cvtColor(found[1], cv2.COLOR_BGR2RGB)
-                strengths = STRENGTHS if number % EVERY[1] == 0 else ()
-                sequence.append(look(frame, [blur(frame, s, number) for s in strengths]))
-            number += 1
+        sequence = []
+        with Movie(clip) as movie:
+            for number, decoded in enumerate(movie.frames()):
+                if number % EVERY[0] == 0:
+                    frame = movie.rgb(decoded)
+                    strengths = STRENGTHS if number % EVERY[1] == 0 else ()
+                    sequence.append(look(frame, [blur(frame, s, number) for s in strengths]))
         yield clip.stem, sequence
 
 

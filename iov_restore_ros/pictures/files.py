@@ -1,12 +1,14 @@
 """Pictures, read from files and video frames: sharp crops to train on, pairs to measure on."""
 
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import av
 import cv2
 import numpy as np
 import torch
@@ -14,12 +16,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from iov_restore_ros.pictures.cache import Cache
+from iov_restore_ros.pictures.movies import VIDEO_SUFFIXES, Movie, MovieError
 from iov_restore_ros.pictures.picture import Picture, PictureError
 from iov_restore_ros.pictures.read import read_picture
 from iov_restore_ros.pictures.write import FORMATS
 
 IMAGE_SUFFIXES = set(FORMATS)
-VIDEO_SUFFIXES = {'.mp4', '.mov', '.avi', '.mkv'}
 
 Source = TypeVar('Source')
 
@@ -31,14 +33,40 @@ class DataError(ValueError):
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return every image below ``folder``, sorted. Raises ``DataError`` when there is none."""
+    """Return every image of ``files_below``. Raises ``DataError`` when there is none."""
     return _list_files(folder, 'image', IMAGE_SUFFIXES)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the images that lie in a folder itself, by number; hidden ones are left out."""
+    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted((path for path in images if path.name[0] != '.'), key=by_number)
 
 
 def by_number(path: Path) -> list[tuple[int, str]]:
     """Sort key by which frame_2 comes before frame_10."""
     parts = re.split(r'(\d+)', path.name)
-    return [(int(part), '') if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), '') if part.isdecimal() else (-1, part) for part in parts]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """
+    Return the files in a folder and all below it, one folder after the other, 2 before 10.
+
+    What is hidden is left out: its name begins with a point. Symbolic links are followed, also to
+    folders, but not back to one that they lie in.
+    """
+    found: list[tuple[list[list[tuple[int, str]]], Path]] = []
+    for here, folders, names in os.walk(folder, followlinks=True):
+        parent = Path(here)
+        above = {path.resolve() for path in (parent, *parent.parents)} | {*parent.resolve().parents}
+        folders[:] = [
+            name for name in folders
+            if name[0] != '.' and (parent / name).resolve() not in above
+        ]
+        order = [by_number(Path(part)) for part in parent.relative_to(folder).parts]
+        found.extend((order, parent / name) for name in names if name[0] != '.')
+    return [path for _, path in sorted(found, key=lambda one: (one[0], by_number(one[1])))]
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -53,23 +81,25 @@ def read_grey(path: Path) -> np.ndarray:
 
 def video_length(path: Path) -> tuple[int, float]:
     """Return (frames, frames per second). Raises ``DataError`` when it is not a video."""
-    video = cv2.VideoCapture(str(path))
-    frames, rate = int(video.get(cv2.CAP_PROP_FRAME_COUNT)), video.get(cv2.CAP_PROP_FPS)
-    if frames < 1 or not rate > 0:
-        raise DataError(f'{path}: not a readable video')
+    try:
+        with Movie(path) as movie:
+            frames, rate = movie.length, float(movie.rate)
+    except MovieError as error:
+        raise DataError(f'{path}: {error}') from error
+    if frames < 1:
+        raise DataError(f'{path}: does not tell how long it is')
     return frames, rate
 
 
 def read_frames(path: Path, first: int, count: int) -> list[np.ndarray]:
     """Read ``count`` frames of a video from number ``first``, each uint8 H x W x 3, RGB."""
-    video = cv2.VideoCapture(str(path))
-    video.set(cv2.CAP_PROP_POS_FRAMES, first)
-    frames = []
-    for number in range(first, first + count):
-        there, frame = video.read()
-        if not there:
-            raise DataError(f'{path}: frame {number} cannot be read')
-        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    try:
+        with Movie(path) as movie:
+            frames = movie.span(first, count)
+    except (MovieError, av.FFmpegError) as error:
+        raise DataError(f'{path}: {error}') from error
+    if len(frames) < count:
+        raise DataError(f'{path}: frame {first + len(frames)} cannot be read')
     return frames
 
 
@@ -257,10 +287,10 @@ def _read(path: Path) -> Picture:
 
 
 def _list_files(folder: Path, kind: str, *suffixes: set[str]) -> list[Path]:
-    """Return the files below ``folder`` by suffix, sorted, those of the first set first."""
+    """Return ``files_below`` by suffix, those of the first set first."""
     if not folder.is_dir():
         raise DataError(f'{folder}: not a folder (looked for {kind}s in it)')
-    files = sorted(folder.rglob('*'))
+    files = files_below(folder)
     found = [path for some in suffixes for path in files if path.suffix.lower() in some]
     if not found:
         wanted = ' '.join(suffix for some in suffixes for suffix in sorted(some))

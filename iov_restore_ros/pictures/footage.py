@@ -15,9 +15,9 @@ from iov_restore_ros.pictures.files import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     DataError,
-    by_number,
     cut_at_random,
     detail,
+    files_below,
     flip_at_random,
     read_frames,
     read_image,
@@ -57,7 +57,7 @@ class Footage:
 
 def list_footage(root: Path) -> list[Footage]:
     """
-    Return every video and every folder of frames in and below ``root``, sorted; or ``root`` itself.
+    Return every video and folder of frames of ``files_below(root)``; or the video ``root`` itself.
 
     Videos that can't be read are warned about; what has less than ``FRAMES`` frames is left out.
     Raises ``DataError`` when nothing is left.
@@ -65,15 +65,16 @@ def list_footage(root: Path) -> list[Footage]:
     if not root.exists():
         raise DataError(f'{root}: neither a folder of videos or frames nor a video')
     found = []
-    for path in sorted([root, *root.rglob('*')]):
-        try:
-            if path.is_dir():
-                files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
-                found.append(Footage(path, len(files), tuple(sorted(files, key=by_number))))
-            elif path.suffix.lower() in VIDEO_SUFFIXES:
+    folders: dict[Path, list[Path]] = {}
+    for path in files_below(root) if root.is_dir() else [root]:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            folders.setdefault(path.parent, []).append(path)
+        elif path.suffix.lower() in VIDEO_SUFFIXES or path == root:
+            try:
                 found.append(Footage(path, video_length(path)[0]))
-        except DataError as error:
-            log.warning('%s, skipped', error)
+            except DataError as error:
+                log.warning('%s, skipped', error)
+    found += [Footage(folder, len(files), tuple(files)) for folder, files in folders.items()]
     found = [footage for footage in found if footage.length >= FRAMES]
     if not found:
         raise DataError(

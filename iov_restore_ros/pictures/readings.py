@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from iov_restore_ros.pictures.files import IMAGE_SUFFIXES, DataError, list_images, read_image
+from iov_restore_ros.pictures.files import DataError, images_in, list_images, read_image
 
 SPLITS = ('train', 'test')
 
@@ -124,7 +124,7 @@ class Halves:
         """Return one pair for every picture in the root itself."""
         return [
             Pair(path.stem, path, path, self.sharp_half)
-            for path in sorted(root.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES
+            for path in images_in(root)
         ]
 
 
@@ -164,11 +164,7 @@ class Lists:
 
 def _keys(root: Path, folder: str, pattern: str) -> Iterable[tuple[Path, str]]:
     """Yield the pictures of a folder and what ``pattern`` captures of their names, sorted."""
-    if folder == '.':  # other things lie here as well
-        paths = sorted(path for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    else:
-        paths = list_images(root / folder)
-    for path in paths:
+    for path in images_in(root) if folder == '.' else list_images(root / folder):
         name = re.fullmatch(pattern, _stem(path, root / folder))
         if name:
             yield path, name[1]

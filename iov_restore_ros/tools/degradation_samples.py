@@ -8,7 +8,6 @@ draws the wettest), made from photographs that come with scikit-image.
 import argparse
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from skimage import data as photographs
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from iov_restore_ros.pictures.degradations import MARGINS, motion_blur, rain
 from iov_restore_ros.pictures.degradations.lens import drops, smears
+from iov_restore_ros.pictures.picture import Picture
+from iov_restore_ros.pictures.write import write_picture
 
 SIDE = 240  # pixels
 COLUMNS, ROWS = 4, 3
@@ -70,8 +71,10 @@ def main() -> None:
         tiles = pictures.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
         rows = tiles.reshape(ROWS, COLUMNS, SIDE, SIDE, 3)
         page = np.concatenate([np.concatenate(row, axis=1) for row in rows])
-        if not cv2.imwrite(str(path), page[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
-            parser.error(f'{path} cannot be written')
+        try:
+            write_picture(path, Picture(page))
+        except OSError as error:
+            parser.error(str(error))
         print(path)
 
 

@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -35,6 +34,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from iov_restore_ros.node.images import view
 from iov_restore_ros.outputs import OutputError, keep_apart
+from iov_restore_ros.pictures.picture import Picture
+from iov_restore_ros.pictures.write import write_picture
 from iov_restore_ros.tools.demo_footage import (
     BUMPY_SHUTTER,
     FPS,
@@ -53,6 +54,7 @@ from iov_restore_ros.tools.demo_report import (
     write_before_after,
     write_report,
 )
+from iov_restore_ros.whole import write_whole
 
 SECONDS = 8.0  # per mode: longer than the footage
 PATIENCE = 60.0  # seconds until something that should come has come
@@ -111,7 +113,7 @@ def write_footage(footage: Footage, folder: Path) -> str:
     """Write the frames where the camera reads them; return that place."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(footage.degraded):
-        cv2.imwrite(str(folder / f'{number:03}.png'), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        write_picture(folder / f'{number:03}.png', Picture(frame))
     return str(folder)
 
 
@@ -168,7 +170,7 @@ class Stack(Node):
         )
         self.wait_for(lambda: len(seen) > 3, 'comparisons')  # the first tells no rate
         self.destroy_subscription(looking)
-        path.write_bytes(seen[-1].data)
+        write_whole(path, bytes(seen[-1].data))
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Spin until ``condition`` holds. Raises ``TimeoutError``."""

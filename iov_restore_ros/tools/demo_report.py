@@ -14,7 +14,10 @@ from rich.console import Console
 
 from iov_restore_ros.evaluation.metrics import flicker, psnr
 from iov_restore_ros.evaluation.report_page import Loop, Slider, Table, data_url, loop_url, page
+from iov_restore_ros.pictures.picture import Picture
+from iov_restore_ros.pictures.write import write_picture
 from iov_restore_ros.tools.demo_footage import FPS
+from iov_restore_ros.whole import write_whole
 
 HEADINGS = (
     'scene', 'mode', 'past', 'gyro', 'task', 'in', 'restored', 'dropped', 'fps', 'p50 ms', 'p99 ms',
@@ -130,7 +133,7 @@ def write_report(path: Path, seen: list[Seen], device: str) -> None:
         sliders += [_slider(title, sample) for sample in _spread(drives)]
     facts = [('model', device)]
     text = page([table], sliders, facts, loops, 'iov_restore demo')
-    path.write_text(text, encoding='utf-8')
+    write_whole(path, text)
 
 
 def write_before_after(path: Path, seen: list[Seen]) -> None:
@@ -140,7 +143,7 @@ def write_before_after(path: Path, seen: list[Seen]) -> None:
         changed = max(_spread(drives), key=lambda s: cv2.absdiff(s.degraded, s.restored).mean())
         rows[row.task] = np.hstack([changed.degraded, changed.restored])
     if rows:
-        cv2.imwrite(str(path), cv2.cvtColor(np.vstack(list(rows.values())), cv2.COLOR_RGB2BGR))
+        write_picture(path, Picture(np.vstack(list(rows.values()))))
 
 
 def _once(seen: list[Seen]) -> list[Seen]:

@@ -14,7 +14,7 @@ from typing import Any
 from pyarrow import fs
 
 from iov_restore_ros.outputs import found_outside, keep_apart
-from iov_restore_ros.pictures.files import DataError, by_number, video_length
+from iov_restore_ros.pictures.files import DataError, by_number, files_below, video_length
 from iov_restore_ros.tools.bag_metadata import METADATA
 from iov_restore_ros.tools.bag_reader import open_bag
 from iov_restore_ros.tools.restore_bag import left_alone, new_topics, to_restore
@@ -150,7 +150,7 @@ def frames_of(source: str) -> list[str]:
     """Return the paths of the pictures in a folder, without the file system, in their order."""
     system, path = place(source)
     files = [info.path for info in system.get_file_info(fs.FileSelector(path)) if info.is_file]
-    pictures = [file for file in files if _suffix(file) in PICTURES]
+    pictures = [f for f in files if _suffix(f) in PICTURES and PurePosixPath(f).name[0] != '.']
     return sorted(pictures, key=lambda file: by_number(Path(file)))
 
 
@@ -207,10 +207,8 @@ def _find(source: str) -> Iterable[Drive]:
             yield Drive(source, kind, _name(PurePosixPath(own), kind))
         return
     folders: defaultdict[PurePosixPath, list[str]] = defaultdict(list)
-    for info in system.get_file_info(fs.FileSelector(path, recursive=True)):
-        below = PurePosixPath(info.path).relative_to(path)
-        if info.is_file and not any(part.startswith('.') for part in below.parts):
-            folders[below.parent].append(info.path)
+    for file in _files_below(system, path):
+        folders[PurePosixPath(file).relative_to(path).parent].append(file)
     bags = {folder for folder, files in folders.items()
             if any(PurePosixPath(file).name == METADATA for file in files)}
     for folder, files in sorted(folders.items()):
@@ -226,6 +224,17 @@ def _find(source: str) -> Iterable[Drive]:
             if kind := _kind(file):
                 below = PurePosixPath(file).relative_to(path)
                 yield Drive(_below(source, below), kind, _name(below, kind))
+
+
+def _files_below(system: fs.FileSystem, path: str) -> list[str]:
+    """Return what ``files_below`` does, also of an object store."""
+    if system.type_name == 'local':
+        return [str(file) for file in files_below(Path(path))]
+    files = system.get_file_info(fs.FileSelector(path, recursive=True))
+    return [
+        info.path for info in files if info.is_file
+        and not any(part[0] == '.' for part in PurePosixPath(info.path).relative_to(path).parts)
+    ]
 
 
 def _below(source: str, path: PurePosixPath) -> str:

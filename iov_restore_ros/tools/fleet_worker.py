@@ -47,12 +47,8 @@ from iov_restore_ros.tools.restore_bag import (
     restore_images,
     to_restore,
 )
-from iov_restore_ros.tools.restore_files import (
-    RATE,
-    FileError,
-    restore_picture,
-    restore_video,
-)
+from iov_restore_ros.tools.restore_files import RATE, FileError, restore_picture
+from iov_restore_ros.tools.restore_video import restore_video
 from iov_restore_ros.whole import whole
 
 STATE = '.fleet'  # folder of what is not done, and of what is known about what is done
@@ -218,6 +214,7 @@ class Worker:
         self.settings = settings
         self.shelf = Shelf(settings)
         self.imu: BagImu | None = None  # of the bag that is being restored
+        self.told: list[str] = []  # of the video
         task = settings.task
         files = {name: path for name, path, _ in settings.finders}
         self.restorer = Restorer(
@@ -244,13 +241,15 @@ class Worker:
         with self.shelf.work() as work:
             made = work / PurePosixPath(piece.drive.name).name
             restore = {'bag': self._bag, 'video': self._video, 'frames': self._frames}
-            self.imu = None
+            self.imu, self.told = None, []
             restored = restore[piece.drive.kind](piece, work, made)
             outcome = outcome_of(
                 self.settings, piece.drive, restored, time.monotonic() - started
             )
             if self.imu is not None:
                 outcome['gyroscope'] = self.imu.accounts()
+            if self.told:
+                outcome['told'] = self.told
             if piece.pieces == 1:
                 self.shelf.publish(made, outcome, piece.drive)
             else:
@@ -276,11 +275,13 @@ class Worker:
 
     def _video(self, piece: Piece, work: Path, made: Path) -> Restored:
         video = fetch(piece.drive.source, work / 'in')
-        frames = restore_video(
+        restored = restore_video(
             self.restorer, self.settings.task, video, made, History(shutter=self.settings.shutter),
             Progress(disable=True), lambda: None,
         )
-        return Restored(frames, [])
+        self.told = restored.told
+        missed = max(1, restored.missed) if restored.failures else 0  # 1: not told
+        return Restored(restored.frames, [], restored.frames + missed, restored.failures)
 
     def _frames(self, piece: Piece, work: Path, made: Path) -> Restored:
         history = History(shutter=self.settings.shutter)
@@ -359,7 +360,7 @@ def join(settings: Settings, pieces: list[Piece]) -> Outcome:
             restored = Restored(frames, failures, frames)
             made.mkdir()
             for picture in (file for part in parts for file in part.glob('*.png')):
-                (made / picture.name).hardlink_to(picture)
+                link_or_copy(picture, made / picture.name)
         outcome = outcome_of(
             settings, drive, restored, sum(outcome['seconds'] for outcome in outcomes),
             len(pieces),
@@ -369,6 +370,14 @@ def join(settings: Settings, pieces: list[Piece]) -> Outcome:
         shelf.publish(made, outcome, drive)
     shutil.rmtree(parts[0].parent)
     return outcome
+
+
+def link_or_copy(file: Path, name: Path) -> None:
+    """Give ``file`` another ``name``, or make a copy where shares have no hard links."""
+    try:
+        name.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, name)
 
 
 def outcome_of(

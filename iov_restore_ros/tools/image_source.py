@@ -12,7 +12,7 @@ with --imu the rates are from a file.
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -24,7 +24,8 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image, Imu
 
-from iov_restore_ros.pictures.files import list_images, read_image
+from iov_restore_ros.pictures.files import IMAGE_SUFFIXES, DataError, list_images, read_image
+from iov_restore_ros.pictures.movies import Movie, MovieError
 from iov_restore_ros.tools.file_imu import camera_numbers
 from iov_restore_ros.tools.shaken_source import ImuBeside, played, shaken
 
@@ -33,36 +34,72 @@ READY = 10_000_000  # ns after its exposure a frame is sent, where there is an I
 NONE = -1.0  # first element of a covariance: there is no such reading (REP 145)
 
 
-def open_source(source: str) -> Callable[[int], np.ndarray]:
+def open_source(source: str) -> Callable[[int], np.ndarray | None]:
     """
     Return a function from a frame's number to its picture, uint8 H x W x 3, RGB.
 
-    A video starts again at its end. Raises ``DataError`` or ``ValueError`` for a bad source.
+    The pictures of a folder come in the order of ``files_below``; None stands for one that cannot
+    be read. A video starts again at its end. Raises ``ValueError`` for a bad source.
     """
-    if Path(source).is_dir():
-        pictures = [read_image(path) for path in list_images(Path(source))]
-        return lambda number: pictures[number % len(pictures)]
-    capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
+    path = Path(source)
+    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+        return _pictures(list_images(path) if path.is_dir() else [path])
+    return _camera(int(source)) if source.isdigit() else _video(source)
+
+
+def _pictures(paths: list[Path]) -> Callable[[int], np.ndarray | None]:
+    pictures: list[np.ndarray | None] = []
+    for path in paths:
+        try:
+            pictures.append(read_image(path))
+        except DataError as error:
+            print(f'{error}: no frame at its times', file=sys.stderr)
+            pictures.append(None)
+    if all(picture is None for picture in pictures):
+        raise ValueError(f'{paths[0].parent}: none of its pictures can be read')
+    return lambda number: pictures[number % len(pictures)]
+
+
+def _camera(device: int) -> Callable[[int], np.ndarray]:
+    # OpenCV knows the cameras of every system, and which of their modes to take.
+    capture = cv2.VideoCapture(device)
     if not capture.isOpened():
-        raise ValueError(f'{source}: not a folder of pictures, a readable video or a camera')
+        raise ValueError(f'{device}: there is no such camera')
 
     def next_frame(_: int) -> np.ndarray:
         good, frame = capture.read()
         if not good:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
-            good, frame = capture.read()
-        if not good:
-            raise ValueError(f'{source}: no more frames')
+            raise ValueError(f'{device}: no more frames')
         return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     return next_frame
+
+
+def _video(source: str) -> Callable[[int], np.ndarray]:
+    def shots() -> Iterator[np.ndarray]:
+        while True:
+            count = 0
+            with Movie(source) as movie:
+                for count, shot in enumerate(movie.shots(), 1):  # noqa: B007  0: there was none
+                    yield shot.pixels
+            if not count:
+                raise MovieError('no frame could be read')
+
+    try:
+        with Movie(source):
+            frames = shots()
+    except MovieError as error:
+        raise ValueError(
+            f'{source}: not a folder of pictures, a readable video or a camera ({error})'
+        ) from error
+    return lambda _: next(frames)
 
 
 class ImageSource(Node):
     """Publishes `<camera>/image_raw` (rgb8), `<camera>/camera_info`, and `imu` if there is one."""
 
     def __init__(
-        self, picture: Callable[[int], np.ndarray], camera: str, fps: float,
+        self, picture: Callable[[int], np.ndarray | None], camera: str, fps: float,
         imu: ImuBeside | None = None,
     ) -> None:
         super().__init__('image_source')
@@ -96,8 +133,10 @@ class ImageSource(Node):
             number = max(number + 1, (time.time_ns() - late) // self._period)
 
     def publish(self, number: int) -> None:
-        """Publish frame ``number``."""
+        """Publish frame ``number``, if there is one."""
         picture = self._picture(number)
+        if picture is None:
+            return
         height, width, _ = picture.shape
         image = Image(height=height, width=width, encoding='rgb8', step=3 * width)
         image.header.frame_id = self._camera

@@ -14,7 +14,7 @@ the camera's gyroscope help to deblur one such sequence.
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,7 +28,10 @@ from iov_restore_ros.inference import PRECISIONS, History, RestoreError, Restore
 from iov_restore_ros.model import PRESETS, TASKS, WeightsError
 from iov_restore_ros.outputs import OutputError, Record, found_outside, keep_apart
 from iov_restore_ros.pictures.files import IMAGE_SUFFIXES as PICTURES
-from iov_restore_ros.pictures.files import by_number
+from iov_restore_ros.pictures.files import files_below
+from iov_restore_ros.pictures.movie_writer import CRF, movie_suffix
+from iov_restore_ros.pictures.movies import VIDEO_SUFFIXES as VIDEOS
+from iov_restore_ros.pictures.movies import MovieError, is_movie
 from iov_restore_ros.pictures.picture import PictureError
 from iov_restore_ros.pictures.read import read_picture
 from iov_restore_ros.pictures.sixteen_bits import corrected
@@ -37,11 +40,10 @@ from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped
 from iov_restore_ros.tools.file_imu import FileImu, add_file_imu_options, times_of
 from iov_restore_ros.tools.imu_options import add_mounting_options, mounting_of
 from iov_restore_ros.tools.known_rates import told
-from iov_restore_ros.whole import whole
+from iov_restore_ros.tools.restore_video import restore_video
 
-VIDEOS = {'.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v'}
 COMMAND = 'restore_files'
-RATE = 30.0  # frames per second, where the source does not tell
+RATE = 30.0  # frames per second of pictures, where nothing tells
 
 
 class FileError(Exception):
@@ -52,16 +54,15 @@ def find_files(inputs: list[Path], output: Path) -> Iterator[tuple[Path, Path]]:
     """
     Yield (file, its path without suffix below the output folder) for files and folders.
 
-    A folder is searched to its bottom and its structure kept; its files come in the order of their
-    names and numbers. What a folder holds beside pictures and videos is left out, and so is the
-    folder ``output`` in it; a file that was named is always tried.
+    A folder is searched as ``files_below`` has it, and its structure kept. What it holds beside
+    pictures and videos is left out, and so is the folder ``output`` in it; a file that was named is
+    always tried.
     """
     for given in inputs:
         if not given.is_dir():
             yield given, Path(given.stem)
             continue
-        found = found_outside(output, given, given.rglob('*'))
-        for path in sorted(found, key=lambda p: (p.parent, by_number(p))):
+        for path in found_outside(output, given, files_below(given)):
             if path.suffix.lower() in PICTURES | VIDEOS:
                 yield path, path.relative_to(given).with_suffix('')
 
@@ -93,47 +94,6 @@ def restore_picture(
         raise FileError(str(error) or 'not enough memory') from error
 
 
-def restore_video(
-    restorer: Restorer, task: str, source: Path, target: Path, history: History, progress: Progress,
-    check: Callable[[], None], imu: FileImu | None = None,
-) -> int:
-    """
-    Restore one video frame by frame into an MP4 of the same size and rate, without sound.
-
-    ``check`` is called before every frame, and may raise; ``imu``: the gyroscope beside the camera.
-    Returns how many frames there were.
-    """
-    reader = cv2.VideoCapture(str(source))
-    size = tuple(int(reader.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    if not reader.isOpened() or not all(size):
-        raise FileError('not a readable video')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    rate = reader.get(cv2.CAP_PROP_FPS) or RATE
-    bar = progress.add_task(source.name, total=reader.get(cv2.CAP_PROP_FRAME_COUNT) or None)
-    count = 0
-    with whole(target) as part:
-        writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*'mp4v'), rate, size)
-        try:
-            if not writer.isOpened():
-                raise FileError(f'cannot write {target}')
-            while (read := reader.read())[0]:
-                check()
-                frame = cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
-                if imu is not None:
-                    imu.advance(history, count / rate, frame.shape[:2])
-                restored = restore_next(restorer, history, frame, count / rate, task)
-                writer.write(cv2.cvtColor(restored, cv2.COLOR_RGB2BGR))
-                progress.advance(bar)
-                count += 1
-            if not count:
-                raise FileError('no frame could be read')
-        finally:
-            writer.release()
-            reader.release()
-            progress.remove_task(bar)
-    return count
-
-
 @dataclass
 class Report:
     """What became of the files: restored, there before, no picture or video, failed and why."""
@@ -141,6 +101,7 @@ class Report:
     restored: int = 0
     kept: int = 0
     lost: Counter[str] = field(default_factory=Counter)  # what the format cannot hold
+    told: list[str] = field(default_factory=list)  # what of a video is otherwise than it was
     left_out: Counter[str] = field(default_factory=Counter)  # files in folders, by their suffix
     failures: list[str] = field(default_factory=list)
 
@@ -148,7 +109,7 @@ class Report:
 def restore_all(
     restorer: Restorer, task: str, inputs: list[Path], output: Path, suffix: str, stop: Stop,
     report: Report, video: bool = False, shutter: float = 0.0, overwrite: bool = False,
-    imu: FileImu | None = None, times: Mapping[Path, float] | None = None,
+    imu: FileImu | None = None, times: Mapping[Path, float] | None = None, crf: int | None = CRF,
 ) -> None:
     """
     Restore ``inputs`` into ``output`` and note in ``report`` what becomes of them.
@@ -156,31 +117,31 @@ def restore_all(
     With ``video`` the pictures of a folder are consecutive frames. ``shutter``: see ``History``.
     What is in ``output`` already is left as it is, unless ``overwrite``; of consecutive frames if
     all of them are there, as each wants the one before. ``imu``: the gyroscope beside the camera of
-    the only sequence; ``times``: of frames (s), where they are known. Raises ``Stopped`` when
-    ``stop`` is asked, and ``OutputError``, before anything is written, where an input would be
-    overwritten, or what was not made here.
+    the only sequence; ``times``: of frames (s), where they are known; ``crf`` of videos: see
+    ``MovieWriter``. Raises ``Stopped`` when ``stop`` is asked, and ``OutputError``, before anything
+    is written, where an input would be overwritten, or what was not made here.
     """
     files = [
-        (source, _target(output, source, stem, suffix))
+        (source, _target(output, stem, movie_suffix(crf) if is_video(source) else suffix))
         for source, stem in find_files(inputs, output)
     ]
     keep_apart((target for _, target in files), (*inputs, *(source for source, _ in files)), output)
     record = Record(output, COMMAND)
     report.left_out.update(
         path.suffix.lower() for given in inputs if given.is_dir()
-        for path in found_outside(output, given, given.rglob('*'))
-        if path.is_file() and path.suffix.lower() not in PICTURES | VIDEOS
-        and path.name != record.file.name
+        for path in found_outside(output, given, files_below(given))
+        if path.suffix.lower() not in PICTURES | VIDEOS
     )
     if not files:
         report.failures.append(f'{", ".join(map(str, inputs))}: no picture or video in there')
     there = {target for _, target in files if not overwrite and target.exists()}
     if video:
-        halves = {s.parent for s, target in files if not _is_video(s) and target not in there}
+        halves = {s.parent for s, target in files if not is_video(s) and target not in there}
         there -= {target for source, target in files if source.parent in halves}
     for _, target in files:
         if target not in there:
             record.check(target)
+    videos = {source for source, _ in files if is_video(source)}
     written: dict[Path, Path] = {}
     history, folder, frames = History(shutter=shutter), None, 0
     with Progress(console=Console(stderr=True)) as progress:
@@ -193,12 +154,13 @@ def restore_all(
                 if target in there:
                     report.kept += 1
                     continue
-                if _is_video(source):
-                    history_of_video = History(shutter=shutter)
-                    restore_video(
-                        restorer, task, source, target, history_of_video, progress, stop.check,
-                        imu,
+                if source in videos:
+                    made = restore_video(
+                        restorer, task, source, target, History(shutter=shutter), progress,
+                        stop.check, imu, crf,
                     )
+                    report.told.extend(f'{source}: {line}' for line in made.told)
+                    report.failures.extend(f'{source}: {line}' for line in made.failures)
                 else:
                     if not video or source.parent != folder:
                         history, folder, frames = History(shutter=shutter), source.parent, 0
@@ -210,16 +172,18 @@ def restore_all(
                     ))
                 record.add(target)
                 report.restored += 1
-            except (FileError, RestoreError, OSError, cv2.error) as error:
+            except (FileError, MovieError, RestoreError, OSError, cv2.error) as error:
                 report.failures.append(f'{source}: {error}')
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS
+def is_video(path: Path) -> bool:
+    """Tell whether ``path`` is a video: by its name, or as libav opens what has none of ours."""
+    suffix = path.suffix.lower()
+    return suffix in VIDEOS or (suffix not in PICTURES and is_movie(path))
 
 
-def _target(output: Path, source: Path, stem: Path, suffix: str) -> Path:
-    return output / stem.with_name(stem.name + ('.mp4' if _is_video(source) else suffix))
+def _target(output: Path, stem: Path, suffix: str) -> Path:
+    return output / stem.with_name(stem.name + suffix)
 
 
 def add_restorer_options(parser: argparse.ArgumentParser) -> None:
@@ -270,7 +234,7 @@ def sequence_of(
     if options.imu is None and options.fps is None:
         return None, None
     files = [source for source, _ in find_files(options.input, options.output)]
-    frames = [source for source in files if not _is_video(source)]
+    frames = [source for source in files if not is_video(source)]
     if frames and not options.video:
         raise ValueError('--imu and --fps are for a sequence: give --video, or a video')
     if len({frame.parent for frame in frames}) + len(files) - len(frames) != 1:
@@ -306,6 +270,15 @@ def main() -> int:
     add_file_imu_options(parser)
     add_mounting_options(parser)
     parser.add_argument('--format', default='png', help='of pictures: png, jpg, ...')
+    coding = parser.add_mutually_exclusive_group()
+    coding.add_argument(
+        '--crf', type=int, choices=range(52), default=CRF, metavar='0..51',
+        help=f'of the H.264 of videos: lower is better, and larger (default: {CRF})',
+    )
+    coding.add_argument(
+        '--lossless', dest='crf', action='store_const', const=None,
+        help='videos as FFV1 in .mkv: the very pixels that were restored',
+    )
     options = parser.parse_args()
     suffix = '.' + options.format.lower().lstrip('.')
     if suffix not in PICTURES:
@@ -319,7 +292,7 @@ def main() -> int:
     try:
         restore_all(
             restorer, options.task, options.input, options.output, suffix, stop, report,
-            options.video, options.shutter, options.overwrite, imu, times,
+            options.video, options.shutter, options.overwrite, imu, times, options.crf,
         )
     except OutputError as error:
         parser.error(str(error))
@@ -330,6 +303,8 @@ def main() -> int:
         print(told(imu.rates.account()))
     for line in report.failures:
         print(f'failed: {line}', file=sys.stderr)
+    for line in report.told:
+        print(line, file=sys.stderr)
     for what, count in sorted(report.lost.items()):
         print(f'{what} lost in {count} pictures: {options.format} has none', file=sys.stderr)
     if report.left_out:

@@ -48,15 +48,17 @@ def played(path: Path, length: float, camera: tuple[float, ...], exposure: float
 
 
 def shaken(
-    picture: Callable[[int], np.ndarray], fps: float, start: float, far: float
-) -> tuple[Callable[[int], np.ndarray], ImuBeside]:
+    picture: Callable[[int], np.ndarray | None], fps: float, start: float, far: float
+) -> tuple[Callable[[int], np.ndarray | None], ImuBeside]:
     """
     Return what a camera on a bad road sees of a source's pictures, and its IMU.
 
     ``start``: s, of the first stamp; ``far``: pixels of blur, in the middle of many frames. A
-    picture moves as a whole and is exposed for ``EXPOSURE`` s.
+    picture moves as a whole and is exposed for ``EXPOSURE`` s. Where there is none, None is seen.
     """
-    first = picture(round(start * fps))
+    number = round(start * fps)
+    while (first := picture(number)) is None:
+        number += 1
     height, width = first.shape[:2]
     focal, middle = FOCAL * width, np.array([width - 1, height - 1]) / 2
     # Its frames' times are seconds here, so it may be asked for any time.
@@ -67,8 +69,10 @@ def shaken(
 
     linear = (np.arange(256, dtype=np.float32) / 255) ** np.float32(GAMMA)
 
-    def exposed(number: int) -> np.ndarray:
-        sharp, total = cv2.LUT(picture(number), linear), np.zeros((height, width, 3), np.float32)
+    def exposed(number: int) -> np.ndarray | None:
+        if (seen := picture(number)) is None:
+            return None
+        sharp, total = cv2.LUT(seen, linear), np.zeros((height, width, 3), np.float32)
         for moment in number / fps - start + EXPOSURE * np.linspace(-0.5, 0.5, MOMENTS):
             cv2.accumulate(cv2.warpPerspective(
                 sharp, camera.view(moment), (width, height),
