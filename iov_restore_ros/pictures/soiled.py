@@ -6,13 +6,14 @@ and what stays in its place as well but belongs to the picture: the bonnet, a mi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-WITH_DROPS, WITH_FILM, WITH_DIRT, WITH_WIPER = 0.8, 0.1, 0.2, 0.12  # shares of the sequences
+WIDTH = 320  # pixels of a picture, in which lengths below are given
+SHARES = {'film': 0.1, 'dirt': 0.2, 'drops': 0.8, 'wiper': 0.12}  # of the sequences
 UNSOILED = 0.15
 WITH_FIXTURES = 0.4  # share of the sequences with what stays and is not on the glass
 NEW_ONES = 0.35  # share of the drops that fall during the sequence
@@ -40,25 +41,26 @@ class _Water(NamedTuple):
     shade: np.ndarray
 
 
-def soil(frames: np.ndarray, rng: np.random.Generator) -> Soiled:
-    """Return ``frames`` (uint8 T x h x w x 3, RGB) behind a glass on which something lies."""
+def soil(
+    frames: np.ndarray, rng: np.random.Generator, kinds: Collection[str] | None = None
+) -> Soiled:
+    """
+    Return ``frames`` (uint8 T x h x w x 3, RGB) behind a glass on which something lies.
+
+    That is drawn, or it is ``kinds`` of ``KINDS``, and then nothing else stays in its place.
+    """
     clean = frames
-    if rng.random() < WITH_FIXTURES:
-        clean = _with_fixtures(frames, rng)
-    count, height, width = frames.shape[:3]
-    cover = np.zeros((count, height, width), np.float32)
-    received = clean
-    if rng.random() >= UNSOILED:
-        received = clean.astype(np.float32)
-        layers = [
-            draw for share, draw in (
-                (WITH_FILM, _film), (WITH_DIRT, _dirt), (WITH_DROPS, _drops), (WITH_WIPER, _wiper)
-            ) if rng.random() < share
-        ]
-        for draw in layers:
-            draw(received, cover, rng)
-        received = received.clip(0, 255).astype(np.uint8)
-    return Soiled(received, clean, cover)
+    if kinds is None:
+        if rng.random() < WITH_FIXTURES:
+            clean = _with_fixtures(frames, rng)
+        kinds = [kind for kind, share in SHARES.items() if rng.random() < share]
+        if rng.random() < UNSOILED:
+            kinds = []
+    cover = np.zeros(frames.shape[:3], np.float32)
+    received: np.ndarray = clean.astype(np.float32)
+    for kind in kinds:
+        KINDS[kind](received, cover, rng)
+    return Soiled(received.clip(0, 255).astype(np.uint8), clean, cover)
 
 
 def _over(
@@ -71,10 +73,11 @@ def _over(
 
 def _drops(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
     count, height, width = frames.shape[:3]
+    scale = width / WIDTH
     many = int(np.exp(rng.uniform(0, math.log(60))))
     large = rng.uniform(2, min(26, 60 / math.sqrt(many) + 3))
     defocus = rng.uniform(0.4, 4) * rng.random() + 0.4
-    blur = rng.uniform(0.8, 5)
+    blur = scale * rng.uniform(0.8, 5)
     opacity = rng.uniform(0.4, 1)
     refraction = rng.random()
     groups = [0]
@@ -85,7 +88,7 @@ def _drops(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> N
         water = _draw_water(
             (height, width), max(1, many // (1 + group)), large, defocus, refraction, rng
         )
-        pace = np.float32(rng.uniform(0.5, 4)) if running and group else 0.0
+        pace = np.float32(scale * rng.uniform(0.5, 4)) if running and group else 0.0
         for time in range(first, count):
             frame, down = frames[time], pace * (time - first)
             seen = cv2.GaussianBlur(frame, (0, 0), blur)
@@ -107,13 +110,15 @@ def _draw_water(
     rng: np.random.Generator,
 ) -> _Water:
     height, width = size
+    scale = width / WIDTH
+    defocus = scale * defocus
     cover, shade = np.zeros(size, np.float32), np.zeros(size, np.float32)
     y, x = np.mgrid[:height, :width].astype(np.float32)
     source = np.dstack([x, y])
     rim = rng.uniform(-60, 60) * (rng.random() < 0.7)
     light = rng.uniform(-25, 45)
     for _ in range(many):
-        radius = 1.2 + large * rng.random() ** 2
+        radius = scale * (1.2 + large * rng.random() ** 2)
         middle = rng.uniform((0, 0), (width, height)).astype(np.float32)
         parts = [(middle, radius)]
         while rng.random() < 0.3:  # joined
@@ -146,7 +151,7 @@ def _draw_water(
         drop = 1 / (1 + np.exp(-(inside / (0.35 * defocus)).clip(-30, 30)))
         kind = rng.random()
         if refraction < 0.7 and kind < 0.85:  # turned over and small
-            times = -rng.uniform(1.5, 0.6 * width / max(radius, 2))
+            times = -rng.uniform(1.5, 0.6 * width / max(radius, 2 * scale))
         elif kind < 0.5:
             times = 1.0
         else:
@@ -162,10 +167,10 @@ def _draw_water(
     source = np.stack([
         source[..., 0].clip(-width, 2 * width), source[..., 1].clip(-height, 2 * height)
     ], -1).astype(np.float32)
-    if defocus > 1:
+    if defocus > scale:
         shade = cv2.GaussianBlur(shade, (0, 0), defocus / 2)
     if rng.random() < OUT_OF_FOCUS:  # as a lens has it: each point becomes a disc
-        disc = _disc(rng.uniform(0.7, 4))
+        disc = _disc(scale * rng.uniform(0.7, 4))
         cover, shade = (cv2.filter2D(plane, -1, disc) for plane in (cover, shade))
     return _Water(cover, source, shade)
 
@@ -187,7 +192,8 @@ def _film(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> No
         field = field + bands.astype(np.float32)
     there = rng.uniform(0.3, 0.9) / (1 + np.exp(-4 * (field - rng.uniform(0.5, 1.3))))
     there = there.astype(np.float32)
-    blur, veil, light = rng.uniform(2, 7), rng.uniform(0, 0.3), rng.uniform(120, 240)
+    blur = width / WIDTH * rng.uniform(2, 7)
+    veil, light = rng.uniform(0, 0.3), rng.uniform(120, 240)
     for time in range(count):
         seen = cv2.GaussianBlur(frames[time], (0, 0), blur)
         _over(frames[time], seen + veil * (light - seen), there, cover[time])
@@ -196,6 +202,7 @@ def _film(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> No
 def _dirt(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
     """Dry mud, insects, a scratch: of one colour, out of focus."""
     count, height, width = frames.shape[:3]
+    scale = width / WIDTH
     there = np.zeros((height, width), np.float32)
     kind = rng.random()
     if kind < 0.5:
@@ -206,12 +213,12 @@ def _dirt(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> No
         for _ in range(int(rng.integers(1, 14))):
             middle = tuple(int(n) for n in rng.uniform((0, 0), (width, height)))
             if kind < 0.85:
-                axes = tuple(int(n) for n in rng.uniform(1, 9, 2))
+                axes = tuple(int(scale * n) for n in rng.uniform(1, 9, 2))
                 cv2.ellipse(there, middle, axes, rng.uniform(0, 180), 0, 360, 1.0, -1)
             else:
-                end = tuple(int(a + rng.normal() * 40) for a in middle)
-                cv2.line(there, middle, end, 1.0, int(rng.integers(1, 3)))
-    there = cv2.GaussianBlur(there.astype(np.float32), (0, 0), rng.uniform(0.7, 4))
+                end = tuple(int(a + scale * rng.normal() * 40) for a in middle)
+                cv2.line(there, middle, end, 1.0, int(scale * rng.uniform(1, 3)))
+    there = cv2.GaussianBlur(there.astype(np.float32), (0, 0), scale * rng.uniform(0.7, 4))
     there *= rng.uniform(0.3, 1) / max(float(there.max()), 0.3)
     colour = rng.uniform(10, 190) * np.array([1, rng.uniform(0.8, 1), rng.uniform(0.6, 1)])
     grain = smooth(60, (height, width), rng)[..., None] * np.float32(rng.uniform(0, 10))
@@ -231,7 +238,7 @@ def _wiper(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> N
     begin, end = rng.uniform(-0.2, 0.3), math.pi + rng.uniform(-0.3, 0.2)
     if rng.random() < 0.5:
         begin, end = end, begin
-    half, dark = rng.uniform(1.5, 8), rng.uniform(5, 50)
+    half, dark = width / WIDTH * rng.uniform(1.5, 8), rng.uniform(5, 50)
     smear = abs(end - begin) / sweep * rng.uniform(0.05, 0.4) / 2  # while the shutter is open
     back = rng.random() < 0.5
     for time in range(first, min(count, first + (2 * sweep if back else sweep))):
@@ -315,3 +322,8 @@ def smooth(cells: int, size: tuple[int, int], rng: np.random.Generator) -> np.nd
     """Return smooth noise of deviation 1 or so, float32 of ``size`` (height, width)."""
     noise = rng.standard_normal((cells, cells), np.float32)
     return cv2.resize(noise, size[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+KINDS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], None]] = {
+    'film': _film, 'dirt': _dirt, 'drops': _drops, 'wiper': _wiper,
+}
