@@ -121,9 +121,9 @@ def main() -> None:
     judge = open_judge(options.detector) if options.detector else None
     restorers = [
         Restorer(
-            device='cpu', precision='float32', tasks=['derain'], unveil=unveil,
+            device='cpu', precision='float32', tasks=['derain'], find=find,
             weights={'veil': options.veil_weights or ''},
-        ) for unveil in (False, True)
+        ) for find in ((), ('veil',))
     ]
     sources: list[tuple[str, list[Frames], dict[str, Make]]] = []
     if options.clips:
