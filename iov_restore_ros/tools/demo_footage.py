@@ -149,7 +149,9 @@ def behind_glass() -> Footage:
     seen = np.stack(sharp)
     for kind, first, end, seed in ON_GLASS:
         seen[first:end] = soil(seen[first:end], np.random.default_rng(seed), [kind]).received
-    return Footage(list(seen), sharp, each=FRAMES_BEHIND_GLASS)
+    rng = torch.Generator().manual_seed(0)
+    noisy = sensor_noise(to_tensor(seen).float() / 255, torch.ones(FRAMES_BEHIND_GLASS), rng)
+    return Footage(_frames(noisy), sharp, each=FRAMES_BEHIND_GLASS)
 
 
 def _scene(drive: Drive, pace: float) -> MovingScene:
