@@ -159,7 +159,7 @@ def test_the_report_says_which_kinds_of_weather(run, tmp_path, street, capsys):
         tmp_path / 'footage', '--task', 'derain', '--synthetic', 1, '--limit', 4,
         '--kind', 'drops', '--kind', 'veil',
     ) == 0
-    assert 'Video: veil and drops, from the third frame on' in capsys.readouterr().out
+    assert 'Video: veil + drops, from the third frame on' in capsys.readouterr().out
 
 
 def _inner(frame, edge):

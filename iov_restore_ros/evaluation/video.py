@@ -162,7 +162,7 @@ def video_report(
                     for n, frame in enumerate(frames)
                 ]
     sliders = [slider for result in results for slider in result.sliders]
-    parts = {f'{" and ".join(kinds)}, {part}' if kinds else part: n for part, n in PARTS.items()}
+    parts = {f'{" + ".join(kinds)}, {part}' if kinds else part: n for part, n in PARTS.items()}
     tables = [_table(part, first, results) for part, first in parts.items()]
     summaries = [_summary(result) for result in results]
     if judge is not None:
