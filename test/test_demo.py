@@ -4,6 +4,7 @@ import base64
 import io
 import re
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,11 +20,19 @@ from iov_restore_ros.tools.demo_footage import (
     HEIGHT,
     IMU_RATE,
     WIDTH,
+    behind_glass,
     blurred,
     bumpy,
     rainy,
 )
-from iov_restore_ros.tools.demo_report import Row, Sample, Seen, measure, write_report
+from iov_restore_ros.tools.demo_report import (
+    Row,
+    Sample,
+    Seen,
+    measure,
+    write_before_after,
+    write_report,
+)
 from iov_restore_ros.tools.shaken_source import played
 from iov_restore_ros.video.calibration import camera_of
 from iov_restore_ros.video.camera_path import TAU, Gyroscope, turned
@@ -53,8 +62,8 @@ def drive(footage, restored, first=0, count=FRAMES_EACH):
     ]
 
 
-def row(mode, use_past, task, quality=None):
-    return Row('<rain>', mode, use_past, False, task, 9, 8, 1, 7.5, 12.0, 34.0, quality)
+def row(mode, use_past, task, quality=None, scene='<rain>'):
+    return Row(scene, mode, use_past, False, task, 9, 8, 1, 7.5, 12.0, 34.0, quality)
 
 
 def test_frames_are_consecutive_and_drives_are_apart(rain):
@@ -104,6 +113,21 @@ def test_the_rates_on_bad_roads_are_those_of_the_frames(tmp_path):
     assert np.mean(gains) > 1.5, gains
 
 
+def test_drops_gather_until_a_wiper_takes_them_off_and_gather_again():
+    footage = behind_glass()
+    assert len(footage.sharp) == len(footage.degraded) == footage.each, 'one drive, without a cut'
+    apart = [
+        cv2.absdiff(d, s).max(-1) > 20
+        for d, s in zip(footage.degraded, footage.sharp, strict=True)
+    ]
+    shares = [apart[n].mean() for n in (0, 5, 20, 22, 24, 30, 39)]
+    first, few, many, wiper, wiped, anew, last = shares
+    assert first == wiped == 0
+    assert 0 < few < many < wiper
+    assert 0 < anew < last
+    assert (apart[18] & apart[20]).sum() > 0.6 * apart[18].sum(), 'they stay in their place'
+
+
 def test_measures_leave_out_cuts_and_dropped_frames(rain):
     quality = measure([drive(rain, rain.sharp, 0, 2), drive(rain, rain.sharp, FRAMES_EACH, 2)])
     assert quality.flicker[1] == 0
@@ -120,7 +144,7 @@ def test_the_report_plays_loops_of_what_was_restored(rain, tmp_path):
     seen = [
         Seen(row('passthrough', True, 'none', quality), []),
         Seen(row('derain', False, 'derain', quality), []),
-        Seen(row('derain', True, 'derain', quality), [frames, []]),
+        Seen(row('derain', True, 'derain', quality), [frames, []], 'Rain <falls>.'),
         Seen(row('auto', True, 'derain', quality), [frames]),
     ]
     write_report(tmp_path / 'report.html', seen, 'fast on cpu')
@@ -137,9 +161,19 @@ def test_the_report_plays_loops_of_what_was_restored(rain, tmp_path):
     assert page.count('<td>') == 4 * 13
     assert f'{quality.flicker[0]:.1f} → {quality.flicker[1]:.1f}' in page
     assert '&lt;rain&gt;, derain' in page
+    assert 'Rain &lt;falls&gt;. PSNR dB' in page
     assert '<rain>' not in page
     assert 'http' not in page
     assert page.count('<img') == page.count(' alt="')
+
+
+def test_one_picture_shows_each_scene_before_and_after(rain, tmp_path):
+    frames = drive(rain, rain.sharp, count=2)
+    write_before_after(tmp_path / 'b.png', [
+        Seen(row('derain', True, 'derain', scene=scene), [frames]) for scene in ('rain', 'glass')
+    ])
+    with Image.open(tmp_path / 'b.png') as picture:
+        assert picture.size == (2 * WIDTH, 2 * HEIGHT)
 
 
 def test_a_source_without_truth_is_shown_without_figures(rain, tmp_path):

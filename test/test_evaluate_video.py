@@ -153,6 +153,15 @@ def test_sharp_footage_is_degraded_by_seed_and_name(tmp_path, street, task):
     assert longer < psnr(first, truth) - 1 if task == 'deblur' else longer == psnr(first, truth)
 
 
+def test_the_report_says_which_kinds_of_weather(run, tmp_path, street, capsys):
+    write(tmp_path / 'footage' / 'a', [f[:120, :160] for f in drive(street, FRAMES)])
+    assert run(
+        tmp_path / 'footage', '--task', 'derain', '--synthetic', 1, '--limit', 4,
+        '--kind', 'drops', '--kind', 'veil',
+    ) == 0
+    assert 'Video: veil + drops, from the third frame on' in capsys.readouterr().out
+
+
 def _inner(frame, edge):
     return frame[edge : len(frame) - edge, edge : frame.shape[1] - edge]
 
@@ -218,6 +227,15 @@ def broken(pairs):
     lambda pairs: ([f'rain100h={pairs}'], 'rain100h are single pictures, --video takes folders'),
     lambda pairs: ([pairs, '--task', 'derain', '--limit', 3], '--limit must be at least 4'),
     lambda pairs: ([pairs, '--task', 'deblur', '--shutter', 2], '--shutter must be a share'),
+    lambda pairs: ([pairs, '--task', 'derain', '--kind', 'drops'], '--kind needs --video and'),
+    lambda pairs: (
+        [pairs, '--task', 'derain', '--synthetic', 1, '--kind', 'drops'],
+        'pairs are degraded already, --kind is for sharp footage: leave it out',
+    ),
+    lambda pairs: (
+        [pairs / 'gt', '--task', 'deblur', '--synthetic', 1, '--kind', 'drops'],
+        '--kind is for derain, not for deblur: leave it out',
+    ),
     lambda pairs: ([pairs / 'no', '--task', 'derain', '--synthetic', 1], 'no: neither a folder'),
 ])
 def test_a_fault_ends_with_one_line_that_says_what_to_do(fault, run, pairs, capsys):

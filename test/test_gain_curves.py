@@ -1,4 +1,4 @@
-"""Gain against blur length and rain: the sequences are what the axes say, and files are written."""
+"""Gain curves: the sequences are what the axes say, and files are written."""
 
 import re
 import sys
@@ -49,6 +49,9 @@ def run(monkeypatch):
     def run(*arguments):
         monkeypatch.setattr(gain_curves, 'LENGTHS', (4.0, 8.0))
         monkeypatch.setattr(gain_curves, 'STRENGTHS', (0.7,))
+        monkeypatch.setattr(gain_curves, 'COVERED', (0.05,))
+        monkeypatch.setattr(gain_curves, 'THROUGH', (0.35,))
+        monkeypatch.setattr(gain_curves, 'LONG', (-1.0, 0.0, 1.0))
         monkeypatch.setattr(gain_curves, 'SIDE', 128)
         line = ['gain_curves', '--device', 'cpu', *arguments]
         monkeypatch.setattr('sys.argv', list(map(str, line)))
@@ -83,6 +86,21 @@ def test_rain_becomes_stronger(monkeypatch, large):
     assert curves.gains == {'frame alone': [0, 0, 0], 'with past': [0, 0, 0]}
 
 
+def test_drops_become_more_and_a_veil_thicker(monkeypatch, large):
+    monkeypatch.setattr(gain_curves, 'SIDE', 128)
+    monkeypatch.setattr(gain_curves, 'load_clearer', lambda: None)
+    monkeypatch.setattr(gain_curves, 'COVERED', (0.02, 0.1))
+    monkeypatch.setattr(gain_curves, 'THROUGH', (0.8, 0.4))
+    nothing = Nothing()
+    drops = gain_curves.drop_curves([large], nothing, 3)
+    assert drops.input[0] > drops.input[1] + 3
+    assert len(nothing.seen) == 2 * (1 + 12), 'the frame alone, and with all before'
+    veil = gain_curves.veil_curves([large], Nothing(), 3)
+    assert veil.input[0] > veil.input[1] + 6
+    for curves in (drops, veil):
+        assert curves.gains == {'frame alone': [0, 0], 'with past': [0, 0]}
+
+
 def test_a_table_is_printed_and_a_plot_is_written(run, sharp, tmp_path, capsys):
     out = tmp_path / 'new' / 'out'
     assert run(sharp, '--output', out, '--seed', 1) == 0  # heavy rain
@@ -94,6 +112,7 @@ def test_a_table_is_printed_and_a_plot_is_written(run, sharp, tmp_path, capsys):
     assert len(blur_rows) == 2
     [gains] = re.findall(r'^\| 0.7 \| \d+\.\d\d \| (.*?) \| (.*?) \|$', text, re.M)
     assert all(float(gain) > 0 for gain in gains), 'the shipped weights take rain off'
+    assert all(re.search(rf'^\| {x} \| \d', text, re.M) for x in (0.05, 0.35)), 'drops, veil'
     assert 'means of 1 pictures' in text, 'the small one is left out'
 
 

@@ -1,6 +1,7 @@
 """The clips that `evaluate --video` measures: pairs in order, and sharp footage degraded here."""
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import numpy as np
 import torch
 
 from iov_restore_ros.evaluation.sources import Root, locate, seed_of
+from iov_restore_ros.evaluation.weather import put_on
 from iov_restore_ros.pictures.clips import pair_sequences, read_pairs
 from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
-from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.degradations.draw import sensor_noise
 from iov_restore_ros.pictures.files import DataError, to_pictures, to_tensor
@@ -25,17 +26,24 @@ PLACES = 1 / 2, 1 / 4, 3 / 4  # of a video, where a clip is looked for
 
 
 def open_clips(
-    text: str, task: str | None, synthetic: int | None, limit: int, shutter: float
+    text: str, task: str | None, synthetic: int | None, limit: int, shutter: float,
+    kinds: Sequence[str] = (),
 ) -> Root:
     """
     Find the clips of ``[TASK:][LAYOUT=]ROOT``, of ``SHORTEST`` frames to ``limit``.
 
     ``task`` is for those that tell none. With ``synthetic`` footage is degraded, by that
-    seed and its name: blurred for the share ``shutter`` (0..1) of the time between two frames; for
-    0 it is drawn. Raises ``DataError`` for a root, and ``ValueError`` for an argument, that cannot
-    be used.
+    seed and its name: blurred for the share ``shutter`` (0..1) of the time between two frames, for
+    0 it is drawn; or in the weather that ``kinds`` of `weather.KINDS` say, in rain without any.
+    Raises ``DataError`` for a root, and ``ValueError`` for an argument, that cannot be used.
     """
     path, name, layout, task = locate(text, task, synthetic)
+    if kinds and task != 'derain':
+        raise ValueError(f'{text}: --kind is for derain, not for {task}: leave it out')
+    if kinds and layout in LAYOUTS:
+        raise ValueError(
+            f'{text}: pairs are degraded already, --kind is for sharp footage: leave it out'
+        )
     if layout in LAYOUTS:
         if layout not in IN_ORDER:
             raise ValueError(
@@ -47,7 +55,10 @@ def open_clips(
             f'{text}: sharp frames alone show nothing: give --synthetic SEED, '
             'or a folder with input/ and gt/'
         )
-    return _footage_clips(path, layout, task, synthetic, limit, shutter)
+    degrade = partial(_blurred, shutter=shutter)
+    if task == 'derain':
+        degrade = partial(_in_weather, kinds=kinds or ('rain',))
+    return _footage_clips(path, layout, task, synthetic, limit, degrade)
 
 
 def _pair_clips(path: Path, name: str, layout: str, task: str, limit: int) -> Root:
@@ -68,9 +79,9 @@ def _pair_clips(path: Path, name: str, layout: str, task: str, limit: int) -> Ro
 
 
 def _footage_clips(
-    path: Path, layout: str, task: str, synthetic: int, limit: int, shutter: float
+    path: Path, layout: str, task: str, synthetic: int, limit: int,
+    degrade: Callable[[Footage, int, int], tuple[np.ndarray, np.ndarray]],
 ) -> Root:
-    degrade = _rainy if task == 'derain' else partial(_blurred, shutter=shutter)
     names = {
         footage.path.relative_to(path).as_posix() if footage.path != path else path.name: footage
         for footage in list_footage(path)
@@ -104,12 +115,13 @@ def _pairs(sequence: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
     return degraded, sharp
 
 
-def _rainy(footage: Footage, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return frames from the middle of ``footage`` in one shower, and as they are."""
+def _in_weather(
+    footage: Footage, limit: int, seed: int, kinds: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return frames from the middle of ``footage`` with ``kinds`` put on, and as they are."""
     middle = _middle(footage, limit)
     sharp = footage.read(middle.start, len(middle))
-    rng = torch.Generator().manual_seed(seed)
-    return to_pictures(shower(to_tensor(sharp).float() / 255, 1.0, rng)), sharp
+    return put_on(sharp, kinds, seed), sharp
 
 
 def _blurred(

@@ -15,6 +15,7 @@ derain:ROOT and deblur:ROOT are for that task, so that one run can have both.
 
 With --video a ROOT is one sequence for each folder of pictures, in the order of their numbers, or
 with --synthetic videos and folders of sharp frames: each frame is restored with the one before it.
+For derain these are put in rain, or with --kind drops behind drops; several --kind are all put on.
 
     python -m iov_restore_ros.evaluation.evaluate my_pairs --task derain --detector yolox_nano.onnx
 
@@ -56,6 +57,7 @@ from iov_restore_ros.evaluation.report import (
 from iov_restore_ros.evaluation.report_page import Slider, data_url
 from iov_restore_ros.evaluation.sources import Image, Root, open_root
 from iov_restore_ros.evaluation.video import measure_clips, video_report
+from iov_restore_ros.evaluation.weather import KINDS
 from iov_restore_ros.finder_options import add_finder_options, finder_files
 from iov_restore_ros.inference import RestoreError
 from iov_restore_ros.model import (
@@ -122,6 +124,10 @@ def main() -> int:
     parser.add_argument('--report', action='store_true', help='and report.html with pictures')
     parser.add_argument('--synthetic', type=int, metavar='SEED', help='degrade sharp pictures')
     parser.add_argument(
+        '--kind', action='append', choices=KINDS, default=[],
+        help='with --video and --synthetic, for derain: what is put on frames (default: rain)',
+    )
+    parser.add_argument(
         '--limit', type=int,
         help=f'pictures of every root, spread evenly; frames of every clip (default: {CLIP})',
     )
@@ -151,6 +157,8 @@ def main() -> int:
         parser.error('--shutter must be a share, 0 (unknown) to 1')
     if options.shutter and not options.video:
         parser.error('--shutter needs --video')
+    if options.kind and not (options.video and options.synthetic is not None):
+        parser.error('--kind needs --video and --synthetic SEED')
     if not options.detector and (options.score, options.classes, options.labels) != (None,) * 3:
         parser.error('--score, --classes and --labels need --detector')
     if options.score is not None and not LEAST <= options.score <= 1:
@@ -178,7 +186,9 @@ def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
     """Measure what the command line says; return the report and what its numbers hang on."""
     find: Callable[[str, str | None, int | None], Root] = open_root
     if options.video:
-        find = partial(open_clips, limit=options.limit or CLIP, shutter=options.shutter)
+        find = partial(
+            open_clips, limit=options.limit or CLIP, shutter=options.shutter, kinds=options.kind
+        )
     roots = [find(text, options.task, options.synthetic) for text in options.root]
     judge = _judge(options, roots)
     device = pick_device(options.device)
@@ -196,7 +206,7 @@ def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
                 clearers.get(root.task),
             )
             for root in roots
-        ], judge)
+        ], judge, [kind for kind in KINDS if kind in options.kind])
     else:
         report = picture_report([
             measure(

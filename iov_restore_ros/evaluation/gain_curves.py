@@ -1,10 +1,11 @@
 """
-Draw what restoring gains against how long the blur, and how strong the rain is.
+Draw what restoring gains against blur length, rain, drops on the glass, and an even veil.
 
     python -m iov_restore_ros.evaluation.gain_curves SHARP_DIR --output DIR
 
 A camera moves straight, at a constant speed, over sharp pictures. The third of three frames is
-measured. Writes gain_curves.png and gain_curves.md, and prints the tables. Needs matplotlib.
+measured; behind drops the last of twelve, as the memory of the glass needs some. Writes
+gain_curves.png and gain_curves.md, and prints the tables. Needs matplotlib.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from rich.progress import track
 from iov_restore_ros.evaluation.metrics import psnr, restore_image
 from iov_restore_ros.evaluation.report import markdown_table
 from iov_restore_ros.evaluation.report_page import Table
+from iov_restore_ros.evaluation.weather import behind_drops, veiled
 from iov_restore_ros.inference import RestoreError, Restorer, restore_sequence
 from iov_restore_ros.model import (
     TASKS,
@@ -42,13 +44,18 @@ from iov_restore_ros.pictures.files import (
     to_tensor,
 )
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
+from iov_restore_ros.pictures.veils import draw_light
 from iov_restore_ros.video.clear import load_clearer
 from iov_restore_ros.whole import whole, write_whole
 
 LENGTHS = 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0  # pixels
 STRENGTHS = 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0  # of a shower, as in training
+COVERED = 0.01, 0.02, 0.05, 0.1, 0.2  # shares of the picture, by drops
+THROUGH = 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3  # of the light, by a veil
 TIMES = -1.0, 0.0, 1.0  # of the frames; those on both sides are equally far from the middle
-PACE = 8.0  # pixels a frame, in rain
+LONG = tuple(np.arange(12) - 5.5)  # times of the frames behind drops
+PACE = 8.0  # pixels a frame, but for blur
+WAYS: dict[str, float | None] = {'frame alone': None, 'with past': 0.0}  # but for blur
 SIDE = 256  # pixels of what the camera sees
 SHORT_SIDE = 720  # larger pictures are shrunk, as they are often soft
 TILT = 0.15  # sigma, radians: most motion in pictures of a vehicle is level
@@ -96,15 +103,46 @@ def rain_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
     Each picture has one shower, that becomes stronger: see ``pictures.degradations.shower``.
     """
     def see(picture: np.ndarray, number: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
-        scene = scene_of(picture, PACE, (seed, number))
-        sharp = to_pictures(to_tensor(np.stack([scene.frame(time) for time in TIMES])) / 255)
+        sharp = ride(picture, TIMES, (seed, number))
         rng = torch.Generator().manual_seed(seed + number)
         return to_pictures(shower(to_tensor(sharp).float() / 255, strength, rng)), sharp[-1]
 
-    ways = {'frame alone': None, 'with past': 0.0}
     return measure(
         f'Gain against rain (the picture moves {PACE:g} pixels a frame)', 'strength of the shower',
-        STRENGTHS, ways, see, pictures, generator, 'derain',
+        STRENGTHS, WAYS, see, pictures, generator, 'derain',
+    )
+
+
+def drop_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> Curves:
+    """
+    Measure the gain for each share that drops cover, on ``pictures`` (uint8 H x W x 3, RGB).
+
+    Each picture has one glass, that gets more of them: see ``weather.behind_drops``.
+    """
+    def see(picture: np.ndarray, number: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+        sharp = ride(picture, LONG, (seed, number))
+        return behind_drops(sharp, share, np.random.default_rng((seed, number))), sharp[-1]
+
+    return measure(
+        f'Gain against drops on the glass (frame {len(LONG)})', 'share of the picture covered',
+        COVERED, WAYS, see, pictures, generator, 'derain',
+    )
+
+
+def veil_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> Curves:
+    """
+    Measure the gain for each transmission of an even veil, on ``pictures`` (uint8 H x W x 3, RGB).
+
+    Each picture has a veil of one colour, that becomes thicker.
+    """
+    def see(picture: np.ndarray, number: int, through: float) -> tuple[np.ndarray, np.ndarray]:
+        sharp = ride(picture, TIMES, (seed, number))
+        light = draw_light(sharp[0] / 255, np.random.default_rng((seed, number)))
+        return veiled(sharp, through, light), sharp[-1]
+
+    return measure(
+        'Gain against an even veil', 'transmission of the veil', THROUGH, WAYS, see, pictures,
+        generator, 'derain',
     )
 
 
@@ -138,6 +176,12 @@ def measure(
         for way, values in gains.items():
             curves.gains[way].append(float(np.mean(values)))
     return curves
+
+
+def ride(picture: np.ndarray, times: tuple[float, ...], seed: tuple[int, int]) -> np.ndarray:
+    """Return what the camera sees at ``times`` of ``picture``, uint8 T x SIDE x SIDE x 3, RGB."""
+    scene = scene_of(picture, PACE, seed)
+    return to_pictures(to_tensor(np.stack([scene.frame(time) for time in times])) / 255)
 
 
 def scene_of(picture: np.ndarray, pace: float, seed: tuple[int, int]) -> MovingScene:
@@ -187,16 +231,17 @@ def table(curves: Curves, count: int) -> Table:
     ]
     return Table(
         curves.title, (curves.x_name, 'input, dB', *curves.gains), rows,
-        f'PSNR of the third frame, RGB, in dB over the input; means of {count} pictures.',
+        f'PSNR of the last frame, RGB, in dB over the input; means of {count} pictures.',
     )
 
 
 def draw(all_curves: list[Curves], path: Path) -> None:
-    """Draw them side by side and write a PNG file."""
+    """Draw them, two in a row, and write a PNG file."""
     from matplotlib.figure import Figure
 
-    figure = Figure((11, 4.2), layout='constrained')
-    for axes, curves in zip(figure.subplots(1, len(all_curves)), all_curves, strict=True):
+    rows = len(all_curves) // 2
+    figure = Figure((11, 4.2 * rows), layout='constrained')
+    for axes, curves in zip(figure.subplots(rows, 2).flat, all_curves, strict=True):
         for way, gains in curves.gains.items():
             axes.plot(curves.x, gains, marker='o', label=way)
         axes.axhline(0, color='black', linewidth=0.8)
@@ -222,7 +267,7 @@ def main() -> int:
     parser.add_argument('sharp', type=Path, metavar='SHARP_DIR', help='a folder of sharp pictures')
     parser.add_argument('--output', type=Path, required=True, help='folder for what is written')
     parser.add_argument('--limit', type=int, default=8, help='pictures (default: 8)')
-    parser.add_argument('--seed', type=int, default=0, help='of pictures, motion, noise and rain')
+    parser.add_argument('--seed', type=int, default=0, help='of all that is drawn')
     parser.add_argument(
         '--shutter', type=float, default=0.5,
         help='share of the frame time that it is open (default: 0.5; what is assumed is another)',
@@ -249,16 +294,18 @@ def main() -> int:
         device = pick_device(options.device)
         deblur = load(options.deblur_weights, 'deblur', device)
         derain = load(options.derain_weights, 'derain', device)
-        both = [
+        measured = [
             blur_curves(pictures, deblur, options.shutter, options.seed),
             rain_curves(pictures, derain, options.seed),
+            drop_curves(pictures, derain, options.seed),
+            veil_curves(pictures, derain, options.seed),
         ]
     except (OutputError, WeightsError, RestoreError, ValueError, OSError) as error:
         parser.error(str(error))
-    text = '\n'.join(markdown_table(table(curves, len(pictures))) for curves in both)
+    text = '\n'.join(markdown_table(table(curves, len(pictures))) for curves in measured)
     print(text)
     write_whole(names[0], text)
-    draw(both, names[1])
+    draw(measured, names[1])
     return 0
 
 

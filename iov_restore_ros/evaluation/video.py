@@ -1,5 +1,6 @@
 """How clips are measured: each frame, how much they flicker, and what the past is worth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,11 +134,14 @@ def measure(pictures: list[np.ndarray], truths: np.ndarray) -> dict[str, list[fl
     }
 
 
-def video_report(results: list[VideoResult], judge: Judge | None) -> Report:
+def video_report(
+    results: list[VideoResult], judge: Judge | None, kinds: Sequence[str] = ()
+) -> Report:
     """
     Report clips: a row for each and for the mean of a root's, and for each frame in the CSV.
 
-    With ``judge``, which has looked at them, also what it found.
+    With ``judge``, which has looked at them, also what it found. The headings say the ``kinds`` of
+    weather that was asked for.
     """
     rows: list[list] = [['root', 'layout', 'task', 'clip', 'restored', 'frame', *DIGITS]]
     if judge is not None:
@@ -158,10 +162,11 @@ def video_report(results: list[VideoResult], judge: Judge | None) -> Report:
                     for n, frame in enumerate(frames)
                 ]
     sliders = [slider for result in results for slider in result.sliders]
-    tables = [_table(part, first, results) for part, first in PARTS.items()]
+    parts = {f'{" + ".join(kinds)}, {part}' if kinds else part: n for part, n in PARTS.items()}
+    tables = [_table(part, first, results) for part, first in parts.items()]
     summaries = [_summary(result) for result in results]
     if judge is not None:
-        tables += [_found_table(part, first, results, judge) for part, first in PARTS.items()]
+        tables += [_found_table(part, first, results, judge) for part, first in parts.items()]
         for summary, result in zip(summaries, results, strict=True):
             summary['detector'] = {
                 part: detection_summary(result.found(first), judge.score)

@@ -74,15 +74,15 @@ def _over(
 def _drops(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
     count, height, width = frames.shape[:3]
     scale = width / WIDTH
-    many = int(np.exp(rng.uniform(0, math.log(60))))
-    large = rng.uniform(2, min(26, 60 / math.sqrt(many) + 3))
+    many = int(np.exp(rng.uniform(math.log(2), math.log(90))))
+    large = rng.uniform(2, min(26, 75 / math.sqrt(many) + 3))
     defocus = rng.uniform(0.4, 4) * rng.random() + 0.4
     blur = scale * rng.uniform(0.8, 5)
     opacity = rng.uniform(0.4, 1)
     refraction = rng.random()
     groups = [0]
     while rng.random() < NEW_ONES and len(groups) < 3:
-        groups.append(int(rng.integers(1, count)))
+        groups.append(int(rng.integers(count)))
     running = rng.random() < RUNNING
     for group, first in enumerate(groups):
         water = _draw_water(
@@ -118,7 +118,7 @@ def _draw_water(
     rim = rng.uniform(-60, 60) * (rng.random() < 0.7)
     light = rng.uniform(-25, 45)
     for _ in range(many):
-        radius = scale * (1.2 + large * rng.random() ** 2)
+        radius = scale * (1.2 + large * rng.random() ** 1.5)
         middle = rng.uniform((0, 0), (width, height)).astype(np.float32)
         parts = [(middle, radius)]
         while rng.random() < 0.3:  # joined

@@ -4,9 +4,10 @@ The whole path on one machine: a camera process, the node, and a perception stac
     make demo [SOURCE=clip.mp4]
 
 The camera drives over photographs that come with scikit-image, fast enough for motion blur, then on
-bad roads beside an IMU, then in rain; or it shows SOURCE. The mode is switched while all of it
-runs. So are the parameters use_past and imu: what a frame alone gives is what this very node
-publishes without them. At the end it looks at a comparison, as a person would.
+bad roads beside an IMU, then in rain, then behind a glass on which drops gather; or it shows
+SOURCE. The mode is switched while all of it runs. So are the parameters use_past and imu: what a
+frame alone gives is what this very node publishes without them. At the end it looks at a
+comparison, as a person would.
 """
 
 import argparse
@@ -41,6 +42,7 @@ from iov_restore_ros.tools.demo_footage import (
     FPS,
     FRAMES_EACH,
     Footage,
+    behind_glass,
     blurred,
     bumpy,
     rainy,
@@ -78,11 +80,12 @@ class Scene:
     footage: Footage | None = None  # None where no sharp frames are known
     options: tuple[str, ...] = ()
     shutter: float = 0.0  # as the node is told; 0: it finds out
+    about: str = ''  # what is to be seen, for the report
 
 
 def film(folder: Path) -> list[Scene]:
     """Return our own scenes, with their frames below ``folder``."""
-    blur, bumps, rain = blurred(), bumpy(), rainy()
+    blur, bumps, rain, glass = blurred(), bumpy(), rainy(), behind_glass()
     rates, intrinsics = folder / 'bumps.csv', ','.join(map(str, bumps.intrinsics))
     np.savetxt(rates, bumps.rates, '%.6f', ',', header='t,wx,wy,wz', comments='')
     passthrough, alone = Setting('passthrough'), Setting('deblur', use_past=False)
@@ -105,6 +108,14 @@ def film(folder: Path) -> list[Scene]:
                 passthrough, Setting('derain', use_past=False), Setting('derain'),
                 Setting('auto'),
             ), rain,
+        ),
+        Scene(
+            'glass', write_footage(glass, folder / 'glass'), (passthrough, Setting('derain')),
+            glass, about=(
+                'Drops gather on the glass before the lens. A wiper passes and takes them off, '
+                'and new ones gather. Where a drop hides the scene, it is filled by what the '
+                'camera saw there before.'
+            ),
         ),
     ]
 
@@ -246,7 +257,7 @@ def run_mode(stack: Stack, scene: Scene, setting: Setting) -> Seen:
         scene.name, mode, use_past, imu, stack.status['task'], counts['received'],
         counts['restored'], dropped, out / took, p50, p99, measure(drives),
     )
-    return Seen(row, drives if row.shown() else [])
+    return Seen(row, drives if row.shown() else [], scene.about)
 
 
 def drives_of(stack: Stack, footage: Footage | None) -> list[list[Sample]]:
@@ -263,9 +274,9 @@ def drives_of(stack: Stack, footage: Footage | None) -> list[list[Sample]]:
     return [
         [
             Sample(n, footage.degraded[n], pictures[n], footage.sharp[n])
-            for n in range(first, first + FRAMES_EACH) if n in pictures
+            for n in range(first, first + footage.each) if n in pictures
         ]
-        for first in range(0, count, FRAMES_EACH)
+        for first in range(0, count, footage.each)
     ]
 
 
@@ -278,7 +289,7 @@ def run(output: Path, source: str | None) -> int:
         settings = tuple(map(Setting, ('passthrough', 'deblur', 'derain')))
         scenes = [Scene(Path(source).name, source, settings)]
     else:
-        console.print('filming in motion, on bad roads and in rain ...')
+        console.print('filming in motion, on bad roads, in rain and behind a wet glass ...')
         scenes = film(output)
     rclpy.init()
     stack = Stack()
@@ -313,7 +324,7 @@ def run(output: Path, source: str | None) -> int:
         rclpy.try_shutdown()
     device = f'{stack.status.get("model")} on {stack.status.get("device")}'
     device += f' in {stack.status.get("precision")}, {os.cpu_count()} cores'
-    print_table(console, [row for row, _ in seen], device)
+    print_table(console, [one.row for one in seen], device)
     write_report(output / 'report.html', seen, device)
     write_before_after(output / 'before_after.jpg', seen)
     console.print(f'pictures: {output / "report.html"}')

@@ -1,10 +1,10 @@
 """
-What the demo's camera films: drives over photographs, in motion, on bad roads, and in rain.
+What the demo's camera films: drives in motion, on bad roads, in rain, and behind a wet glass.
 
-The photographs come with scikit-image; what is random comes from fixed seeds.
+They lead over photographs that come with scikit-image; what is random comes from fixed seeds.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from iov_restore_ros.pictures.degradations.draw import sensor_noise
 from iov_restore_ros.pictures.files import to_tensor
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, Shake, ShakenCamera
+from iov_restore_ros.pictures.soiled import soil
 
 WIDTH, HEIGHT = 400, 300
 FPS = 8.0
 FRAMES_EACH = 16
 SHUTTER = 0.7  # share of the time between two frames that it is open
 IN_RAIN = 0.5  # of the pace: who sees little drives slower
+BEHIND_GLASS = 0.4  # of the pace
+FRAMES_BEHIND_GLASS = 40
 ON_BUMPS = 0.3  # of the pace
 BUMPY_SHUTTER = 0.25  # share, 31 ms
 BUMPS = 9.0  # pixels of blur, in the middle of many frames
@@ -50,16 +53,24 @@ DRIVES = (
 )
 
 
+ON_GLASS = (  # kind, from which frame to which, seed; the wiper takes off what was there
+    ('drops', 1, 24, 4), ('drops', 6, 24, 5), ('drops', 12, 24, 37),
+    ('wiper', 18, 27, 8),
+    ('drops', 27, 40, 23), ('drops', 32, 40, 13),
+)
+
+
 @dataclass(frozen=True)
 class Footage:
     """
     Frames as the camera gives them and as they should be, uint8 H x W x 3, RGB.
 
-    Each drive is ``FRAMES_EACH`` consecutive frames; the next begins with a cut.
+    Each drive is ``each`` consecutive frames; the next begins with a cut.
     """
 
     degraded: list[np.ndarray]
     sharp: list[np.ndarray]
+    each: int = field(default=FRAMES_EACH, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -132,6 +143,17 @@ def rainy() -> Footage:
     return footage
 
 
+def behind_glass() -> Footage:
+    """Return one drive behind a glass on which drops gather until a wiper passes, and again."""
+    sharp = _frames(_sharp(_scene(DRIVES[0], BEHIND_GLASS), FRAMES_BEHIND_GLASS))
+    seen = np.stack(sharp)
+    for kind, first, end, seed in ON_GLASS:
+        seen[first:end] = soil(seen[first:end], np.random.default_rng(seed), [kind]).received
+    rng = torch.Generator().manual_seed(0)
+    noisy = sensor_noise(to_tensor(seen).float() / 255, torch.ones(FRAMES_BEHIND_GLASS), rng)
+    return Footage(_frames(noisy), sharp, each=FRAMES_BEHIND_GLASS)
+
+
 def _scene(drive: Drive, pace: float) -> MovingScene:
     photograph = getattr(photographs, drive.photograph)()
     photograph = photograph[0] if isinstance(photograph, tuple) else photograph  # one eye of two
@@ -144,13 +166,13 @@ def _scene(drive: Drive, pace: float) -> MovingScene:
     return MovingScene(photograph, WIDTH, path, (width / 2, height / 2))
 
 
-def _times() -> np.ndarray:
+def _times(count: int = FRAMES_EACH) -> np.ndarray:
     """Return when the frames are taken; the way through the middle is half over at 0."""
-    return np.arange(FRAMES_EACH) - (FRAMES_EACH - 1) / 2
+    return np.arange(count) - (count - 1) / 2
 
 
-def _sharp(scene: MovingScene) -> Tensor:
-    return _tensor(np.stack([scene.frame(time) for time in _times()]))
+def _sharp(scene: MovingScene, count: int = FRAMES_EACH) -> Tensor:
+    return _tensor(np.stack([scene.frame(time) for time in _times(count)]))
 
 
 def _tensor(squares: np.ndarray) -> Tensor:

@@ -87,10 +87,15 @@ class Row:
 
 
 class Seen(NamedTuple):
-    """What was seen in one mode: a row of the table, and of each drive the frames to show."""
+    """
+    What was seen in one mode: a row of the table, and of each drive the frames to show.
+
+    ``about`` says what to look at, in words.
+    """
 
     row: Row
     drives: list[list[Sample]]
+    about: str = ''
 
 
 def measure(drives: Iterable[Sequence[Sample]]) -> Quality | None:
@@ -125,11 +130,11 @@ def print_table(console: Console, rows: list[Row], device: str) -> None:
 
 def write_report(path: Path, seen: list[Seen], device: str) -> None:
     """Write one page that holds the table, loops to compare input and restored, and sliders."""
-    table = Table('The node at work', HEADINGS, [row.cells() for row, _ in seen], NOTE)
+    table = Table('The node at work', HEADINGS, [row.cells() for row, *_ in seen], NOTE)
     loops, sliders = [], []
-    for row, drives in _once(seen):
+    for row, drives, about in _once(seen):
         title = f'{row.scene}, {row.mode}' + (', with the gyroscope' if row.use_imu else '')
-        loops += [_loop(title, drive) for drive in drives]
+        loops += [_loop(title, drive, about) for drive in drives]
         sliders += [_slider(title, sample) for sample in _spread(drives)]
     facts = [('model', device)]
     text = page([table], sliders, facts, loops, 'iov_restore demo')
@@ -137,11 +142,11 @@ def write_report(path: Path, seen: list[Seen], device: str) -> None:
 
 
 def write_before_after(path: Path, seen: list[Seen]) -> None:
-    """Write one picture: of every task the frame that changed most, before and after."""
+    """Write one picture: of each scene and task the frame that changed most, before and after."""
     rows = {}
-    for row, drives in _once(seen):
+    for row, drives, _ in _once(seen):
         changed = max(_spread(drives), key=lambda s: cv2.absdiff(s.degraded, s.restored).mean())
-        rows[row.task] = np.hstack([changed.degraded, changed.restored])
+        rows[row.scene, row.task] = np.hstack([changed.degraded, changed.restored])
     if rows:
         write_picture(path, Picture(np.vstack(list(rows.values()))))
 
@@ -149,10 +154,11 @@ def write_before_after(path: Path, seen: list[Seen]) -> None:
 def _once(seen: list[Seen]) -> list[Seen]:
     """Return of every scene and task, with and without gyroscope, the first mode with pictures."""
     shown: dict[tuple[str, str, bool], Seen] = {}
-    for row, drives in seen:
-        if any(drives):
+    for one in seen:
+        if any(one.drives):
+            row = one.row
             which = row.scene, row.task, row.use_imu  # mode auto shows the same
-            shown.setdefault(which, Seen(row, list(filter(None, drives))))
+            shown.setdefault(which, one._replace(drives=list(filter(None, one.drives))))
     return list(shown.values())
 
 
@@ -163,12 +169,12 @@ def _spread(drives: list[list[Sample]]) -> list[Sample]:
     return samples[step // 2 :: step][:SLIDERS]
 
 
-def _loop(title: str, drive: list[Sample]) -> Loop:
+def _loop(title: str, drive: list[Sample], about: str) -> Loop:
     pairs = [np.hstack([_small(s.degraded), _small(s.restored)]) for s in drive]
     quality = measure([drive])
-    text = ''
+    text = about
     if quality:
-        text = f'PSNR dB {_change(quality.psnr, 2)}, flicker {_change(quality.flicker, 1)}'
+        text += f' PSNR dB {_change(quality.psnr, 2)}, flicker {_change(quality.flicker, 1)}'
     return Loop(title, text, loop_url(pairs, FPS), data_url(pairs[len(pairs) // 2]))
 
 

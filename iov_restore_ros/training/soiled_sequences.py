@@ -35,7 +35,10 @@ STANDING = 0.15  # share of the sequences in which the vehicle comes to a stand
 EXPOSED = 0.3  # share of those that are darker or brighter
 IN_RAIN = 0.5
 FALLS = 30  # pictures of streaks that are drawn
-WELL_RESTORED = 0.5  # share of the sequences in which nothing is left of what was restored before
+# What is found is gone from the frame before, and seen the better; what is not stays in it. Where
+# the frame before was always clean, drops were found in training that no camera ever found.
+NEVER_FOUND = 0.5  # share of the sequences; of the others they are from some frame on
+LEFT_OVER = 0.3  # of what is found, at most
 
 
 class Moment(NamedTuple):
@@ -87,7 +90,8 @@ class SoiledSequences(IterableDataset):
         frames = self._ride(rng, int(rng.integers(*LENGTH)))
         soiled = soil(frames, rng)
         received = self._in_rain(soiled.received, rng)
-        left = np.float32(rng.random() ** 2 * (rng.random() >= WELL_RESTORED))
+        left = np.full((len(frames), 1, 1, 1), LEFT_OVER * rng.random(), np.float32)
+        left[: len(frames) if rng.random() < NEVER_FOUND else rng.integers(len(frames))] = 1
         restored = soiled.clean + left * (soiled.received.astype(np.float32) - soiled.clean)
         restored = restored.clip(0, 255).astype(np.uint8)
         wanted = rng.integers(rng.random() < 0.8, len(frames), MOMENTS)  # the first one is a still
