@@ -216,7 +216,7 @@ def as_they_come(monkeypatch):
     """Workers without a network: images come out as they came."""
     nothing = SimpleNamespace(sha256={'derain': 'abc'}, weights={}, uses_past=True)
     monkeypatch.setattr(fleet_worker, 'Restorer', lambda *_, **__: nothing)
-    monkeypatch.setattr(fleet_worker, 'restore_images', lambda *_: lambda _, data: data)
+    monkeypatch.setattr(fleet_worker, 'restore_images', lambda *_: lambda _, recorded, data: data)
 
 
 @pytest.mark.parametrize('split', [0, 3])

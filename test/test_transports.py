@@ -62,7 +62,7 @@ def rgb_of(message):
 
 
 def test_every_encoding_goes_through(rig, identity):
-    rig.launch(mode='derain', precision='float32', derain_weights=identity)
+    rig.launch(mode='derain', precision='float32', derain_weights=identity, unveil=False)
     topics = Topics(rig, Image, '/camera/image_raw', {
         '/camera/restored/image_raw': Image,
         '/camera/restored/image_raw/compressed': CompressedImage,
@@ -84,7 +84,8 @@ def test_compressed_in_and_out_also_when_remapped(rig, identity):
     """One remapping of the base topic moves both; a PNG comes back without loss."""
     rig.launch(
         ['-r', 'camera/image_raw:=/my/camera/image', '-r', 'camera/restored/image_raw:=/clean'],
-        mode='derain', precision='float32', derain_weights=identity, image_transport='compressed',
+        mode='derain', precision='float32', derain_weights=identity, unveil=False,
+        image_transport='compressed',
     )
     topics = Topics(rig, CompressedImage, '/my/camera/image/compressed', {
         '/clean': Image, '/clean/compressed': CompressedImage,
