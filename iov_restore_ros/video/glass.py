@@ -32,6 +32,7 @@ MOVING = 0.010  # change from frame to frame (0..1) around a cell that moves
 AROUND = 9  # cells that are looked at for that
 LEAST = 1e-3  # of what logarithms are taken of
 DOUBTFUL, CERTAIN = 0.4, 0.7  # nothing is taken off up to one, all from the other on
+UNMOVED = 0.2  # more has to be sure where nothing has moved yet, as in a still
 EDGE = 3, 3  # cells over which what is covered begins
 FADING = 0.97  # of what was seen, in a frame: flows are never quite right
 
@@ -105,7 +106,8 @@ class Cleaner:
             memory = expected = None  # of another size
         planes, new = observe(small, expected, memory)
         share = on_one_thread(self._look, planes)
-        cover = ((share - DOUBTFUL) / (CERTAIN - DOUBTFUL)).clip(0, 1)
+        doubtful = DOUBTFUL + UNMOVED * (1 - cv2.min(new.weight, 1.0))
+        cover = ((share - doubtful) / (CERTAIN - DOUBTFUL)).clip(0, 1)
         if cover.any():
             cover = cv2.blur(cover, EDGE)
         return Found(new._replace(cover=cover), memory)
