@@ -33,6 +33,7 @@ AROUND = 9  # cells that are looked at for that
 LEAST = 1e-3  # of what logarithms are taken of
 DOUBTFUL, CERTAIN = 0.4, 0.7  # nothing is taken off up to one, all from the other on
 UNMOVED = 0.2  # more has to be sure where nothing has moved yet, as in a still
+NEAR = np.ones((3, 3), np.uint8)  # cells about one in which it has to have been a frame ago
 EDGE = 3, 3  # cells over which what is covered begins
 FADING = 0.97  # of what was seen, in a frame: flows are never quite right
 
@@ -45,7 +46,8 @@ class Memory(NamedTuple):
     ``LASTING``; ``averages`` (x 5) over these: fine detail, change from frame to frame, fine
     structure, its size, and how much differed from what the frame before, moved, showed.
     ``seen``: whether the scene was ever seen there, 0..1; ``way`` (x 2): the flow to the frame
-    before, in pixels of the small picture; None without one. ``cover``: what was found, 0..1.
+    before, in pixels of the small picture; None without one. ``share``: how covered the network
+    takes it for, and ``cover``: what was filled, both 0..1.
     """
 
     grey: np.ndarray
@@ -53,6 +55,7 @@ class Memory(NamedTuple):
     averages: np.ndarray
     seen: np.ndarray
     way: np.ndarray | None
+    share: np.ndarray
     cover: np.ndarray
 
 
@@ -105,7 +108,10 @@ class Cleaner:
         if memory is not None and memory.grey.shape != tuple(n // CELL for n in small.shape[:2]):
             memory = expected = None  # of another size
         planes, new = observe(small, expected, memory)
-        share = on_one_thread(self._look, planes)
+        new = new._replace(share=on_one_thread(self._look, planes))
+        share = new.share
+        if memory is not None:  # what was elsewhere a moment ago may be a road user
+            share = cv2.min(share, cv2.dilate(memory.share, NEAR))
         doubtful = DOUBTFUL + UNMOVED * (1 - cv2.min(new.weight, 1.0))
         cover = ((share - doubtful) / (CERTAIN - DOUBTFUL)).clip(0, 1)
         if cover.any():
@@ -202,7 +208,7 @@ def observe(
         weight / LASTING,
         np.full_like(grey, float(expected is not None)),
     ])
-    return planes, Memory(grey, weight, averages, nothing, None, nothing)
+    return planes, Memory(grey, weight, averages, nothing, None, nothing, nothing)
 
 
 def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
