@@ -83,7 +83,8 @@ def test_rain_becomes_stronger(monkeypatch, large):
     monkeypatch.setattr(gain_curves, 'STRENGTHS', (0.1, 0.4, 1.0))
     curves = gain_curves.rain_curves([large], Nothing(), 3)
     assert curves.input[0] > curves.input[1] + 3 > curves.input[2] + 6
-    assert curves.gains == {'frame alone': [0, 0, 0], 'with past': [0, 0, 0]}
+    for gains in curves.gains.values():  # nothing is certain enough to be taken off
+        assert gains == pytest.approx([0, 0, 0], abs=1e-3)
 
 
 def test_drops_become_more_and_a_veil_thicker(monkeypatch, large):

@@ -23,7 +23,7 @@ def restorer():
     return Restorer(device='cpu', precision='float32')
 
 
-@pytest.mark.parametrize(('task', 'gain'), [('deblur', 0.3), ('derain', 4.0)])
+@pytest.mark.parametrize(('task', 'gain'), [('deblur', 0.25), ('derain', 4.0)])
 def test_degraded_photographs_get_better(restorer, degraded_pair, task, gain):
     decibels, features = [], []
     for seed in range(6):
