@@ -174,7 +174,7 @@ def test_a_frame_that_was_dropped_is_the_frame_before(rig, restorer, wet):
     assert not any(m.header == dropped.header for m in rig.images['camera'])
     history = History()
     history.miss(seconds(dropped), lambda: wet[1])
-    before = history.look_back(wet[2], seconds(newest), 'derain')
+    before = history.look_back(wet[2], seconds(newest), 'derain', restorer.clearer)
     assert same(got, restorer.restore([wet[2]], 'derain', [before])[0], newest)
 
 
