@@ -54,6 +54,14 @@ def make_message(pixels, number, encoding='rgb8', frame_id='lens'):
     return from_rgb(pixels, template)
 
 
+def message_at(pixels, time, encoding='rgb8'):
+    """Return an image message of RGB ``pixels``, taken at ``time`` s."""
+    message = make_message(pixels, 0, encoding)
+    message.header.stamp.sec = int(time)
+    message.header.stamp.nanosec = round((time - int(time)) * 1e9)
+    return message
+
+
 def make_info(message, k=500.0):
     """Return the camera_info that goes with ``message``."""
     info = CameraInfo(header=message.header, height=message.height, width=message.width)

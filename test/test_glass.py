@@ -100,6 +100,19 @@ def test_what_is_filled_is_what_was_seen_before(cleaner, road):
     assert np.array_equal(clear[far], frames[-1][far])
 
 
+def test_a_frame_that_nobody_cleaned_fills_nothing(cleaner, road):
+    """One that was dropped still has its drops: they would be pasted where they are now."""
+    frames, cover = splashed(road)
+    shape = shrink(frames[0])[::2, ::2].shape[:2]
+    cells = (cv2.resize(cover, shape[::-1], interpolation=cv2.INTER_AREA) > 0.1).astype(np.float32)
+    told, history = Told(cleaner, cells), History()
+    follow(Clearer(None, told), frames[:5], history)
+    history.miss(5 / RATE, lambda: frames[5])
+    known = history.look_back(frames[6], 6 / RATE, 'derain', Clearer(None, told))
+    assert np.array_equal(known.pixels, frames[5])
+    assert np.array_equal(known.clear, told.clear(frames[6]))
+
+
 class Told(Cleaner):
     """One that knows what is covered."""
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from pictures import RATE, drive
-from ros_harness import make_message
+from ros_harness import message_at as at
 
 from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model import finder_weights
@@ -26,20 +26,13 @@ def splashed(street):
     return [(frame * (1 - cover) + 70 * cover).astype(np.uint8) for frame in frames]
 
 
-def at(pixels, time):
-    """Return an image message of ``pixels``, taken at ``time`` s, in steps of a frame."""
-    message = make_message(pixels, 0)
-    message.header.stamp.sec, message.header.stamp.nanosec = 100, round(time * 1e9 / RATE)
-    return message
-
-
 def test_it_comes_off_as_offline_and_the_glass_is_called_dirty(rig, splashed):
     rig.start(mode='derain', dirty_glass=0.01)
     restorer, history = Restorer(device='cpu', precision='float32'), History()
     for number, frame in enumerate(splashed):
         stamp = 100 + round(number * 1e9 / RATE) / 1e9
         wanted = restore_next(restorer, history, frame, stamp, 'derain')
-        assert np.array_equal(view(rig.round_trip(at(frame, number))), wanted), number
+        assert np.array_equal(view(rig.round_trip(at(frame, 100 + number / RATE))), wanted), number
     level, message, values = rig.next_status('camera camera')
     assert float(values['glass covered %']) == pytest.approx(100 * history.covered(), abs=0.1)
     assert level == DiagnosticStatus.WARN
@@ -55,7 +48,7 @@ def test_it_comes_off_as_offline_and_the_glass_is_called_dirty(rig, splashed):
         pass
     plain = Restorer(device='cpu', precision='float32', find=['veil'])
     [still] = plain.restore(splashed[:1], 'derain')
-    assert np.array_equal(view(rig.round_trip(at(splashed[0], 28))), still)
+    assert np.array_equal(view(rig.round_trip(at(splashed[0], 100 + 28 / RATE))), still)
 
     [result] = rig.set_parameters(glass_weights='/nowhere.safetensors')
     assert not result.successful

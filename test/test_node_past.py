@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from pictures import RATE, drive, rain
-from ros_harness import make_message
+from ros_harness import message_at as at
 from sensor_msgs.msg import CompressedImage
 
 from iov_restore_ros.inference import History, Restorer, restore_next
@@ -21,14 +21,6 @@ def restorer():
 def wet(street):
     """Frames of a camera that drives through rain."""
     return rain(drive(street, 6))
-
-
-def at(pixels, time, encoding='rgb8'):
-    """Return an image message of ``pixels``, taken at ``time`` s."""
-    message = make_message(pixels, 0, encoding)
-    message.header.stamp.sec = int(time)
-    message.header.stamp.nanosec = round((time - int(time)) * 1e9)
-    return message
 
 
 def seconds(message):

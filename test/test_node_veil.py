@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from pictures import RATE, drive
-from ros_harness import make_message
+from ros_harness import message_at as at
 
 from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model import finder_weights
@@ -16,13 +16,6 @@ def hidden(street):
     """Frames of a camera that drives through a veil."""
     small = cv2.resize(street, (240, 160), interpolation=cv2.INTER_AREA)
     return [(0.5 * frame + 0.5 * 205).astype(np.uint8) for frame in drive(small, 3)]
-
-
-def at(pixels, time):
-    """Return an image message of ``pixels``, taken at ``time`` s, in steps of a frame."""
-    message = make_message(pixels, 0)
-    message.header.stamp.sec, message.header.stamp.nanosec = 100, round(time * 1e9 / RATE)
-    return message
 
 
 def offline(restorer, frames):
@@ -37,7 +30,7 @@ def test_it_comes_off_as_offline_until_it_is_switched_off(rig, hidden):
     rig.start(mode='derain')
     expected = offline(Restorer(device='cpu', precision='float32'), hidden)
     for number, (frame, wanted) in enumerate(zip(hidden, expected, strict=True)):
-        assert np.array_equal(view(rig.round_trip(at(frame, number))), wanted), number
+        assert np.array_equal(view(rig.round_trip(at(frame, 100 + number / RATE))), wanted), number
     _, _, values = rig.next_status('camera camera')
     assert 0.2 < float(values['transmission']) < 0.9
     _, _, values = rig.next_status('restorer')
@@ -48,7 +41,7 @@ def test_it_comes_off_as_offline_until_it_is_switched_off(rig, hidden):
         pass
     plain = Restorer(device='cpu', precision='float32', find=['glass'])
     [still] = plain.restore(hidden[:1], 'derain')
-    assert np.array_equal(view(rig.round_trip(at(hidden[0], 9))), still)
+    assert np.array_equal(view(rig.round_trip(at(hidden[0], 100 + 9 / RATE))), still)
     assert rig.next_status('camera camera')[2]['transmission'] == 'nan'
 
 

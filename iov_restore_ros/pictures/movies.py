@@ -217,7 +217,6 @@ class Movie:
         self.retimed += 1
         return before + 1
 
-
     def _stamp(self, frame: av.VideoFrame) -> int | None:
         """
         Return when ``frame`` comes, as its file has it; None: it does not say.

@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from iov_restore_ros.pictures.degradations.layers import StreakLayers
-from iov_restore_ros.pictures.degradations.rain import streaks
+from iov_restore_ros.pictures.degradations.rain import draw_fall
 from iov_restore_ros.pictures.files import (
     DataError,
     Pictures,
@@ -25,6 +24,7 @@ from iov_restore_ros.pictures.files import (
     list_stills,
     read_image,
 )
+from iov_restore_ros.pictures.soiled import smooth
 from iov_restore_ros.pictures.thumbnail import COLUMNS, ROWS, THUMBNAIL, darkest, describe
 
 KEPT_SIDE = 640  # pixels of the longer side that a picture is kept with
@@ -141,7 +141,7 @@ class Veils(Dataset):
         else:
             number = int(rng.integers(FALLS))
             if number not in self.falls:
-                self.falls[number] = _draw_fall(number)
+                self.falls[number] = draw_fall(SIZE, number % 2 + 1, number)
             fall = self.falls[number]
             fall = flip_at_random(fall[..., None], rng)[..., 0] * np.float32(rng.uniform(0.3, 1.3))
         fall = fall[..., None]
@@ -163,7 +163,7 @@ def draw_through(
     if depth is None:
         depth = guess_depth(picture, rng)
     elif rng.random() < 0.3:  # fog that is not the same everywhere
-        depth = depth * (1 + 0.3 * smooth(4, rng)).clip(0.2)
+        depth = depth * (1 + 0.3 * smooth(4, SIZE, rng)).clip(0.2)
     depth = depth.clip(0.02) / depth.mean()
     thickness = -np.log(rng.uniform(least, 0.93))
     return np.exp(-thickness * depth).clip(0.05, 1)
@@ -174,14 +174,14 @@ def guess_depth(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     kind = rng.random()
     rows = np.linspace(0, 1, SIZE[0], dtype=np.float32)[:, None] + np.zeros(SIZE, np.float32)
     if kind < 0.3:  # as a film over everything, more of it above or below
-        return 1 + rng.uniform(-0.6, 0.6) * (1 - 2 * rows) + 0.1 * smooth(3, rng)
+        return 1 + rng.uniform(-0.6, 0.6) * (1 - 2 * rows) + 0.1 * smooth(3, SIZE, rng)
     if kind < 0.4:
-        return np.exp(0.7 * smooth(5, rng))
+        return np.exp(0.7 * smooth(5, SIZE, rng))
     horizon = rng.uniform(0.25, 0.6)
     below = (rows - horizon) / (1 - horizon)
     depth = np.where(below > 0, 1 / (1 + rng.uniform(2, 12) * below.clip(0)), 1)
     if kind < 0.7:  # a road, what stands beside it, and the sky
-        stands = np.exp(0.5 * smooth(6, rng)).clip(0.2, 1.5)
+        stands = np.exp(0.5 * smooth(6, SIZE, rng)).clip(0.2, 1.5)
         depth = depth * stands
     parts = cv2.GaussianBlur(picture, (0, 0), 2)
     index = (parts @ rng.dirichlet((1, 1, 1)).astype(np.float32) * rng.uniform(4, 9)).astype(int)
@@ -201,12 +201,6 @@ def draw_light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.5:
         tint = rng.uniform(-0.02, 0.05) * COLOURS + 0.01 * rng.standard_normal(3)
     return (level + tint).clip(0.08, 1).astype(np.float32)
-
-
-def smooth(cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Return smooth noise of deviation 1 or so, float32, of the size of a thumbnail."""
-    noise = rng.standard_normal((cells, cells), np.float32)
-    return cv2.resize(noise, THUMBNAIL, interpolation=cv2.INTER_CUBIC)
 
 
 def read_with_depth(path: Path) -> np.ndarray:
@@ -244,14 +238,6 @@ def _of_its_own(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         grey = cv2.merge([cv2.cvtColor(changed, cv2.COLOR_RGB2GRAY)] * 3)
         return cv2.addWeighted(changed, colour := rng.uniform(0, 0.5), grey, 1 - colour, 0)
     return changed
-
-
-def _draw_fall(number: int) -> np.ndarray:
-    """Return streaks, of every second ``number`` as a picture twice as large has them; 0..1."""
-    times = number % 2 + 1
-    large = torch.zeros(1, 3, times * SIZE[0], times * SIZE[1])
-    fall = streaks(large, torch.ones(1), torch.Generator().manual_seed(number))[0, 0].numpy()
-    return cv2.resize(fall, THUMBNAIL, interpolation=cv2.INTER_AREA)
 
 
 def read_small(still: Still) -> np.ndarray:

@@ -5,6 +5,8 @@ No generator, no crops and no discriminator are in it.
 """
 
 import math
+import shlex
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,19 @@ def read_config(kind: type[Config], arguments: list[str]) -> Config:
         raise ValueError(str(error)) from error
     assert isinstance(config, kind)
     return config
+
+
+def main_of(name: str, usage: str, kind: type[Config], run: Callable[[Config, str], Path]) -> int:
+    """Run the command ``name``, whose settings are a ``kind``; returns the exit status."""
+    if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
+        print(usage.strip())
+        return 0 if len(sys.argv) > 1 else 2
+    try:
+        print(run(read_config(kind, sys.argv[1:]), shlex.join([name, *sys.argv[1:]])))
+    except (OSError, ValueError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
 
 
 def fit(

@@ -7,7 +7,6 @@ Any setting of the file can be given behind it as name=value. Writes glass.safet
 `output`, now and then and when it is stopped.
 """
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from torch.nn import functional
 
 from iov_restore_ros.pictures.files import Pictures, list_stills
 from iov_restore_ros.pictures.veils import read_small
-from iov_restore_ros.training.finder import FinderConfig, fit, read_config
+from iov_restore_ros.training.finder import FinderConfig, fit, main_of
 from iov_restore_ros.training.soiled_sequences import SoiledSequences, read_videos
 
 SURE = 1.4  # times its cover a cell is to be called covered
@@ -81,16 +80,7 @@ def _loss_of(glass: nn.Module, batch: Sequence[Tensor]) -> Tensor:
 
 def main() -> int:
     """Run the command line; returns the exit status."""
-    if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
-        print(__doc__.strip())
-        return 0 if len(sys.argv) > 1 else 2
-    try:
-        config = read_config(GlassConfig, sys.argv[1:])
-        print(run(config, shlex.join(['train_glass', *sys.argv[1:]])))
-    except (OSError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    return main_of('train_glass', __doc__, GlassConfig, run)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from iov_restore_ros.pictures.degradations.rain import streaks
+from iov_restore_ros.pictures.degradations.rain import draw_fall
 from iov_restore_ros.pictures.files import DataError, Pictures
 from iov_restore_ros.pictures.footage import Footage, list_footage
 from iov_restore_ros.pictures.soiled import Soiled, soil
@@ -153,7 +153,7 @@ class SoiledSequences(IterableDataset):
             if strength:
                 number = int(rng.integers(FALLS))
                 if number not in self.falls:
-                    self.falls[number] = _fall(number)
+                    self.falls[number] = draw_fall(SIZE, 2, number)
                 fall = self.falls[number][:, :: int(rng.choice([-1, 1]))]
                 frame += np.float32(strength) * fall[..., None]
             frame += np.float32(noise) * rng.standard_normal(frame.shape, np.float32)
@@ -216,10 +216,3 @@ def _truth(soiled: Soiled, time: int) -> list[np.ndarray]:
         cv2.resize(plane, cells, interpolation=cv2.INTER_AREA)
         for plane in (soiled.cover[time], kept, made)
     ]
-
-
-def _fall(number: int) -> np.ndarray:
-    """Return streaks, float32 SIZE, 0..1."""
-    large = torch.zeros(1, 3, 2 * SIZE[0], 2 * SIZE[1])
-    fall = streaks(large, torch.ones(1), torch.Generator().manual_seed(number))[0, 0].numpy()
-    return cv2.resize(fall, SIZE[::-1], interpolation=cv2.INTER_AREA)

@@ -8,7 +8,6 @@ takes some ten minutes on one core. Any setting of the file can be given behind 
 name=value. Writes veil.safetensors into `output`, now and then and when it is stopped.
 """
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from torch.utils.data import DataLoader
 from iov_restore_ros.model.veil import Seen
 from iov_restore_ros.pictures.thumbnail import THINNEST
 from iov_restore_ros.pictures.veils import Veils, find_veil_sources
-from iov_restore_ros.training.finder import FinderConfig, fit, read_config
+from iov_restore_ros.training.finder import FinderConfig, fit, main_of
 
 
 @dataclass
@@ -87,15 +86,7 @@ def _loss_of(veil: nn.Module, batch: Sequence[Tensor]) -> Tensor:
 
 def main() -> int:
     """Run the command line; returns the exit status."""
-    if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
-        print(__doc__.strip())
-        return 0 if len(sys.argv) > 1 else 2
-    try:
-        print(run(read_config(VeilConfig, sys.argv[1:]), shlex.join(['train_veil', *sys.argv[1:]])))
-    except (OSError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    return main_of('train_veil', __doc__, VeilConfig, run)
 
 
 if __name__ == '__main__':

@@ -66,7 +66,8 @@ class Clearer:
             found = self._cleaner.find(clear, known.pixels, glass)
             if known.flow is not None:
                 known = known._replace(flow=found.flow(known.flow))
-            clear, glass = self._cleaner.fill(clear, known.pixels, known.flow, found)
+            restored = known.pixels if previous is not None and previous.restored else None
+            clear, glass = self._cleaner.fill(clear, restored, known.flow, found)
         return known._replace(clear=clear), ClearMemory(veil, glass)
 
 

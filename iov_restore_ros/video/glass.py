@@ -60,8 +60,13 @@ class Memory(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found on the glass before a frame: the ``memory`` of it, and that of before."""
+    """
+    What was found on the glass before a frame, which is ``small`` as ``shrink`` makes it.
 
+    ``memory`` is of this frame, ``before`` of the one before.
+    """
+
+    small: np.ndarray
     memory: Memory
     before: Memory | None
 
@@ -99,14 +104,13 @@ class Cleaner:
         ``before`` is the frame before, as it was restored, and ``memory`` that of it; None: there
         is none.
         """
-        expected = None
+        small, expected = shrink(frame), None
+        if memory is not None and memory.grey.shape != tuple(n // CELL for n in small.shape[:2]):
+            memory = None  # of another size
         if before is not None and memory is not None:
             expected = shrink(before)
             if memory.way is not None:
                 expected = move(expected, memory.way)
-        small = shrink(frame)
-        if memory is not None and memory.grey.shape != tuple(n // CELL for n in small.shape[:2]):
-            memory = expected = None  # of another size
         planes, new = observe(small, expected, memory)
         new = new._replace(share=on_one_thread(self._look, planes))
         share = new.share
@@ -116,7 +120,7 @@ class Cleaner:
         cover = ((share - doubtful) / (CERTAIN - DOUBTFUL)).clip(0, 1)
         if cover.any():
             cover = cv2.blur(cover, EDGE)
-        return Found(new._replace(cover=cover), memory)
+        return Found(small, new._replace(cover=cover), memory)
 
     def fill(
         self, frame: np.ndarray, before: np.ndarray | None, flow: Flow | None, found: Found
@@ -124,7 +128,8 @@ class Cleaner:
         """
         Return ``frame`` with the scene in place of what was ``found``, and what to remember.
 
-        ``before`` is the frame before, as it was restored, and ``flow`` leads there.
+        ``flow`` leads to the frame before, which is ``before`` as it was restored: what was covered
+        there is filled. None: it was not, and shows what lies on the glass.
         """
         memory, cover = found.memory, found.memory.cover
         height, width = frame.shape[:2]
@@ -134,7 +139,7 @@ class Cleaner:
         if flow is not None:
             scale = columns * CELL / width, rows * CELL / height, 0.0, 0.0
             way = cv2.multiply(cv2.resize(flow.way, (columns * CELL, rows * CELL)), scale)
-            if found.before is not None and not found.nothing:
+            if before is not None and found.before is not None and not found.nothing:
                 cells = cv2.resize(way, (columns, rows), interpolation=cv2.INTER_AREA) / CELL
                 trust = cv2.resize(flow.trust, (columns, rows))
                 carried = move(found.before.seen, cells) * trust[..., 0] * trust[..., 1] * FADING
@@ -142,9 +147,8 @@ class Cleaner:
         memory = memory._replace(seen=seen, way=way)
         if found.nothing:
             return frame, memory
-        small = shrink(frame)
         around = filled(
-            small.astype(np.float32), 1 - cv2.resize(cover, small.shape[1::-1])
+            found.small.astype(np.float32), 1 - cv2.resize(cover, found.small.shape[1::-1])
         )
         there = cv2.resize(cover, (width, height))
         scene = cv2.resize(around.clip(0, 255).astype(np.uint8), (width, height))

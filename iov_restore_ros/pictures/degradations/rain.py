@@ -7,6 +7,8 @@ Sources: Wei et al. 2021, Eq. 8 (streaks); the mist is the veil of far rain (Sec
 on the lens is the problem of vehicles that the paper's introduction names.
 """
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,6 +80,18 @@ def shower(
     if uniform(1, rng) < ON_LENS:
         wet = smears(drops(wet, on, rng), on, rng)
     return sensor_noise(wet, on, rng).view_as(sharp)
+
+
+def draw_fall(size: tuple[int, int], times: int, seed: int) -> np.ndarray:
+    """
+    Return streaks as a small picture shows them, of ``size`` (height, width); float32, 0..1.
+
+    They are drawn so many ``times`` as large.
+    """
+    height, width = size
+    large = torch.zeros(1, 3, times * height, times * width)
+    fall = streaks(large, torch.ones(1), torch.Generator().manual_seed(seed))[0, 0].numpy()
+    return cv2.resize(fall, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def streaks(
