@@ -122,9 +122,9 @@ def test_drops_gather_until_a_wiper_takes_them_off_and_gather_again():
     ]
     shares = [apart[n].mean() for n in (0, 5, 20, 22, 24, 30, 39)]
     first, few, many, wiper, wiped, anew, last = shares
-    assert first == wiped == 0
-    assert 0 < few < many < wiper
-    assert 0 < anew < last
+    assert 0 < first < few < many < wiper
+    assert wiped < min(few, 1.5 * first), 'but for those that it does not reach'
+    assert wiped < anew < last
     assert (apart[18] & apart[20]).sum() > 0.6 * apart[18].sum(), 'they stay in their place'
 
 

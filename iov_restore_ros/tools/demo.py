@@ -112,9 +112,9 @@ def film(folder: Path) -> list[Scene]:
         Scene(
             'glass', write_footage(glass, folder / 'glass'), (passthrough, Setting('derain')),
             glass, about=(
-                'Drops gather on the glass before the lens. A wiper passes and takes them off, '
-                'and new ones gather. Where a drop hides the scene, it is filled by what the '
-                'camera saw there before.'
+                'Drops gather on the glass before the lens. A wiper passes and takes most of them '
+                'off, and new ones gather. Where a drop is found, the scene is filled in by what '
+                'the camera saw there before, and from around. The wiper stays.'
             ),
         ),
     ]
