@@ -1,7 +1,7 @@
 """A photograph becomes a sequence: a camera that moves, and objects that move by themselves."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -37,13 +37,19 @@ class CameraPath:
     roll: float = 0.0  # radians in a frame
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, fastest: float, size: int) -> 'CameraPath':
-        """Return a path of up to ``fastest`` pixels a frame before a picture of ``size``."""
+    def draw(
+        cls, rng: np.random.Generator, fastest: float, size: int, shakes: bool = True
+    ) -> 'CameraPath':
+        """
+        Return a path of up to ``fastest`` pixels a frame before a picture of ``size``.
+
+        Without ``shakes`` it neither shakes nor rolls: what a gyroscope sees is drawn elsewhere.
+        """
         speed = fastest * rng.random() ** 1.5
         angle = 2 * math.pi * rng.random()
         if rng.random() < 0.5:  # yaw, and what passes beside the road
             angle = 0.15 * rng.normal() + math.pi * rng.integers(2)
-        return cls(
+        path = cls(
             velocity=speed * np.array([math.cos(angle), math.sin(angle)]),
             acceleration=0.06 * speed * rng.normal(size=2),
             shake=(0.012 * speed + rng.exponential(VIBRATION)) * rng.normal(size=(2, 2)),
@@ -52,6 +58,7 @@ class CameraPath:
             zoom=0.012 * rng.normal() * (rng.random() < 0.6),
             roll=0.008 * rng.normal() * (rng.random() < 0.5),
         )
+        return path if shakes else replace(path, shake=np.zeros((2, 2)), roll=0.0)
 
     def matrix(self, time: float) -> np.ndarray:
         """Return 2 x 3, from places about the middle at ``time`` (frames) to those at time 0."""
@@ -68,18 +75,28 @@ class MovingScene:
     """What a moving camera sees of a photograph, size x size, at any time about 0 (in frames)."""
 
     def __init__(
-        self, photograph: np.ndarray, size: int, path: CameraPath, middle: tuple[float, float]
+        self, photograph: np.ndarray, size: int, path: CameraPath, middle: tuple[float, float],
+        shaken: tuple[ShakenCamera, float] | None = None,
     ) -> None:
-        """Look at ``middle`` (x, y) of ``photograph`` (uint8 H x W x 3, RGB) at time 0."""
+        """
+        Look at ``middle`` (x, y) of ``photograph`` (uint8 H x W x 3, RGB) at time 0.
+
+        ``shaken`` is a camera that shakes beside, and its time at our time 0.
+        """
         self.photograph, self.size, self.path, self.middle = photograph, size, path, middle
         self.object: tuple[np.ndarray, CameraPath] | None = None  # float32 R, G, B, opacity
-        self.shaken: tuple[ShakenCamera, float] | None = None  # and its time at our time 0
+        self.shaken = shaken
 
     @classmethod
     def draw(
-        cls, rng: np.random.Generator, photograph: np.ndarray, size: int, fastest: float
+        cls, rng: np.random.Generator, photograph: np.ndarray, size: int, fastest: float,
+        shaken: tuple[ShakenCamera, float] | None = None,
     ) -> 'MovingScene':
-        """Return a scene at a random place and scale, now and then with an object in it."""
+        """
+        Return a scene at a random place and scale, now and then with an object in it.
+
+        ``shaken`` is a camera that shakes, and its time at our time 0.
+        """
         room = min(photograph.shape[:2]) / (1.2 * size)
         if room > 1.3 and rng.random() < 0.6:
             scale = 1 / rng.uniform(1, min(SHRINK, room))
@@ -100,7 +117,8 @@ class MovingScene:
             left, top = (max(0, int(middle - half)) for middle in place)
             return detail(photograph[top : top + size, left : left + size])
         x, y = max(places, key=edges)
-        scene = cls(photograph, size, CameraPath.draw(rng, fastest, size), (x, y))
+        path = CameraPath.draw(rng, fastest, size, shakes=shaken is None)
+        scene = cls(photograph, size, path, (x, y), shaken)
         if rng.random() < WITH_OBJECT:
             field = cv2.resize(
                 rng.normal(size=(5, 5)).astype(np.float32), (width, height),

@@ -180,9 +180,8 @@ class Sequences(Dataset):
                 camera.expose(frame, time, share, gamma) for time, frame in enumerate(frames)
             ])
         else:
-            scene = self._scene(rng, FASTEST_SHAKEN)
             start = self.frames / 2
-            scene.shaken = camera, start
+            scene = self._scene(rng, FASTEST_SHAKEN, (camera, start))
             times = np.arange(self.frames) - start
             sharp = np.stack([scene.frame(time) for time in times])
             blurred = np.stack([scene.exposure(time, share, gamma > 1) for time in times])
@@ -209,10 +208,13 @@ class Sequences(Dataset):
             return sources.stills is None
         return bool(rng.random() < sources.footage_share)
 
-    def _scene(self, rng: np.random.Generator, fastest: float = 0.0) -> MovingScene:
+    def _scene(
+        self, rng: np.random.Generator, fastest: float = 0.0,
+        shaken: tuple[ShakenCamera, float] | None = None,
+    ) -> MovingScene:
         assert self.sources.stills is not None
         fastest = fastest or float(rng.choice(FASTEST[self.task]))
-        return MovingScene.draw(rng, self.sources.stills.draw(rng), self.size, fastest)
+        return MovingScene.draw(rng, self.sources.stills.draw(rng), self.size, fastest, shaken)
 
     def _ride(self, rng: np.random.Generator) -> np.ndarray:
         """Return frames along a path, float32 T x size x size x 3, 0..255."""

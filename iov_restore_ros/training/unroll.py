@@ -36,7 +36,7 @@ WRONG = 0.1  # share of the flows that are wrong in places, or everywhere, witho
 UNSURE = 0.08  # sigma of a known shutter, a share of it
 # Of a gyroscope. Whoever connects one tells the exposure, too; with a shutter that is assumed the
 # network learnt to believe no path.
-UNKNOWN_BESIDE_IT = 0.1
+UNKNOWN_BESIDE_IT = 0.05
 UNUSED = 0.1  # share of those that aren't listened to
 UNSURE_BESIDE_IT = 0.04
 RATES = 100.0, 400.0  # samples a second, drawn by their logarithm
@@ -44,7 +44,7 @@ NOISE = 0.008  # rad/s, mean of the exponential draw of its sigma
 BIAS = 0.006  # rad/s
 LATE = 0.0008  # s, sigma of its clock
 FOCAL = 0.015  # sigma of the focal length as it is told, a share of it
-MISTAKEN = 0.03  # share of those that are wrong about an axis
+MISTAKEN = 0.02  # share of those that are wrong about an axis
 
 
 class Unroll:
