@@ -11,12 +11,14 @@ from skimage import data as photographs
 from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference import History, Restorer, restore_next, restore_sequence
 from iov_restore_ros.inference.pixels import gather, restore_gathered, restore_pixels, to_image
-from iov_restore_ros.model import TASKS, Generator, load_weights, shipped_weights
+from iov_restore_ros.model import Generator, load_weights, shipped_tasks, shipped_weights
 from iov_restore_ros.model import fusion as on_device
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.files import to_pictures, to_tensor
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 from iov_restore_ros.video.flow import find_flow, look, search
+
+SHIPPED = shipped_tasks('fast')
 
 
 @pytest.fixture(scope='module')
@@ -275,7 +277,7 @@ def blurring_of(known):
     return tuple(tensor(planes[name]) for name in names) if 'path' in planes else None
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', SHIPPED)
 def test_opencv_gathers_what_pytorch_gathers(street, task):
     before, now = drive(street, 2, (6.0, -2.0))
     history = History(shutter=0.5)
@@ -471,7 +473,7 @@ def road(metres):
     return np.repeat(seen.clip(0, 255).astype(np.uint8)[..., None], 3, -1)
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', SHIPPED)
 @pytest.mark.parametrize('what', ['still', 'noise', 'cuts'])
 def test_a_long_run_does_not_drift(restorer, street, task, what):
     """How far a frame is from itself restored alone does not grow; 1,000 in benchmarks/drift.py."""

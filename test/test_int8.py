@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iov_restore_ros.inference import Restorer
-from iov_restore_ros.model import TASKS, Generator, WeightsInfo, save_weights
+from iov_restore_ros.model import Generator, WeightsInfo, save_weights
 from iov_restore_ros.model.generators import ResidualBlock
 from iov_restore_ros.model.int8 import Int8ResidualBlock, int8_is_exact, quantise
+from iov_restore_ros.tasks import TASKS
 
 vnni = pytest.mark.skipif(not int8_is_exact(), reason='this processor has no VNNI')
 

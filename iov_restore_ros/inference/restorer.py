@@ -20,18 +20,19 @@ from iov_restore_ros.inference.pixels import Window, gather, restore_gathered
 from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import (
     FINDERS,
-    TASKS,
-    VIDEO,
+    PRESETS,
     Generator,
     WeightsInfo,
     finder_weights,
     load_weights,
+    shipped_tasks,
     shipped_weights,
 )
 from iov_restore_ros.model.cpu import begin, compute
 from iov_restore_ros.model.device import fastest_precision, pick_device
 from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 from iov_restore_ros.model.phase_convolution import fold_upsampling
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.before import Before
 from iov_restore_ros.video.clear import Clearer, load_clearer
 
@@ -50,10 +51,10 @@ class RestoreError(Exception):
 
 class Restorer:
     """
-    Restores frames with the generators of both tasks, which stay loaded side by side.
+    Restores frames with the generators of all tasks, which stay loaded side by side.
 
-    For the task derain a veil and what lies on the glass are taken off them first, by ``clearer``,
-    unless that is None.
+    For a task that ``clears`` a veil and what lies on the glass are taken off them first, by
+    ``clearer``, unless that is None.
 
     Not thread-safe: use one per thread, or a lock.
     """
@@ -64,12 +65,14 @@ class Restorer:
         weights: Mapping[str, Path | str] | None = None,
         device: str = 'auto',
         precision: str = 'auto',
-        tasks: Sequence[str] = TASKS,
+        tasks: Collection[str] = (),
         batch: int = 0,
         find: Collection[str] = tuple(FINDERS),
     ) -> None:
         """
         Load the weights for ``tasks`` and choose device and precision; takes about a second.
+
+        Without ``tasks`` all are loaded that have weights, given here or shipped.
 
         ``weights`` gives the file of a task, or of what finds a veil (``veil``) or drops and dirt
         (``glass``), where the shipped one is not wanted. What is not in ``find`` isn't looked for.
@@ -86,15 +89,17 @@ class Restorer:
         self.weights: dict[str, Path] = {}
         self.sha256: dict[str, str] = {}
         where = pick_device(device)
+        given = {name: path for name, path in (weights or {}).items() if path}
+        tasks = tasks or [task for task in TASKS if task in (*given, *shipped_tasks(model))]
         generators: dict[str, Generator] = {}
-        for task in tasks:
-            path = Path((weights or {}).get(task) or shipped_weights(model, task))
+        for task in tasks or TASKS:  # where there are no weights, the first task says so
+            path = Path(given.get(task) or shipped_weights(model, task))
             generators[task], self.info[task] = compute(load_weights, path, task, model)
             self.weights[task] = path
             self.sha256[task] = hashlib.sha256(path.read_bytes()).hexdigest()
         self.clearer = None
-        if 'derain' in tasks:
-            files = {name: Path((weights or {}).get(name) or finder_weights(name)) for name in find}
+        if any(TASKS[task].clears for task in tasks):
+            files = {name: Path(given.get(name) or finder_weights(name)) for name in find}
             self.clearer = compute(load_clearer, files)
             for name, path in files.items():
                 self.weights[name] = path
@@ -126,7 +131,7 @@ class Restorer:
     ) -> None:
         """Make ``generators`` ready to restore, see ``__init__``."""
         self.model = model
-        self.uses_past = model in VIDEO
+        self.uses_past = PRESETS[model].evidence
         self.device = device
         self._generators = generators
         for generator in generators.values():
@@ -149,7 +154,7 @@ class Restorer:
         befores: Sequence[Before | None] | None = None,
     ) -> list[np.ndarray]:
         """
-        Restore ``frames``: uint8, H x W x 3, RGB, each of any size; ``task`` is deblur or derain.
+        Restore ``frames``: uint8, H x W x 3, RGB, each of any size; ``task``: of ``TASKS``.
 
         ``befores`` are the frames before them, of their sizes, as each one's ``History`` has them;
         without, they are stills. Returns new arrays of the same shapes in the same order; nothing
@@ -192,6 +197,11 @@ class Restorer:
                 restoring.add(chunk, finish)
         return restoring
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks whose generators are loaded."""
+        return tuple(self._generators)
+
     def device_name(self) -> str:
         """Return the name of the GPU; 'CPU' without one."""
         return torch.cuda.get_device_name(self.device) if self.device.type == 'cuda' else 'CPU'
@@ -215,7 +225,7 @@ class Restorer:
         """Return what is to be restored: ``frame`` without what is taken off before."""
         if before is not None and before.clear is not None:  # its history has done it
             return before.clear
-        if task != 'derain' or self.clearer is None:
+        if not TASKS[task].clears or self.clearer is None:
             return frame
         return self.clearer.still(frame)
 

@@ -16,10 +16,8 @@ from torch import nn
 
 from iov_restore_ros.inference.pixels import Window
 from iov_restore_ros.model.fusion import CELL, RAISED_REACH
-from iov_restore_ros.model.generators import SIZE_MULTIPLE, Generator
+from iov_restore_ros.model.generators import PRESETS, SIZE_MULTIPLE, Generator
 
-# Bytes that a pass holds at most for each pixel, float32; python benchmarks/memory.py prints them.
-BYTES_PER_PIXEL = {'fast': 290, 'wei2021': 800, 'wei2021_preprint': 550}
 CPU_MEMORY = 2 << 30  # bytes of one pass; 1920x1080 in one with every model, 8 GB never in danger
 
 Input = TypeVar('Input')  # a frame, and what is known beside it
@@ -40,7 +38,7 @@ class Tiling:
         """Allow a pass 2 GiB on the CPU, on a GPU half of what is free now."""
         on_gpu = device.type == 'cuda'
         memory = torch.cuda.mem_get_info(device)[0] // 2 if on_gpu else CPU_MEMORY
-        self.pixels = memory // BYTES_PER_PIXEL[model]
+        self.pixels = memory // PRESETS[model].memory
         self.halo = halo(model)
         self.halved = 0  # how often a pass found too little memory
 
