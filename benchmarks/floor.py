@@ -20,9 +20,9 @@ from common import as_size, make_restorer, new_table, random_frame, show, timed
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from iov_restore_ros.compute.cpu import compute
+from iov_restore_ros.compute.device import pick_device
 from iov_restore_ros.model import PRESETS, Generator
-from iov_restore_ros.model.cpu import compute
-from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.model.generators import ResidualBlock
 
 SIZES = ('640x360', '1280x720', '1920x1080')

@@ -22,9 +22,9 @@ from rich.table import Table
 from skimage import data as photographs
 from torch import nn
 
+from iov_restore_ros.compute.cpu import compute
 from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model import shipped_tasks
-from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.generators import ResidualBlock
 from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.camera_path import Camera, Gyroscope

@@ -226,7 +226,10 @@ def broken(pairs):
 @pytest.mark.parametrize('fault', [
     alone, too_short, too_small, without_motion_to_follow, without_a_past, broken,
     lambda pairs: ([pairs], 'give --task'),
-    lambda pairs: ([f'rain100h={pairs}'], 'rain100h are single pictures, --video takes folders'),
+    lambda pairs: (
+        [f'rain100h={pairs}'],
+        'rain100h are single pictures, --video takes gopro, gopro_gamma, folders',
+    ),
     lambda pairs: ([pairs, '--task', 'derain', '--limit', 3], '--limit must be at least 4'),
     lambda pairs: ([pairs, '--task', 'deblur', '--shutter', 2], '--shutter must be a share'),
     lambda pairs: ([pairs, '--task', 'derain', '--kind', 'drops'], '--kind needs --video and'),

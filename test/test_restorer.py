@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from iov_restore_ros.compute.int8 import int8_is_exact
 from iov_restore_ros.evaluation.metrics import features_kept, psnr
 from iov_restore_ros.inference import RestoreError, Restorer
 from iov_restore_ros.model import (
@@ -15,7 +16,6 @@ from iov_restore_ros.model import (
     shipped_tasks,
     shipped_weights,
 )
-from iov_restore_ros.model.int8 import int8_is_exact
 
 SHIPPED = shipped_tasks('fast')
 

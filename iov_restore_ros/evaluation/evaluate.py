@@ -38,6 +38,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from iov_restore_ros.compute.device import pick_device
 from iov_restore_ros.evaluation.clips import SHORTEST, open_clips
 from iov_restore_ros.evaluation.detection import SCORE, Judge, open_judge
 from iov_restore_ros.evaluation.detection_report import counts_text, overlay
@@ -68,7 +69,6 @@ from iov_restore_ros.model import (
     load_weights,
     shipped_weights,
 )
-from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.pictures.datasets import LAYOUTS
 from iov_restore_ros.tasks import TASKS

@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from iov_restore_ros.compute.device import pick_device
 from iov_restore_ros.evaluation.metrics import psnr, restore_image
 from iov_restore_ros.evaluation.report import markdown_table
 from iov_restore_ros.evaluation.report_page import Table
@@ -31,7 +32,6 @@ from iov_restore_ros.model import (
     load_weights,
     shipped_weights,
 )
-from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.outputs import OutputError, keep_apart
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.degradations.draw import sensor_noise

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+from iov_restore_ros.compute.cpu import use_threads
 from iov_restore_ros.finder_options import FLAGS
 from iov_restore_ros.inference import RestoreError, Restorer
 from iov_restore_ros.model import FINDERS, WeightsError, load_finder, read_info
-from iov_restore_ros.model.cpu import use_threads
 from iov_restore_ros.node.parameters import WEIGHTS
 from iov_restore_ros.tasks import TASKS
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 
-from iov_restore_ros.inference import PRECISIONS
+from iov_restore_ros.compute.precisions import PRECISIONS
 from iov_restore_ros.model import FINDERS, PRESETS
 from iov_restore_ros.node.compressed import CODECS
 from iov_restore_ros.node.mode_policy import MODES, WEATHERS

@@ -23,8 +23,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from iov_restore_ros.compute.precisions import PRECISIONS
 from iov_restore_ros.finder_options import add_finder_options, finder_files
-from iov_restore_ros.inference import PRECISIONS, History, RestoreError, Restorer, restore_next
+from iov_restore_ros.inference import History, RestoreError, Restorer, restore_next
 from iov_restore_ros.model import PRESETS, WeightsError
 from iov_restore_ros.outputs import OutputError, Record, found_outside, keep_apart
 from iov_restore_ros.pictures.files import IMAGE_SUFFIXES as PICTURES

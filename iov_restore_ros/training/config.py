@@ -8,6 +8,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from iov_restore_ros.compute.precisions import FOR_TRAINING
 from iov_restore_ros.model import PRESETS
 from iov_restore_ros.model.discriminator import INPUT_SIZE
 from iov_restore_ros.model.fusion import CELL
@@ -21,7 +22,7 @@ from iov_restore_ros.training.losses import LOSSES
 SHARP, FOOTAGE = 'sharp', 'footage'  # degraded on the fly; made from videos
 SHAPES = ('linear', 'cosine')
 OPTIMISERS = ('adam', 'adamw')
-PRECISIONS = ('auto', 'float32', 'bfloat16')
+PRECISIONS = ('auto', *FOR_TRAINING)
 MOST_FRAMES = 10  # of a sequence; footage is read in stretches of 13
 
 
