@@ -24,6 +24,7 @@ from std_msgs.msg import Float32
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import PRESETS, shipped_tasks
 from iov_restore_ros.node.images import view
+from iov_restore_ros.node.mode_policy import MODES
 from iov_restore_ros.node.parameters import PARAMETERS, TOPIC_NAMESPACE
 from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.tools.parameter_schema import parameter_schema
@@ -186,7 +187,7 @@ def test_describe_shows_range_choices_and_when_it_may_change(rig):
         assert shown[name].description == parameter.description
         assert ('any time' in shown[name].additional_constraints) == parameter.dynamic
     assert shown['mode'].additional_constraints == (
-        'one of auto, deblur, derain, passthrough; may change at any time'
+        f'one of {", ".join(MODES)}; may change at any time'
     )
     assert shown['min_dwell'].additional_constraints.startswith('at least 0.0; ')
     assert shown['vehicle_speed'].type == ParameterType.PARAMETER_DOUBLE
