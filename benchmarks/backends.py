@@ -22,9 +22,9 @@ from common import machine
 from rich.console import Console
 from rich.table import Table
 
+from iov_restore_ros.compute.cpu import compute
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import load_weights, shipped_weights
-from iov_restore_ros.model.cpu import compute
 from iov_restore_ros.model.fusion import ALONG, CUES
 from iov_restore_ros.tools.export import Exported, export, inputs_of, photos, still
 

@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from iov_restore_ros.compute.cpu import compute
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import Generator, WeightsInfo, save_weights
-from iov_restore_ros.model.cpu import compute
 
 
 def machine(device: torch.device) -> str:

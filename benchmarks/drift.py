@@ -17,8 +17,9 @@ from rich.progress import track
 from skimage import data as photographs
 
 from iov_restore_ros.inference import History, Restorer, restore_next
-from iov_restore_ros.model import TASKS
+from iov_restore_ros.model import shipped_tasks
 
+SHIPPED = shipped_tasks('fast')
 FIFTHS = 5
 RATE = 30.0  # Hz
 EVERY = 7  # frames, of which one is compared: no divisor of the ten between cuts
@@ -53,7 +54,7 @@ def main() -> None:
         'Distance from the frame alone, grey levels', '',
         *(f'{n * part}-{(n + 1) * part}' for n in range(FIFTHS)),
     )
-    for task in TASKS:
+    for task in SHIPPED:
         for what in ('still', 'noise', 'cuts'):
             distances = run(restorer, task, what, options.frames)
             table.add_row(f'{task}, {what}', *(f'{distance:.2f}' for distance in distances))

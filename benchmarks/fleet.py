@@ -29,8 +29,10 @@ from rosbags.typesys import Stores, get_typestore
 from skimage import data as photographs
 
 from iov_restore_ros.inference import History, Restorer, restore_next
-from iov_restore_ros.model import TASKS
+from iov_restore_ros.model import shipped_tasks
+from iov_restore_ros.tasks import TASKS
 
+SHIPPED = shipped_tasks('fast')
 TYPES = get_typestore(Stores.LATEST)
 RATE = 30.0  # Hz
 OPTIONS = ('--task', 'derain', '--device', 'cpu', '--precision', 'float32')
@@ -196,13 +198,13 @@ def warm_up(_: Path) -> None:
     """Compare the frames behind a cut with those of the drive that is not cut."""
     table = new_table(
         f'The {WATCHED} frames behind a cut, beside those without: grey levels, mean and greatest; '
-        'and PSNR', 'warm-up, frames', *(f'{t} {what}' for t in TASKS for what in ('', 'dB')),
+        'and PSNR', 'warm-up, frames', *(f'{t} {what}' for t in SHIPPED for what in ('', 'dB')),
     )
     cells: dict[str, list[str]] = {}
     cuts = 100, 130, 160
-    for task in TASKS:
+    for task in SHIPPED:
         restorer = Restorer(device='cpu', precision='float32', tasks=[task])
-        frames = list(drive(cuts[-1] + WATCHED, 160, 128, task == 'derain'))
+        frames = list(drive(cuts[-1] + WATCHED, 160, 128, TASKS[task].streaks))
 
         def behind(cut: int, first: int, frames=frames, restorer=restorer, task=task):
             history = History()

@@ -20,12 +20,11 @@ from common import as_size, make_restorer, new_table, random_frame, show, timed
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from iov_restore_ros.model import Generator
-from iov_restore_ros.model.cpu import compute
-from iov_restore_ros.model.device import pick_device
+from iov_restore_ros.compute.cpu import compute
+from iov_restore_ros.compute.device import pick_device
+from iov_restore_ros.model import PRESETS, Generator
 from iov_restore_ros.model.generators import ResidualBlock
 
-MODELS = ('fast', 'wei2021', 'wei2021_preprint')
 SIZES = ('640x360', '1280x720', '1920x1080')
 DTYPES = {
     'cpu': (torch.float32, torch.bfloat16, torch.int8),
@@ -131,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='The floor of a frame, and how near it is.')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--precision', default='auto')
-    parser.add_argument('--models', nargs='+', default=MODELS)
+    parser.add_argument('--models', nargs='+', default=list(PRESETS))
     parser.add_argument('--sizes', nargs='+', default=SIZES)
     parser.add_argument('--batch', type=int, default=1, help='frames that are given at once')
     parser.add_argument('--rounds', type=int, default=5)

@@ -22,13 +22,15 @@ from rich.table import Table
 from skimage import data as photographs
 from torch import nn
 
+from iov_restore_ros.compute.cpu import compute
 from iov_restore_ros.inference import History, Restorer, restore_next
-from iov_restore_ros.model import TASKS
-from iov_restore_ros.model.cpu import compute
+from iov_restore_ros.model import shipped_tasks
 from iov_restore_ros.model.generators import ResidualBlock
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.camera_path import Camera, Gyroscope
 from iov_restore_ros.video.inertial import Inertial
 
+SHIPPED = shipped_tasks('fast')
 RATE = 30.0
 SAMPLES = 200  # of the gyroscope in a second
 FRAMES = 4  # that are repeated, forward and backward
@@ -87,7 +89,7 @@ def measure(size: tuple[int, int], task: str, rounds: int) -> dict[str, float]:
         timed('blocks alone', compute, run_blocks, network, frame)
         timed('frame alone', restorer.restore, [frame], task)
         timed('with the frame before', restore_next, restorer, history, frame, when, task)
-        if task == 'deblur':
+        if TASKS[task].blur:
             timed('with a gyroscope', restore_next, restorer, shaken, frame, when, task)
         cv2.setNumThreads(1)
         timed('aligning', history.look_back, frames[(number + 1) % FRAMES], when + 0.01, task)
@@ -108,12 +110,12 @@ def main() -> None:
     ):
         table.add_column(heading, justify='right')
     for size in options.size:
-        for task in TASKS:
+        for task in SHIPPED:
             ms = measure(size, task, options.rounds)
             ratio = ms['with the frame before'] / ms['blocks alone']
             table.add_row(
                 f'{size[0]}x{size[1]}', task, *(f'{ms[way]:.1f}' for way in list(ms)[:3]),
-                f'{ratio:.2f}', f'{ms["with a gyroscope"]:.1f}' if task == 'deblur' else '',
+                f'{ratio:.2f}', f'{ms["with a gyroscope"]:.1f}' if TASKS[task].blur else '',
                 f'{ms["aligning"]:.1f}', f'{1000 / RATE / ms["aligning"]:.1f}',
             )
     Console(width=140).print(table)

@@ -37,6 +37,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from iov_restore_ros.compute.cpu import compute
+from iov_restore_ros.compute.int8 import int8_is_exact, to_int8
 from iov_restore_ros.evaluation.clips import open_clips
 from iov_restore_ros.evaluation.detection import Judge, open_judge
 from iov_restore_ros.evaluation.detection_report import HEADINGS, detection_cells
@@ -44,9 +46,8 @@ from iov_restore_ros.evaluation.metrics import psnr, restore_image
 from iov_restore_ros.evaluation.video import DIGITS, FULL_PAST, ClipScore, measure
 from iov_restore_ros.inference import Restorer, restore_sequence
 from iov_restore_ros.model import PRESETS, Generator, load_weights, read_info
-from iov_restore_ros.model.cpu import compute
-from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 from iov_restore_ros.pictures.files import list_images, read_image
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.clear import load_clearer
 
 INT8 = ' in int8'  # behind the name of a network
@@ -209,7 +210,7 @@ def video_table(
     assert isinstance(fast, Generator)
     for name, precision in (('fast', 'float32'), (f'fast{INT8}', 'int8')):
         if name in networks:
-            clearer = load_clearer() if task == 'derain' else None
+            clearer = load_clearer() if TASKS[task].clears else None
             restorer = Restorer.of({task: fast}, precision, clearer)
             ways[f'{name}, with its past'] = lambda frames, restorer=restorer: restore_sequence(
                 restorer, frames, task

@@ -14,9 +14,10 @@ import torch
 from common import new_table, show
 from PIL import Image
 
+from iov_restore_ros.compute.precisions import PRECISIONS
 from iov_restore_ros.evaluation.metrics import psnr
-from iov_restore_ros.inference import PRECISIONS, Restorer
-from iov_restore_ros.model import TASKS
+from iov_restore_ros.inference import Restorer
+from iov_restore_ros.tasks import TASKS
 
 
 def read(path: Path) -> np.ndarray:

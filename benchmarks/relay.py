@@ -167,7 +167,7 @@ class Ends(Node):
         sent, before, started = 0, middle.used(), time.monotonic()
         while (due := started + sent / FPS) < started + seconds:
             self.spin(due)
-            if middle.name == 'deblur':
+            if middle.name != 'passthrough':
                 self.wait_for(lambda: len(arrived) >= sent)  # noqa: B023  called at once
                 if time.monotonic() > started + seconds:
                     break

@@ -29,10 +29,10 @@ from floor import Machine, least_work
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from iov_restore_ros.compute.cpu import compute
+from iov_restore_ros.compute.device import pick_device
+from iov_restore_ros.compute.precisions import prepare
 from iov_restore_ros.model import Generator
-from iov_restore_ros.model.cpu import compute
-from iov_restore_ros.model.device import pick_device
-from iov_restore_ros.model.int8 import to_int8
 from iov_restore_ros.node.images import from_rgb, to_rgb, view
 
 SIZES = ('640x360', '1280x720', '1920x1080')
@@ -96,12 +96,8 @@ class Stages:
     def __init__(self, model: str, device: str, precision: str) -> None:
         self.restorer = make_restorer(model, device, precision)
         self.device = self.restorer.device
-        precision = self.restorer.precision
-        dtype = torch.float32 if precision == 'int8' else getattr(torch, precision)
-        self._generator = Generator(model).eval().to(self.device, dtype)
-        self._generator.to(memory_format=torch.channels_last)
-        if precision == 'int8':
-            self._generator.body = to_int8(self._generator.body)
+        self._generator = Generator(model).eval()
+        prepare(self._generator, self.device, self.restorer.precision)
 
     @torch.inference_mode()
     def run(self, message: Image) -> tuple[Image, dict[str, float]]:

@@ -6,6 +6,7 @@ Start the node `restore`.
         input:=/sensing/{camera}/image_rect_color
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -23,29 +24,25 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-CONFIG = Path(get_package_share_directory('iov_restore')) / 'config'
+SHARE = Path(get_package_share_directory('iov_restore'))
+CONFIG = SHARE / 'config'
 # Fast DDS 3 (Kilted) has a new name for it.
 FAST_DDS = 'FASTRTPS' if os.environ.get('ROS_DISTRO') == 'jazzy' else 'FASTDDS'
 DDS_VARIABLE = f'{FAST_DDS}_DEFAULT_PROFILES_FILE'
 
-# name: (default, help, choices). Literals alone: a test reads them without launch.
+# name: (default, help, choices). Literals alone: a test reads them without launch. The choices of
+# the node's parameters are those of the schema.
 ARGUMENTS = {
     'cameras': ('', 'names of the cameras, by commas; empty: as the parameter file says', ()),
     'namespace': ('', 'namespace of the node and its topics', ()),
     'input': ('{camera}/image_raw', 'input topic; of compressed images without /compressed', ()),
     'output': ('{camera}/restored/image_raw', 'output topic', ()),
     'params_file': ('', 'parameter file; empty: config/restore.yaml of the package', ()),
-    'mode': (
-        '', 'what is done to the frames; empty: as the parameter file says',
-        ('', 'auto', 'deblur', 'derain', 'passthrough'),
-    ),
+    'mode': ('', 'what is done to the frames; empty: as the parameter file says', ()),
     'model': (
-        '', 'the generator; only `fast` comes with weights; empty: as the parameter file says',
-        ('', 'wei2021', 'wei2021_preprint', 'fast'),
+        '', 'the generator; only `fast` comes with weights; empty: as the parameter file says', (),
     ),
-    'image_transport': (
-        '', 'how the images come; empty: as the parameter file says', ('', 'raw', 'compressed')
-    ),
+    'image_transport': ('', 'how the images come; empty: as the parameter file says', ()),
     'imu_topic': (
         '', 'sensor_msgs/Imu by whose gyroscope blur is undone; empty: as the parameter file says',
         (),
@@ -64,6 +61,12 @@ ARGUMENTS = {
         ('debug', 'info', 'warn', 'error', 'fatal'),
     ),
 }
+
+
+def choices_of(name, schema):
+    """Return what an argument may be: its own choices, or those of the parameter in `schema`."""
+    parameter = schema['definitions']['restore']['properties'].get(name, {})
+    return ['', *parameter['enum']] if 'enum' in parameter else list(ARGUMENTS[name][2])
 
 
 def existing_file(name, path):
@@ -154,11 +157,13 @@ def restore_node(context):
 
 def generate_launch_description():
     """Return the description that `ros2 launch` runs."""
+    schema = json.loads((SHARE / 'schema' / 'restore.schema.json').read_text())
     return LaunchDescription([
         *(
             DeclareLaunchArgument(
-                name, default_value=default, description=text, choices=list(choices) or None
-            ) for name, (default, text, choices) in ARGUMENTS.items()
+                name, default_value=default, description=text,
+                choices=choices_of(name, schema) or None,
+            ) for name, (default, text, _) in ARGUMENTS.items()
         ),
         OpaqueFunction(function=restore_node),
     ])

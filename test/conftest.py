@@ -18,7 +18,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from skimage import data as photographs
 
-from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGINS
+from iov_restore_ros.pictures.degradations import DEGRADATIONS
+from iov_restore_ros.tasks import DEBLUR, TASKS
 
 torch.set_num_threads(1)  # for small pictures more would wait for each other
 
@@ -73,10 +74,10 @@ def degraded_pair():
     def make(task, seed=5):
         sharp = torch.from_numpy(photographs.coffee()).permute(2, 0, 1)[None] / 255
         if task == 'derain':
-            margin = MARGINS['deblur']  # so that both tasks get the same picture
+            margin = DEBLUR.margin  # so that both tasks get the same picture
             sharp = sharp[..., margin:-margin, margin:-margin]
         rng = torch.Generator().manual_seed(seed)
-        pair = DEGRADATIONS[task](sharp, torch.full((1,), 0.7), rng)
+        pair = DEGRADATIONS[TASKS[task].degradation].pictures(sharp, torch.full((1,), 0.7), rng)
         return [
             np.ascontiguousarray((image[0] * 255).round().byte().permute(1, 2, 0))
             for image in pair

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from iov_restore_ros.compute.cpu import begin, compute, use_threads
 from iov_restore_ros.inference import Restorer
-from iov_restore_ros.model.cpu import begin, compute, use_threads
 
 FRAME = np.zeros((360, 640, 3), np.uint8)
 

@@ -19,26 +19,26 @@ def rng(seed=1):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize('task', DEGRADATIONS)
-def test_same_seed_same_pictures(sharp, task):
-    degrade = DEGRADATIONS[task]
+@pytest.mark.parametrize('name', DEGRADATIONS)
+def test_same_seed_same_pictures(sharp, name):
+    degrade = DEGRADATIONS[name].pictures
     first, again, other = (degrade(sharp, torch.ones(8), rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
 
 
-@pytest.mark.parametrize('task', DEGRADATIONS)
-def test_pictures_are_what_eight_bits_can_hold(sharp, task):
-    degraded, target = DEGRADATIONS[task](sharp, torch.ones(8), rng())
+@pytest.mark.parametrize('name', DEGRADATIONS)
+def test_pictures_are_what_eight_bits_can_hold(sharp, name):
+    degraded, target = DEGRADATIONS[name].pictures(sharp, torch.ones(8), rng())
     assert degraded.shape == target.shape
     assert degraded.min() >= 0 and degraded.max() <= 1
     torch.testing.assert_close(degraded * 255, (degraded * 255).round(), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize('task', DEGRADATIONS)
-def test_strength_zero_touches_nothing_and_one_does(sharp, task):
+@pytest.mark.parametrize('name', DEGRADATIONS)
+def test_strength_zero_touches_nothing_and_one_does(sharp, name):
     strength = torch.tensor([0.0, 1.0] * 4)
-    degraded, target = DEGRADATIONS[task](sharp, strength, rng())
+    degraded, target = DEGRADATIONS[name].pictures(sharp, strength, rng())
     assert torch.equal(degraded[::2], target[::2])
     for picture, truth in zip(degraded[1::2], target[1::2], strict=True):
         assert (picture - truth).abs().mean() > 1 / 255
@@ -114,9 +114,9 @@ def test_mist_lowers_contrast(sharp):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
-@pytest.mark.parametrize('task', DEGRADATIONS)
-def test_pictures_are_made_where_the_images_are(sharp, task):
-    degraded, target = DEGRADATIONS[task](
+@pytest.mark.parametrize('name', DEGRADATIONS)
+def test_pictures_are_made_where_the_images_are(sharp, name):
+    degraded, target = DEGRADATIONS[name].pictures(
         sharp.cuda(), torch.ones(8, device='cuda'), torch.Generator('cuda').manual_seed(1)
     )
     assert degraded.is_cuda and target.is_cuda

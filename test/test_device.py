@@ -1,12 +1,14 @@
 """Which precision is chosen."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
+from iov_restore_ros.compute.device import fastest_precision
+from iov_restore_ros.compute.precisions import PRECISIONS, candidates
 from iov_restore_ros.model import Generator
-from iov_restore_ros.model.device import fastest_precision
 
 
 class Slow(torch.nn.Module):
@@ -41,8 +43,10 @@ def test_int8_is_tried_as_a_part_of_the_generator(monkeypatch):
             tried.append(features.shape)
             return super().forward(features)
 
-    monkeypatch.setattr('iov_restore_ros.model.device.int8_is_exact', lambda: True)
-    monkeypatch.setattr('iov_restore_ros.model.device.to_int8', lambda body: Int8Body(*body))
+    int8 = replace(
+        PRECISIONS['int8'], works=lambda _: True, convert=lambda body: Int8Body(*body)
+    )
+    monkeypatch.setitem(PRECISIONS, 'int8', int8)
     generator = Generator('fast')
     own = generator.body
     assert fastest_precision(generator, torch.device('cpu'), training=True)
@@ -50,3 +54,14 @@ def test_int8_is_tried_as_a_part_of_the_generator(monkeypatch):
     assert fastest_precision(generator, torch.device('cpu'))
     assert tried
     assert generator.body is own
+
+
+@pytest.mark.parametrize(('kind', 'training', 'expected'), [
+    ('cpu', False, {'float32', 'bfloat16', 'int8'}), ('cpu', True, {'float32', 'bfloat16'}),
+    ('cuda', False, {'float32', 'float16'}), ('cuda', True, {'float32', 'bfloat16'}),
+])
+def test_what_is_tried_where(monkeypatch, kind, training, expected):
+    monkeypatch.setitem(PRECISIONS, 'int8', replace(
+        PRECISIONS['int8'], works=lambda device: device.type == 'cpu'
+    ))
+    assert candidates(torch.device(kind), training).keys() == expected

@@ -8,8 +8,8 @@ from iov_restore_ros.node.compressed import encode
 from iov_restore_ros.node.encodings import ENCODINGS
 from iov_restore_ros.node.images import MalformedImageError, check, from_rgb, to_rgb, view
 
-EXACT = ('rgb8', 'bgr8', 'rgba8', 'bgra8', '8UC3', 'rgb16', 'bgr16')
-SIXTEEN = ('mono16', 'rgb16', 'bgr16')
+EXACT = [name for name, encoding in ENCODINGS.items() if encoding.channels > 2]  # RGB, reordered
+SIXTEEN = [name for name, encoding in ENCODINGS.items() if encoding.bits == 16]
 
 
 def expected_rgb(rgb, encoding):

@@ -10,7 +10,8 @@ import pytest
 from detectors import BLUE, RED, scene, write_detector
 
 from iov_restore_ros.evaluation import evaluate
-from iov_restore_ros.model import TASKS, Generator, WeightsInfo, save_weights
+from iov_restore_ros.model import Generator, WeightsInfo, save_weights
+from iov_restore_ros.tasks import TASKS
 
 NAMES = {0: 'person', 1: 'truck'}
 SQUARES = (16, 16, 8, RED), (64, 40, 8, BLUE)

@@ -15,14 +15,16 @@ from iov_restore_ros.evaluation.clips import open_clips
 from iov_restore_ros.evaluation.metrics import flicker, psnr, restore_image
 from iov_restore_ros.evaluation.video import PAST, ClipScore
 from iov_restore_ros.inference import Restorer, restore_sequence
-from iov_restore_ros.model import TASKS, Generator, WeightsInfo, load_weights, save_weights
+from iov_restore_ros.model import Generator, WeightsInfo, load_weights, save_weights, shipped_tasks
 from iov_restore_ros.model import shipped_weights as shipped
 from iov_restore_ros.pictures.footage import FRAMES, MARGIN
+
+SHIPPED = shipped_tasks('fast')
 
 
 @pytest.fixture(scope='module')
 def generators():
-    return {task: load_weights(shipped('fast', task))[0] for task in TASKS}
+    return {task: load_weights(shipped('fast', task))[0] for task in SHIPPED}
 
 
 @pytest.fixture
@@ -132,7 +134,7 @@ def test_gopro_is_read_sequence_by_sequence(tmp_path, street):
     assert lengths == {'test/GOPR1/blur': 5, 'test/GOPR2/blur': 4}
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', SHIPPED)
 def test_sharp_footage_is_degraded_by_seed_and_name(tmp_path, street, task):
     sharp = drive(street, FRAMES, (6.0, 1.0))
     write(tmp_path / 'footage' / 'a', sharp)
@@ -224,7 +226,10 @@ def broken(pairs):
 @pytest.mark.parametrize('fault', [
     alone, too_short, too_small, without_motion_to_follow, without_a_past, broken,
     lambda pairs: ([pairs], 'give --task'),
-    lambda pairs: ([f'rain100h={pairs}'], 'rain100h are single pictures, --video takes folders'),
+    lambda pairs: (
+        [f'rain100h={pairs}'],
+        'rain100h are single pictures, --video takes gopro, gopro_gamma, folders',
+    ),
     lambda pairs: ([pairs, '--task', 'derain', '--limit', 3], '--limit must be at least 4'),
     lambda pairs: ([pairs, '--task', 'deblur', '--shutter', 2], '--shutter must be a share'),
     lambda pairs: ([pairs, '--task', 'derain', '--kind', 'drops'], '--kind needs --video and'),

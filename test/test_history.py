@@ -10,13 +10,15 @@ from skimage import data as photographs
 
 from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference import History, Restorer, restore_next, restore_sequence
-from iov_restore_ros.inference.pixels import gather, restore_gathered, restore_pixels, to_image
-from iov_restore_ros.model import TASKS, Generator, load_weights, shipped_weights
+from iov_restore_ros.inference.pixels import Input, gather, restore_inputs, restore_pixels, to_image
+from iov_restore_ros.model import Generator, load_weights, shipped_tasks, shipped_weights
 from iov_restore_ros.model import fusion as on_device
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.files import to_pictures, to_tensor
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 from iov_restore_ros.video.flow import find_flow, look, search
+
+SHIPPED = shipped_tasks('fast')
 
 
 @pytest.fixture(scope='module')
@@ -275,7 +277,7 @@ def blurring_of(known):
     return tuple(tensor(planes[name]) for name in names) if 'path' in planes else None
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', SHIPPED)
 def test_opencv_gathers_what_pytorch_gathers(street, task):
     before, now = drive(street, 2, (6.0, -2.0))
     history = History(shutter=0.5)
@@ -343,7 +345,7 @@ def test_no_frame_before_is_what_no_evidence_is(photograph):
     torch.manual_seed(0)
     generator = Generator('fast').eval()
     generator.initialise()
-    still, _ = restore_gathered([gather(photograph, None)], generator, torch.device('cpu'))
+    still = restore_inputs([Input(photograph)], generator, torch.device('cpu'))
     image = torch.from_numpy(photograph).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
         alone = generator(image).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0)
@@ -364,20 +366,6 @@ def test_frames_with_and_without_a_past_come_in_one_batch(street):
     ]
     for a, b in zip(together, alone, strict=True):
         assert np.abs(a.astype(int) - b).max() <= 1  # another order of the sums
-
-
-def test_tiles_are_exact_with_a_past(street):
-    restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
-    before, now = (
-        np.ascontiguousarray(np.tile(frame, (3, 3, 1))[:413, :422]) for frame in drive(street, 2)
-    )
-    history = History(shutter=0.6)
-    history.look_back(before, 0.0, 'deblur')
-    history.keep(before, 0.0)
-    known = history.look_back(now, 1 / RATE, 'deblur')
-    [whole] = restorer.restore([now], 'deblur', [known])
-    restorer.tiling.pixels = 400 * 400
-    assert np.array_equal(restorer.restore([now], 'deblur', [known])[0], whole)
 
 
 # What it is good for, with the shipped weights
@@ -471,7 +459,7 @@ def road(metres):
     return np.repeat(seen.clip(0, 255).astype(np.uint8)[..., None], 3, -1)
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', SHIPPED)
 @pytest.mark.parametrize('what', ['still', 'noise', 'cuts'])
 def test_a_long_run_does_not_drift(restorer, street, task, what):
     """How far a frame is from itself restored alone does not grow; 1,000 in benchmarks/drift.py."""

@@ -11,10 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iov_restore_ros.compute.int8 import Int8ResidualBlock, int8_is_exact, quantise
 from iov_restore_ros.inference import Restorer
-from iov_restore_ros.model import TASKS, Generator, WeightsInfo, save_weights
+from iov_restore_ros.model import Generator, WeightsInfo, save_weights
 from iov_restore_ros.model.generators import ResidualBlock
-from iov_restore_ros.model.int8 import Int8ResidualBlock, int8_is_exact, quantise
+from iov_restore_ros.tasks import TASKS
 
 vnni = pytest.mark.skipif(not int8_is_exact(), reason='this processor has no VNNI')
 
@@ -98,7 +99,7 @@ def test_the_smallest_values_count_as_nothing(value):
 
 @vnni
 def test_a_processor_that_would_add_up_wrong_is_found_out():
-    script = 'from iov_restore_ros.model.int8 import int8_is_exact; print(int8_is_exact())'
+    script = 'from iov_restore_ros.compute.int8 import int8_is_exact; print(int8_is_exact())'
     result = subprocess.run(
         [sys.executable, '-c', script], stdout=subprocess.PIPE, text=True, check=True,
         env=os.environ | {'ONEDNN_MAX_CPU_ISA': 'AVX512_CORE'},  # without VNNI
@@ -107,6 +108,6 @@ def test_a_processor_that_would_add_up_wrong_is_found_out():
 
 
 def test_without_vnni_it_is_refused(monkeypatch):
-    monkeypatch.setattr('iov_restore_ros.inference.restorer.int8_is_exact', lambda: False)
+    monkeypatch.setattr('iov_restore_ros.compute.precisions.int8_is_exact', lambda: False)
     with pytest.raises(ValueError, match='int8 needs device cpu, and a processor with VNNI'):
         Restorer(device='cpu', precision='int8')

@@ -15,8 +15,9 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from ros_harness import make_message
 
 from iov_restore_ros.inference import Restorer
-from iov_restore_ros.model import TASKS, Generator, WeightsInfo, save_weights
+from iov_restore_ros.model import Generator, WeightsInfo, save_weights
 from iov_restore_ros.node.images import view
+from iov_restore_ros.tasks import TASKS
 
 LARGE = 'wei2021_preprint'
 LARGE_BYTES = 2 * 4 * 11_378_179  # both tasks

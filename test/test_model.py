@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from iov_restore_ros.compute.device import pick_device
+from iov_restore_ros.compute.phase_convolution import fold_upsampling
 from iov_restore_ros.model import PRESETS, Discriminator, Generator
-from iov_restore_ros.model.device import pick_device
-from iov_restore_ros.model.phase_convolution import fold_upsampling
 from iov_restore_ros.tools.layer_table import layer_table
 
 

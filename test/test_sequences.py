@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -288,6 +289,16 @@ def test_pairs_come_in_the_order_of_their_numbers(tmp_path):
         degraded, sharp, told, *_ = Sequences('deblur', sources, 3, SIDE, 9, 1)[0]
         assert torch.equal(degraded, sharp // 2)
         assert math.isnan(told) if shutter is None else told == pytest.approx(shutter)
+
+
+def test_pairs_of_a_set_are_found_as_it_lies(tmp_path):
+    frames = pan(3, FRAMES)
+    write_folder(tmp_path / 'train' / 'GOPR1' / 'sharp', frames)
+    write_folder(tmp_path / 'train' / 'GOPR1' / 'blur', [frame // 2 for frame in frames])
+    [stretch] = pair_stretches([Path(f'gopro={tmp_path}')])
+    assert (stretch()[0] == np.stack(frames) // 2).all()
+    with pytest.raises(DataError, match='raindrop are single pictures'):
+        pair_stretches([Path(f'raindrop={tmp_path}')])
 
 
 def test_pairs_are_a_minority(tmp_path, stills):

@@ -1,5 +1,6 @@
 """Frames in tiles: the plan, the halo, and that the pixels are the untiled ones."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from iov_restore_ros.inference import RestoreError, Restorer
+from iov_restore_ros.inference import Before, RestoreError, Restorer, pixels
+from iov_restore_ros.inference.pixels import Input, gather, noise_in
 from iov_restore_ros.inference.tiling import halo, plan_tiles
 from iov_restore_ros.model import PRESETS, Generator
-from iov_restore_ros.model.fusion import no_evidence
+from iov_restore_ros.model.fusion import MOMENTS, no_evidence
+from iov_restore_ros.video.before import Blurring
+from iov_restore_ros.video.flow import Flow
 
 
 @given(st.integers(1, 250), st.integers(1, 250), st.integers(0, 20_000), st.sampled_from([8, 36]))
@@ -102,6 +106,63 @@ def test_restorer_cuts_what_is_too_large_and_batches_the_rest(large):
     assert seen[0] == (3, 3, 80, 90)
     assert len(seen) > 2
     assert all(n * h * w <= 400 * 400 for n, _, h, w in seen)
+
+
+@pytest.fixture(scope='module')
+def known(large):
+    """A frame, and all that can be known beside it; nothing of it even."""
+    rng = np.random.default_rng(0)
+    height, width = large.shape[:2]
+    rows, columns = -(-height // 4), -(-width // 4)
+
+    def field(*shape):
+        coarse = rng.normal(size=(9, 11, int(np.prod(shape)))).astype(np.float32)
+        planes = [cv2.resize(plane, (columns, rows)) for plane in np.moveaxis(coarse, -1, 0)]
+        return np.stack(planes, -1).reshape(rows, columns, *shape)
+
+    noise = rng.normal(size=large.shape)
+    frame = (large + 3 * noise).clip(0, 255).astype(np.uint8)
+    flow = Flow(20 * field(2), rng.random((rows, columns, 3), np.float32))
+    path = 6 * field(MOMENTS, 2)
+    return frame, Before(large, flow, Blurring(9 * field(2), path, (1.0, 1.0)))
+
+
+@pytest.mark.parametrize('window', [
+    (slice(0, 300), slice(0, 404)), (slice(180, 420), slice(300, 612)),
+    (slice(360, 701), slice(412, 702)), (slice(0, 701), slice(96, 356)),
+])
+def test_what_is_gathered_for_a_window_is_a_part_of_the_whole(known, window):
+    frame, before = known
+    whole = gather(frame, before)
+    part = gather(frame, before, window, noise_in(Input(frame, before)))
+    cells = tuple(slice(side.start // 4, -(-side.stop // 4)) for side in window)
+    for name in ('frame', 'before', 'along'):
+        assert np.array_equal(getattr(part, name), getattr(whole, name)[window]), name
+    assert np.array_equal(part.cues, whole.cues[cells])
+
+
+def test_a_large_frame_is_gathered_in_tiles(known, monkeypatch):
+    """With little memory: the result is the same, and nothing was made of all at once."""
+    frame, before = known[0][:440], known[1]
+    before = Before(before.pixels[:440], Flow(*(field[:110] for field in before.flow)), Blurring(
+        *(field[:110] for field in before.blurring[:2]), before.blurring.told
+    ))
+    restorer = Restorer(device='cpu', precision='float32', tasks=['deblur'])
+    [whole] = restorer.restore([frame], 'deblur', [before])
+    alone = restorer.restore([frame], 'deblur')[0]
+    assert not np.array_equal(alone, whole)
+    gathered = []
+
+    def record(*arguments):
+        gathered.append(gather(*arguments))
+        return gathered[-1]
+
+    monkeypatch.setattr(pixels, 'gather', record)
+    restorer.tiling.pixels = 430 * 430
+    assert np.array_equal(restorer.restore([frame], 'deblur', [before])[0], whole)
+    assert len(gathered) > 2
+    for one in gathered:
+        assert one.along.shape[0] * one.along.shape[1] <= 430 * 430
 
 
 def test_passes_are_halved_until_they_fit(large):

@@ -5,9 +5,19 @@ import numpy as np
 import pytest
 import torch
 
+from iov_restore_ros.compute.cpu import compute, use_threads
 from iov_restore_ros.evaluation.metrics import psnr
+from iov_restore_ros.inference.pixels import gather
 from iov_restore_ros.model.fusion import MOMENTS, chord
-from iov_restore_ros.model.wiener import POINTS, SIDE, deconvolve, spectrum_of_blur
+from iov_restore_ros.model.wiener import (
+    POINTS,
+    SIDE,
+    deconvolve,
+    noise_of,
+    spectrum_of_blur,
+    strips_of,
+)
+from iov_restore_ros.video.before import Before, Blurring
 from iov_restore_ros.video.camera_path import TAU, straight
 
 
@@ -109,13 +119,30 @@ def test_what_did_not_move_stays_as_it_is(grey, size):
     np.testing.assert_allclose(still, picture, atol=2e-6)
 
 
-def test_the_number_of_threads_changes_no_bit(grey):
-    picture = np.ascontiguousarray(grey[:144, :192])
-    threads = torch.get_num_threads()
+def test_the_number_of_threads_changes_no_bit(photograph):
+    """Of what is made beside a frame on the CPU, by the thread that computes."""
+    frame = photograph[:144, :192]
+    path = straight(np.full((36, 48, 2), (9, 3), np.float32))
+    beside = Before(None, None, Blurring(np.zeros((36, 48, 2), np.float32), path, (1.0, 1.0)))
+    before = compute(torch.get_num_threads)
     try:
-        torch.set_num_threads(1)
-        alone = undo(picture, 9, 3)
-        torch.set_num_threads(2)
-        assert np.array_equal(undo(picture, 9, 3), alone)
+        use_threads(1)
+        alone = gather(frame, beside).along
+        use_threads(2)
+        assert np.array_equal(gather(frame, beside).along, alone)
+        assert compute(torch.get_num_threads) == 2, 'it is as it was'
     finally:
-        torch.set_num_threads(threads)
+        use_threads(before)
+
+
+@pytest.mark.parametrize('height', [20, 64, 97, 320, 330, 700])
+def test_noise_in_strips_is_the_noise_in_all(grey, height):
+    picture = np.tile(grey, (4, 1))[:height, :150]
+    picture = picture + 0.02 * np.random.default_rng(0).normal(size=picture.shape)
+    image = torch.from_numpy(picture.astype(np.float32))[None, None]
+    path = torch.zeros(1, MOMENTS, 2, -(-height // 4), 38)
+    path[:, -1] = 5
+    noise = noise_of(image[..., rows, :] for rows in strips_of(height))
+    assert noise > 0
+    assert torch.equal(deconvolve(image, path, noise), deconvolve(image, path))
+    assert not torch.equal(deconvolve(image, path, 2 * noise), deconvolve(image, path))

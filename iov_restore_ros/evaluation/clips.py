@@ -12,14 +12,15 @@ from iov_restore_ros.evaluation.sources import Root, locate, seed_of
 from iov_restore_ros.evaluation.weather import put_on
 from iov_restore_ros.pictures.clips import pair_sequences, read_pairs
 from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
+from iov_restore_ros.pictures.degradations import DEGRADATIONS
 from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.degradations.draw import sensor_noise
 from iov_restore_ros.pictures.files import DataError, to_pictures, to_tensor
 from iov_restore_ros.pictures.footage import MARGIN, Footage, expose, list_footage
 from iov_restore_ros.pictures.readings import Pair
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.flow import SMALLEST
 
-IN_ORDER = ('folders', 'gopro', 'gopro_gamma')  # layouts whose pictures follow one another
 SHORTEST = 4  # frames: two with a full past, of which the second changed since the first
 SHUTTERS = 0.3, 1.0  # drawn for blur, where none is given
 PLACES = 1 / 2, 1 / 4, 3 / 4  # of a video, where a clip is looked for
@@ -34,20 +35,24 @@ def open_clips(
 
     ``task`` is for those that tell none. With ``synthetic`` footage is degraded, by that
     seed and its name: blurred for the share ``shutter`` (0..1) of the time between two frames, for
-    0 it is drawn; or in the weather that ``kinds`` of `weather.KINDS` say, in rain without any.
+    0 it is drawn; or as the task's training pictures are, or instead in the weather that ``kinds``
+    of `weather.KINDS` say.
     Raises ``DataError`` for a root, and ``ValueError`` for an argument, that cannot be used.
     """
     path, name, layout, task = locate(text, task, synthetic)
-    if kinds and task != 'derain':
-        raise ValueError(f'{text}: --kind is for derain, not for {task}: leave it out')
+    asked = TASKS[task]
+    if kinds and not asked.clears:
+        clearing = ', '.join(one.name for one in TASKS.values() if one.clears)
+        raise ValueError(f'{text}: --kind is for {clearing}, not for {task}: leave it out')
     if kinds and layout in LAYOUTS:
         raise ValueError(
             f'{text}: pairs are degraded already, --kind is for sharp footage: leave it out'
         )
     if layout in LAYOUTS:
-        if layout not in IN_ORDER:
+        if not LAYOUTS[layout].in_order:
+            in_order = ', '.join(name for name, one in LAYOUTS.items() if one.in_order)
             raise ValueError(
-                f'{text}: {layout} are single pictures, --video takes {", ".join(IN_ORDER)}'
+                f'{text}: {layout} are single pictures, --video takes {in_order}'
             )
         return _pair_clips(path, name, layout, task, limit)
     if synthetic is None:
@@ -55,9 +60,12 @@ def open_clips(
             f'{text}: sharp frames alone show nothing: give --synthetic SEED, '
             'or a folder with input/ and gt/'
         )
-    degrade = partial(_blurred, shutter=shutter)
-    if task == 'derain':
-        degrade = partial(_in_weather, kinds=kinds or ('rain',))
+    if asked.blur:
+        degrade = partial(_blurred, shutter=shutter)
+    elif kinds:
+        degrade = partial(_in_weather, kinds=kinds)
+    else:
+        degrade = partial(_degraded, degradation=asked.degradation)
     return _footage_clips(path, layout, task, synthetic, limit, degrade)
 
 
@@ -115,13 +123,28 @@ def _pairs(sequence: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
     return degraded, sharp
 
 
+def _degraded(
+    footage: Footage, limit: int, seed: int, degradation: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return frames from the middle of ``footage``, degraded as in training, and as they are."""
+    sharp = _read_middle(footage, limit)
+    degrade = DEGRADATIONS[degradation].frames
+    assert degrade is not None
+    rng = torch.Generator().manual_seed(seed)
+    return to_pictures(degrade(to_tensor(sharp).float() / 255, 1.0, rng)), sharp
+
+
 def _in_weather(
     footage: Footage, limit: int, seed: int, kinds: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return frames from the middle of ``footage`` with ``kinds`` put on, and as they are."""
-    middle = _middle(footage, limit)
-    sharp = footage.read(middle.start, len(middle))
+    sharp = _read_middle(footage, limit)
     return put_on(sharp, kinds, seed), sharp
+
+
+def _read_middle(footage: Footage, limit: int) -> np.ndarray:
+    middle = _middle(footage, limit)
+    return footage.read(middle.start, len(middle))
 
 
 def _blurred(

@@ -38,6 +38,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from iov_restore_ros.compute.device import pick_device
 from iov_restore_ros.evaluation.clips import SHORTEST, open_clips
 from iov_restore_ros.evaluation.detection import SCORE, Judge, open_judge
 from iov_restore_ros.evaluation.detection_report import counts_text, overlay
@@ -62,16 +63,15 @@ from iov_restore_ros.finder_options import add_finder_options, finder_files
 from iov_restore_ros.inference import RestoreError
 from iov_restore_ros.model import (
     PRESETS,
-    TASKS,
     VIDEO,
     Generator,
     WeightsError,
     load_weights,
     shipped_weights,
 )
-from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.pictures.datasets import LAYOUTS
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.clear import Clearer, load_clearer
 
 SLIDERS = 12  # in a report
@@ -195,9 +195,9 @@ def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
     generators, weights = {}, {}
     for task in dict.fromkeys(root.task for root in roots):
         generators[task], weights[task] = _load(task, device, options)
-    clearers = {}
-    if 'derain' in generators:
-        clearers['derain'] = load_clearer(finder_files(options))
+    clearers = {
+        task: load_clearer(finder_files(options)) for task in generators if TASKS[task].clears
+    }
     sliders = max(1, SLIDERS // len(roots)) if options.report else 0
     if options.video:
         report = video_report([
@@ -235,7 +235,7 @@ def _judge(options: argparse.Namespace, roots: list[Root]) -> Judge | None:
     judge = open_judge(options.detector, options.classes, score, options.labels)
     if judge.labels is not None:
         [root] = roots
-        if root.layout == 'synthetic' and root.task == 'deblur':
+        if root.layout == 'synthetic' and TASKS[root.task].margin:
             raise DetectorError('--labels do not fit blur made here, which takes a margin off')
         judge.labels.check(
             name for clip, _ in root.pictures for name in root.frames.get(clip, [clip])

@@ -20,19 +20,18 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from iov_restore_ros.compute.device import pick_device
 from iov_restore_ros.evaluation.metrics import psnr, restore_image
 from iov_restore_ros.evaluation.report import markdown_table
 from iov_restore_ros.evaluation.report_page import Table
 from iov_restore_ros.evaluation.weather import behind_drops, veiled
 from iov_restore_ros.inference import RestoreError, Restorer, restore_sequence
 from iov_restore_ros.model import (
-    TASKS,
     Generator,
     WeightsError,
     load_weights,
     shipped_weights,
 )
-from iov_restore_ros.model.device import pick_device
 from iov_restore_ros.outputs import OutputError, keep_apart
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.degradations.draw import sensor_noise
@@ -45,6 +44,7 @@ from iov_restore_ros.pictures.files import (
 )
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 from iov_restore_ros.pictures.veils import draw_light
+from iov_restore_ros.tasks import DEBLUR, DERAIN, Task
 from iov_restore_ros.video.clear import load_clearer
 from iov_restore_ros.whole import whole, write_whole
 
@@ -92,7 +92,7 @@ def blur_curves(
     }
     return measure(
         f'Gain against blur length (shutter open for {shutter:g} of the frame time)',
-        'blur length, pixels', LENGTHS, ways, see, pictures, generator, 'deblur',
+        'blur length, pixels', LENGTHS, ways, see, pictures, generator, DEBLUR,
     )
 
 
@@ -109,7 +109,7 @@ def rain_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
 
     return measure(
         f'Gain against rain (the picture moves {PACE:g} pixels a frame)', 'strength of the shower',
-        STRENGTHS, WAYS, see, pictures, generator, 'derain',
+        STRENGTHS, WAYS, see, pictures, generator, DERAIN,
     )
 
 
@@ -125,7 +125,7 @@ def drop_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
 
     return measure(
         f'Gain against drops on the glass (frame {len(LONG)})', 'share of the picture covered',
-        COVERED, WAYS, see, pictures, generator, 'derain',
+        COVERED, WAYS, see, pictures, generator, DERAIN,
     )
 
 
@@ -142,14 +142,14 @@ def veil_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
 
     return measure(
         'Gain against an even veil', 'transmission of the veil', THROUGH, WAYS, see, pictures,
-        generator, 'derain',
+        generator, DERAIN,
     )
 
 
 def measure(
     title: str, x_name: str, xs: tuple[float, ...], ways: dict[str, float | None],
     see: Callable[[np.ndarray, int, float], tuple[np.ndarray, np.ndarray]],
-    pictures: list[np.ndarray], generator: Generator, task: str,
+    pictures: list[np.ndarray], generator: Generator, task: Task,
 ) -> Curves:
     """
     Restore what ``see`` makes of each picture, its number and each x: frames, and the last sharp.
@@ -157,10 +157,10 @@ def measure(
     ``ways`` are the shutters that are told (0: unknown); None stands for the frame alone.
     """
     device = next(generator.parameters()).device
-    clearer = load_clearer() if task == 'derain' else None
-    restorer = Restorer.of({task: generator}, clearer=clearer)
+    clearer = load_clearer() if task.clears else None
+    restorer = Restorer.of({task.name: generator}, clearer=clearer)
     curves = Curves(title, x_name, xs, [], {way: [] for way in ways})
-    for x in track(xs, task, console=Console(stderr=True)):
+    for x in track(xs, task.name, console=Console(stderr=True)):
         before: list[float] = []
         gains: dict[str, list[float]] = {way: [] for way in ways}
         for number, picture in enumerate(pictures):
@@ -170,7 +170,7 @@ def measure(
                 if shutter is None:
                     restored = restore_image(generator, frames[-1], device, clearer)
                 else:
-                    restored = restore_sequence(restorer, frames, task, shutter)[-1]
+                    restored = restore_sequence(restorer, frames, task.name, shutter)[-1]
                 gains[way].append(psnr(restored, sharp) - before[-1])
         curves.input.append(float(np.mean(before)))
         for way, values in gains.items():
@@ -253,10 +253,10 @@ def draw(all_curves: list[Curves], path: Path) -> None:
         figure.savefig(part, dpi=120)
 
 
-def load(path: Path | None, task: str, device: torch.device) -> Generator:
+def load(path: Path | None, task: Task, device: torch.device) -> Generator:
     """Return the generator of ``path``, or the shipped one."""
-    path = path or shipped_weights('fast', task)
-    return load_weights(path, task, 'fast')[0].to(device)
+    path = path or shipped_weights('fast', task.name)
+    return load_weights(path, task.name, 'fast')[0].to(device)
 
 
 def main() -> int:
@@ -272,9 +272,9 @@ def main() -> int:
         '--shutter', type=float, default=0.5,
         help='share of the frame time that it is open (default: 0.5; what is assumed is another)',
     )
-    for task in TASKS:
+    for task in (DEBLUR, DERAIN):
         parser.add_argument(
-            f'--{task}-weights', type=Path, metavar='FILE', help='default: the shipped'
+            f'--{task.name}-weights', type=Path, metavar='FILE', help='default: the shipped'
         )
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     options = parser.parse_args()
@@ -292,8 +292,8 @@ def main() -> int:
         options.output.mkdir(parents=True, exist_ok=True)
         pictures = read_pictures(options.sharp, options.limit, options.shutter, options.seed)
         device = pick_device(options.device)
-        deblur = load(options.deblur_weights, 'deblur', device)
-        derain = load(options.derain_weights, 'derain', device)
+        deblur = load(options.deblur_weights, DEBLUR, device)
+        derain = load(options.derain_weights, DERAIN, device)
         measured = [
             blur_curves(pictures, deblur, options.shutter, options.seed),
             rain_curves(pictures, derain, options.seed),

@@ -13,6 +13,7 @@ from iov_restore_ros.evaluation.metrics import (
     ssim,
     ssim_3d,
 )
+from iov_restore_ros.tasks import DEBLUR, DERAIN
 
 # What a number is called, and with how many digits it is written.
 DIGITS = {
@@ -59,9 +60,9 @@ class Protocol:
     measure: Callable[[np.ndarray, np.ndarray], dict[str, float]] = full_frame
 
 
-GOPRO = Protocol('GOPRO: RGB, full frame', 'deblur')
-REALBLUR = Protocol('RealBlur: RGB, ECC-aligned, pixels in the mask', 'deblur', aligned)
-RAIN = Protocol('rain: Y of MATLAB rgb2ycbcr, and RGB; full frame', 'derain')
+GOPRO = Protocol('GOPRO: RGB, full frame', DEBLUR.name)
+REALBLUR = Protocol('RealBlur: RGB, ECC-aligned, pixels in the mask', DEBLUR.name, aligned)
+RAIN = Protocol('rain: Y of MATLAB rgb2ycbcr, and RGB; full frame', DERAIN.name)
 PROTOCOLS = {
     'gopro': GOPRO,
     'gopro_gamma': GOPRO,

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from iov_restore_ros.evaluation.protocols import PROTOCOLS
-from iov_restore_ros.model import TASKS
 from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
-from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGINS
+from iov_restore_ros.pictures.degradations import DEGRADATIONS
 from iov_restore_ros.pictures.files import DataError, list_images, read_image, to_pictures
+from iov_restore_ros.tasks import TASKS
 
 Image = np.ndarray  # uint8 H x W x 3, RGB
 Read = Callable[[], tuple[np.ndarray, np.ndarray]]
@@ -84,12 +84,13 @@ def seed_of(synthetic: int, name: str) -> int:
 
 
 def degrade(path: Path, task: str, seed: int) -> tuple[Image, Image]:
-    """Return (degraded, target) of a sharp picture; it loses ``MARGINS`` pixels on every side."""
+    """Return (degraded, target) of a sharp picture; it loses ``Task.margin`` pixels a side."""
     sharp = read_image(path)
-    margin = MARGINS[task]
+    margin, degradation = TASKS[task].margin, DEGRADATIONS[TASKS[task].degradation]
     if min(sharp.shape[:2]) <= 2 * margin:
         raise DataError(f'{path}: {sharp.shape} is too small, {task} takes {margin} off every side')
     picture = torch.from_numpy(sharp).permute(2, 0, 1)[None] / 255
     rng = torch.Generator().manual_seed(seed)
-    [degraded], [target] = map(to_pictures, DEGRADATIONS[task](picture, torch.ones(1), rng))
+    both = degradation.pictures(picture, torch.ones(1), rng)
+    [degraded], [target] = map(to_pictures, both)
     return degraded, target

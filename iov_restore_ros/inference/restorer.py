@@ -8,52 +8,42 @@ The one class that users of the generators meet.
 
 import copy
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from iov_restore_ros.inference.cuda import CudaPipeline
-from iov_restore_ros.inference.pixels import Window, gather, restore_gathered
+from iov_restore_ros.compute.cpu import compute, on_one_thread
+from iov_restore_ros.compute.device import fastest_precision, pick_device
+from iov_restore_ros.compute.phase_convolution import fold_upsampling
+from iov_restore_ros.compute.precisions import PRECISIONS, prepare
+from iov_restore_ros.inference.cpu_engine import CpuEngine
+from iov_restore_ros.inference.cuda_engine import CudaEngine
+from iov_restore_ros.inference.passes import Engine, Passes
+from iov_restore_ros.inference.pixels import Input, RestoreError
 from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import (
     FINDERS,
-    TASKS,
-    VIDEO,
+    PRESETS,
     Generator,
     WeightsInfo,
     finder_weights,
     load_weights,
+    shipped_tasks,
     shipped_weights,
 )
-from iov_restore_ros.model.cpu import begin, compute
-from iov_restore_ros.model.device import fastest_precision, pick_device
-from iov_restore_ros.model.int8 import int8_is_exact, to_int8
-from iov_restore_ros.model.phase_convolution import fold_upsampling
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.before import Before
 from iov_restore_ros.video.clear import Clearer, load_clearer
-
-PRECISIONS = ('float32', 'float16', 'bfloat16', 'int8')
-CUDA_BATCH = 8
-CUDA_IN_FLIGHT = 2  # one batch is computed while the next is sent and the one before received
-Pass = Callable[[], tuple[np.ndarray, bool]]  # waits for pixels, and whether they are finite
-Finish = Callable[[], list[np.ndarray]]  # waits for restored frames
-Input = tuple[np.ndarray, Before | None]  # a frame, and the one before it
-FAILURES = RuntimeError, MemoryError  # of a device, and of the memory before it
-
-
-class RestoreError(Exception):
-    """Frames that could not be restored, with the reason."""
 
 
 class Restorer:
     """
-    Restores frames with the generators of both tasks, which stay loaded side by side.
+    Restores frames with the generators of all tasks, which stay loaded side by side.
 
-    For the task derain a veil and what lies on the glass are taken off them first, by ``clearer``,
-    unless that is None.
+    For a task that ``clears`` a veil and what lies on the glass are taken off them first, by
+    ``clearer``, unless that is None.
 
     Not thread-safe: use one per thread, or a lock.
     """
@@ -64,13 +54,14 @@ class Restorer:
         weights: Mapping[str, Path | str] | None = None,
         device: str = 'auto',
         precision: str = 'auto',
-        tasks: Sequence[str] = TASKS,
+        tasks: Collection[str] = (),
         batch: int = 0,
         find: Collection[str] = tuple(FINDERS),
     ) -> None:
         """
         Load the weights for ``tasks`` and choose device and precision; takes about a second.
 
+        Without ``tasks`` those for all tasks are loaded that there are any for, given or shipped.
         ``weights`` gives the file of a task, or of what finds a veil (``veil``) or drops and dirt
         (``glass``), where the shipped one is not wanted. What is not in ``find`` isn't looked for.
         ``device`` is auto, cpu, cuda or cuda:N.
@@ -86,15 +77,17 @@ class Restorer:
         self.weights: dict[str, Path] = {}
         self.sha256: dict[str, str] = {}
         where = pick_device(device)
+        given = {name: path for name, path in (weights or {}).items() if path}
+        tasks = tasks or [task for task in TASKS if task in (*given, *shipped_tasks(model))]
         generators: dict[str, Generator] = {}
-        for task in tasks:
-            path = Path((weights or {}).get(task) or shipped_weights(model, task))
+        for task in tasks or TASKS:  # where there are no weights, the first task says so
+            path = Path(given.get(task) or shipped_weights(model, task))
             generators[task], self.info[task] = compute(load_weights, path, task, model)
             self.weights[task] = path
             self.sha256[task] = hashlib.sha256(path.read_bytes()).hexdigest()
         self.clearer = None
-        if 'derain' in tasks:
-            files = {name: Path((weights or {}).get(name) or finder_weights(name)) for name in find}
+        if any(TASKS[task].clears for task in tasks):
+            files = {name: Path(given.get(name) or finder_weights(name)) for name in find}
             self.clearer = compute(load_clearer, files)
             for name, path in files.items():
                 self.weights[name] = path
@@ -126,30 +119,29 @@ class Restorer:
     ) -> None:
         """Make ``generators`` ready to restore, see ``__init__``."""
         self.model = model
-        self.uses_past = model in VIDEO
+        self.uses_past = PRESETS[model].evidence
         self.device = device
         self._generators = generators
         for generator in generators.values():
             generator.body = compute(fold_upsampling, generator.body)
         if precision == 'auto':
             one = next(iter(self._generators.values()))
-            precision = compute(fastest_precision, one, self.device)
+            precision = compute(on_one_thread, fastest_precision, one, self.device)
         self.precision = precision
         for generator in self._generators.values():
-            compute(self._prepare, generator)
-        on_cuda = self.device.type == 'cuda'
-        # On the CPU a batch takes as long as its frames one by one, and the first waits for all.
-        self.batch = batch or (CUDA_BATCH if on_cuda else 1)
-        self.in_flight = CUDA_IN_FLIGHT if on_cuda else 1
+            compute(prepare, generator, self.device, precision)
         self.tiling = Tiling(model, self.device)
-        self._pipeline = CudaPipeline(self.device) if on_cuda else None
+        self._engine: Engine = (
+            CudaEngine(device, batch, self.tiling) if device.type == 'cuda' else CpuEngine(batch)
+        )
+        self.batch, self.in_flight = self._engine.batch, self._engine.in_flight
 
     def restore(
         self, frames: Sequence[np.ndarray], task: str,
         befores: Sequence[Before | None] | None = None,
     ) -> list[np.ndarray]:
         """
-        Restore ``frames``: uint8, H x W x 3, RGB, each of any size; ``task`` is deblur or derain.
+        Restore ``frames``: uint8, H x W x 3, RGB, each of any size; ``task``: of ``TASKS``.
 
         ``befores`` are the frames before them, of their sizes, as each one's ``History`` has them;
         without, they are stills. Returns new arrays of the same shapes in the same order; nothing
@@ -165,7 +157,7 @@ class Restorer:
         befores: Sequence[Before | None] | None = None,
     ) -> 'Restoring':
         """
-        Begin to restore ``frames`` as ``restore`` does; raises what it raises.
+        Begin to restore ``frames`` as ``restore`` does; what the device fails at comes at the end.
 
         The device works on them while the caller goes on, and up to ``in_flight`` such calls
         overlap.
@@ -181,16 +173,23 @@ class Restorer:
                 )
             by_shape.setdefault(frame.shape, []).append(index)
         inputs = [
-            (self._clear(frame, task, before), before)
+            Input(self._clear(frame, task, before), before)
             for frame, before in zip(frames, befores or [None] * len(frames), strict=True)
         ]
-        restoring = Restoring()
-        for indices in by_shape.values():
-            for start in range(0, len(indices), self.batch):
-                chunk = indices[start : start + self.batch]
-                finish = self._start([inputs[i] for i in chunk], self._generators[task])
-                restoring.add(chunk, finish)
-        return restoring
+        chunks = [
+            indices[start : start + self.batch] for indices in by_shape.values()
+            for start in range(0, len(indices), self.batch)
+        ]
+        generator = self._generators[task]
+        return Restoring([
+            (chunk, Passes(self._engine, self.tiling, [inputs[i] for i in chunk], generator))
+            for chunk in chunks
+        ])
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks whose generators are loaded."""
+        return tuple(self._generators)
 
     def device_name(self) -> str:
         """Return the name of the GPU; 'CPU' without one."""
@@ -202,112 +201,38 @@ class Restorer:
 
     def graphs(self) -> bool:
         """Return whether passes run as CUDA graphs."""
-        return self._pipeline is not None and self._pipeline.graphs
+        return self._engine.graphs
 
     def close(self) -> None:
         """Give the memory of the generators back; the object is of no use afterwards."""
         self._generators.clear()
-        if self._pipeline is not None:
-            self._pipeline.close()
-            torch.cuda.empty_cache()
+        self._engine.close()
 
     def _clear(self, frame: np.ndarray, task: str, before: Before | None) -> np.ndarray:
         """Return what is to be restored: ``frame`` without what is taken off before."""
         if before is not None and before.clear is not None:  # its history has done it
             return before.clear
-        if task != 'derain' or self.clearer is None:
+        if not TASKS[task].clears or self.clearer is None:
             return frame
         return self.clearer.still(frame)
-
-    def _prepare(self, generator: Generator) -> None:
-        """Put ``generator`` on the device in the precision that was chosen."""
-        dtype = torch.float32 if self.precision == 'int8' else getattr(torch, self.precision)
-        generator.to(self.device, dtype)
-        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.precision == 'int8':
-            if self.device.type != 'cpu' or not int8_is_exact():
-                raise ValueError('precision int8 needs device cpu, and a processor with VNNI')
-            generator.body = to_int8(generator.body)
-
-    def _start(self, inputs: list[Input], generator: Generator) -> Finish:
-        """Begin to restore frames of one size, if they fit in one pass; else ``Finish`` does it."""
-        begun = None
-        if len(inputs) <= self.tiling.together(*inputs[0][0].shape[:2]):
-            try:
-                begun = self._pass(inputs, generator)
-            except torch.OutOfMemoryError:
-                pass  # in smaller passes then
-            except FAILURES as error:
-                raise self._failed(error) from error
-        return partial(self._finish, inputs, generator, begun)
-
-    def _finish(
-        self, inputs: list[Input], generator: Generator, begun: Pass | None
-    ) -> list[np.ndarray]:
-        """Wait for the pass that has begun; without one, restore ``inputs`` as memory allows."""
-        try:
-            if begun is not None:
-                try:
-                    return _finite(begun)
-                except torch.OutOfMemoryError:
-                    pass
-            return self.tiling.run(
-                inputs, inputs[0][0].shape[:2],
-                lambda part: _finite(self._pass(part, generator)),
-                lambda one: self._cut(one, generator),
-            )
-        except FAILURES as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: Exception) -> RestoreError:
-        reason = 'not enough memory, ' if isinstance(error, MemoryError) else ''
-        return RestoreError(f'{self.device} failed: {reason}{error}')
-
-    def _pass(self, inputs: list[Input], generator: Generator) -> Pass:
-        """Begin to restore frames of one size in one pass."""
-        if self._pipeline is not None:
-            together = min(self.batch, self.tiling.together(*inputs[0][0].shape[:2]))
-            return self._pipeline.start(inputs, generator, together)
-        gathered = [gather(frame, before) for frame, before in inputs]
-        return begin(restore_gathered, gathered, generator, self.device).result
-
-    def _cut(self, one: Input, generator: Generator) -> Callable[[Window], np.ndarray]:
-        """Return what restores a window of a frame that is too large for one pass."""
-        whole = gather(*one)
-
-        def restore(window: Window) -> np.ndarray:
-            part = [whole.cut(window)]
-            return _finite(partial(compute, restore_gathered, part, generator, self.device))[0]
-
-        return restore
 
 
 class Restoring:
     """Frames that are being restored."""
 
-    def __init__(self) -> None:
-        self._chunks: list[tuple[list[int], Finish]] = []
-
-    def add(self, indices: list[int], finish: Finish) -> None:
-        """Add those that ``finish`` returns, and their places in the result."""
-        self._chunks.append((indices, finish))
+    def __init__(self, chunks: list[tuple[list[int], Passes]]) -> None:
+        """Take what restores them, with their places in the result."""
+        self._chunks = chunks
 
     def result(self) -> list[np.ndarray]:
         """Wait for the restored frames; raises ``RestoreError``. Call it once."""
         restored: dict[int, np.ndarray] = {}
         failed: RestoreError | None = None
-        for indices, finish in self._chunks:  # all of them, so that nothing is left on its way
+        for indices, passes in self._chunks:  # all of them, so that nothing is left on its way
             try:
-                restored.update(zip(indices, finish(), strict=True))
+                restored.update(zip(indices, passes.result(), strict=True))
             except RestoreError as error:
                 failed = error
         if failed is not None:
             raise failed
         return [restored[index] for index in range(len(restored))]
-
-
-def _finite(begun: Pass) -> list[np.ndarray]:
-    pixels, finite = begun()
-    if not finite:
-        raise RestoreError('the output of the network is not finite')
-    return list(pixels)

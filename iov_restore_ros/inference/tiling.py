@@ -6,23 +6,17 @@ pixels of it, and on where it lies in its cell of 4x4. So a tile is read with th
 on multiples of 4, and only what is right is kept.
 """
 
-from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from iov_restore_ros.inference.pixels import Window
 from iov_restore_ros.model.fusion import CELL, RAISED_REACH
-from iov_restore_ros.model.generators import SIZE_MULTIPLE, Generator
+from iov_restore_ros.model.generators import PRESETS, SIZE_MULTIPLE, Generator
 
-# Bytes that a pass holds at most for each pixel, float32; python benchmarks/memory.py prints them.
-BYTES_PER_PIXEL = {'fast': 290, 'wei2021': 800, 'wei2021_preprint': 550}
 CPU_MEMORY = 2 << 30  # bytes of one pass; 1920x1080 in one with every model, 8 GB never in danger
-
-Input = TypeVar('Input')  # a frame, and what is known beside it
 
 
 class Tile(NamedTuple):
@@ -34,13 +28,13 @@ class Tile(NamedTuple):
 
 
 class Tiling:
-    """Cuts batches and frames into passes of at most ``pixels`` pixels."""
+    """Knows how much memory there is: a pass has at most ``pixels`` pixels."""
 
     def __init__(self, model: str, device: torch.device) -> None:
         """Allow a pass 2 GiB on the CPU, on a GPU half of what is free now."""
         on_gpu = device.type == 'cuda'
         memory = torch.cuda.mem_get_info(device)[0] // 2 if on_gpu else CPU_MEMORY
-        self.pixels = memory // BYTES_PER_PIXEL[model]
+        self.pixels = memory // PRESETS[model].memory
         self.halo = halo(model)
         self.halved = 0  # how often a pass found too little memory
 
@@ -48,47 +42,24 @@ class Tiling:
         """Return how many frames of a size fit in one pass."""
         return self.pixels // (height * width)
 
-    def run(
-        self, inputs: list[Input], size: tuple[int, int],
-        one_pass: Callable[[list[Input]], Sequence[np.ndarray]],
-        cut: Callable[[Input], Callable[[Window], np.ndarray]],
-    ) -> list[np.ndarray]:
+    def tiles(self, height: int, width: int) -> list[Tile]:
+        """Return the tiles of a frame of a size that does not fit in one pass; none for others."""
+        if self.together(height, width):
+            return []
+        return plan_tiles(height, width, self.pixels, self.halo)
+
+    def halve(self, tried: int) -> bool:
         """
-        Return what ``one_pass`` makes of ``inputs``, frames of ``size`` (height, width).
+        Have passes of half of the pixels that were ``tried`` in vain from now on.
 
-        Where not even one fits, what ``cut`` makes of it: a function that restores a window. Where
-        the GPU's memory does not suffice, passes are halved from then on, down to the halo;
-        then ``torch.OutOfMemoryError`` comes through.
+        Returns whether that is possible: a tile has its halo and a cell at least.
         """
-        smallest = (2 * self.halo + SIZE_MULTIPLE) ** 2
-        height, width = size
-        while True:
-            together = max(1, self.together(height, width))
-            try:
-                if self.pixels < height * width:
-                    tiles = plan_tiles(height, width, self.pixels, self.halo)
-                    return [restore_tiles(size, tiles, cut(one)) for one in inputs]
-                return [
-                    restored
-                    for start in range(0, len(inputs), together)
-                    for restored in one_pass(inputs[start : start + together])
-                ]
-            except torch.OutOfMemoryError:
-                tried = min(self.pixels, len(inputs) * height * width)
-                if tried // 2 < smallest:
-                    raise
-            self.pixels = tried // 2
-            self.halved += 1
-
-
-def restore_tiles(
-    size: tuple[int, int], tiles: list[Tile], restore: Callable[[Window], np.ndarray]
-) -> np.ndarray:
-    """Return a frame (uint8, H x W x 3) as ``restore`` makes it tile by tile."""
-    restored = np.empty((*size, 3), np.uint8)
-    for tile in tiles:
-        restored[tile.keep] = restore(tile.read)[tile.inner]
-    return restored
+        tried = min(self.pixels, tried)
+        if tried // 2 < (2 * self.halo + SIZE_MULTIPLE) ** 2:
+            return False
+        self.pixels = tried // 2
+        self.halved += 1
+        return True
 
 
 def plan_tiles(height: int, width: int, pixels: int, halo: int) -> list[Tile]:

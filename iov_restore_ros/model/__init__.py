@@ -7,7 +7,6 @@ from iov_restore_ros.model.glass import Glass
 from iov_restore_ros.model.veil import Veil
 from iov_restore_ros.model.weights import (
     FINDERS,
-    TASKS,
     FinderInfo,
     WeightsError,
     WeightsInfo,
@@ -19,13 +18,13 @@ from iov_restore_ros.model.weights import (
     read_info,
     save_finder,
     save_weights,
+    shipped_tasks,
     shipped_weights,
 )
 
 __all__ = [
     'FINDERS',
     'PRESETS',
-    'TASKS',
     'VIDEO',
     'Discriminator',
     'Evidence',
@@ -43,5 +42,6 @@ __all__ = [
     'read_info',
     'save_finder',
     'save_weights',
+    'shipped_tasks',
     'shipped_weights',
 ]

@@ -11,6 +11,7 @@ and 3.3.1 (`wei2021`), and its preprint, Sec. 3.3.1 (`wei2021_preprint`).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -106,12 +107,21 @@ def fast_body() -> nn.Sequential:
     )
 
 
-PRESETS: dict[str, Callable[[], nn.Sequential]] = {
-    'wei2021': wei2021_body,
-    'wei2021_preprint': wei2021_preprint_body,
-    'fast': fast_body,
+@dataclass(frozen=True)
+class Preset:
+    """What a generator is; all lists of generators come from ``PRESETS``."""
+
+    body: Callable[[], nn.Sequential]
+    evidence: bool  # whether it takes what is known beside the image, as video has it
+    memory: int  # bytes that a pass holds at most for each pixel, float32: benchmarks/memory.py
+
+
+PRESETS = {
+    'wei2021': Preset(wei2021_body, evidence=False, memory=800),
+    'wei2021_preprint': Preset(wei2021_preprint_body, evidence=False, memory=550),
+    'fast': Preset(fast_body, evidence=True, memory=290),
 }
-VIDEO = ('fast',)  # those that use what is known beside the image
+VIDEO = tuple(name for name, preset in PRESETS.items() if preset.evidence)
 
 
 class Generator(nn.Module):
@@ -127,8 +137,8 @@ class Generator(nn.Module):
         if preset not in PRESETS:
             raise ValueError(f'unknown model {preset!r}: choose one of {", ".join(PRESETS)}')
         self.preset = preset
-        self.fusion = Fusion() if preset in VIDEO else None
-        self.body = PRESETS[preset]()
+        self.fusion = Fusion() if PRESETS[preset].evidence else None
+        self.body = PRESETS[preset].body()
 
     def forward(self, image: Tensor, evidence: Evidence | None = None) -> Tensor:
         """

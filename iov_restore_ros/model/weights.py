@@ -10,9 +10,9 @@ from torch import nn
 from iov_restore_ros.model.generators import PRESETS, Generator
 from iov_restore_ros.model.glass import Glass
 from iov_restore_ros.model.veil import Veil
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.whole import write_whole
 
-TASKS = ('deblur', 'derain')
 WEIGHTS_FOLDER = Path(__file__).parents[1] / 'weights'
 # What is found by networks of their own, before a frame is derained: by the name that the header of
 # a file gives its network.
@@ -41,6 +41,13 @@ def shipped_weights(model: str, task: str) -> Path:
     if not path.is_file():
         raise WeightsError(f'{path}: no such file is shipped; give {model} a {task} file of yours')
     return path
+
+
+def shipped_tasks(model: str) -> tuple[str, ...]:
+    """Return the tasks for which a weight file of ``model`` comes with the package."""
+    return tuple(
+        task for task in TASKS if (WEIGHTS_FOLDER / f'{model}_{task}.safetensors').is_file()
+    )
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ windows, because the path differs from place to place.
 """
 
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from iov_restore_ros.model.cpu import on_one_thread
 
 CELL = 4  # pixels on a side of what has one path, and the blocks see as one place
 SIDE = 96  # pixels of a window
@@ -30,36 +29,38 @@ FLOOR = 0.02
 NOISE = 0.5
 FALL = 400.0  # times the square of the frequency, in cycles per pixel
 NOISY = slice(36, 61), slice(36, 49)  # frequencies at which a window shows hardly more than noise
+STRIP = 4  # rows of windows that ``noise_of`` looks at together
 
 
-def deconvolve(image: Tensor, path: Tensor) -> Tensor:
+def deconvolve(
+    image: Tensor, path: Tensor, noise: Tensor | None = None,
+    inverse: Callable[..., Tensor] = torch.fft.irfft2,
+) -> Tensor:
     """
     Return ``image`` (float32 N x C x H x W) as it was before it took ``path``.
 
     ``path`` (float32 N x M x 2 x ceil(H / 4) x ceil(W / 4)) is in pixels, x before y: where the
     content of each cell was at M moments, evenly spaced, of the exposure, seen from its middle.
     Where it is 0 nothing changes.
+
+    ``noise`` (N) is what ``noise_of`` returns, of all of the image where this is a part of it, see
+    ``reach``; without, that of this. ``inverse`` is called as ``irfft2`` is, whose last bits depend
+    on the number of threads.
     """
     count, channels, height, width = image.shape
-    rows, columns = (-(-(side - BLOCK) // STEP) + 1 for side in (height, width))
-    windows = _pad(image, 1, rows, columns).unfold(2, SIDE, STEP).unfold(3, SIDE, STEP)
-    taper = _taper(image.device)
-    means = windows.mean((-2, -1), keepdim=True)
-    # Into memory of its own, a window in one piece: as the windows lie, each step would copy it.
-    apart = torch.sub(windows, means, out=torch.empty(windows.shape, device=image.device))
-    apart *= taper
+    means, apart = _windows(image)
+    rows, columns = apart.shape[2:4]
     contrast = torch.linalg.vector_norm(apart, dim=(-2, -1)).square().mean(1)  # of a window
     spectrum = torch.fft.rfft2(apart)
-    # Of many windows a good part is smooth; what their finest structure has is noise.
-    finest = torch.view_as_real(spectrum[..., NOISY[0], NOISY[1]]).square().mean((1, -3, -2, -1))
-    noise = 2 * finest.flatten(1).kthvalue(1 + rows * columns // 4, 1).values
+    if noise is None:
+        noise = _noise(_finest(spectrum))
     ratio = (NOISE * noise[:, None, None] / contrast.clamp(min=1e-6)).clamp(max=1)
     planes = _pad(path.flatten(1, 2), CELL, rows, columns)
     # By way of the means of blocks, which windows share.
     paths = functional.avg_pool2d(functional.avg_pool2d(planes, BLOCK // CELL), 3, 2)
     spectrum *= _gain(paths.unflatten(1, path.shape[1:3]), ratio)[:, None]
-    # Its last bits would depend on the number of threads.
-    undone = on_one_thread(torch.fft.irfft2, spectrum, (SIDE, SIDE))
+    undone = inverse(spectrum, (SIDE, SIDE))
+    taper = _taper(image.device)
     undone.addcmul_(means, taper)
     # Each window is a square of the sum, and reaches into the three behind it.
     squares = undone.new_zeros(count, channels, rows + 1, STEP, columns + 1, STEP)
@@ -72,6 +73,62 @@ def deconvolve(image: Tensor, path: Tensor) -> Tensor:
             sums.addcmul_(undone[..., upright, level].transpose(3, 4), weights)
     whole = squares.flatten(4).flatten(2, 3)
     return whole[..., BLOCK : BLOCK + height, BLOCK : BLOCK + width]
+
+
+def reach(start: int, stop: int, length: int) -> slice:
+    """
+    Return which part of an axis ``deconvolve`` needs, to give ``start`` to ``stop`` as of all.
+
+    It begins on a multiple of ``STEP``, so that the windows lie as they do, and ends on one or at
+    ``length``.
+    """
+    return slice(
+        max(0, (start // STEP - 1) * STEP), min(length, ((stop + BLOCK - 1) // STEP + 1) * STEP)
+    )
+
+
+def noise_of(strips: Iterator[Tensor]) -> Tensor:
+    """
+    Return the noise (N) in the windows of an image that comes in the ``strips`` of ``strips_of``.
+
+    The same as ``deconvolve`` finds in all of it, in the memory of one strip.
+    """
+    finest = []
+    for number, strip in enumerate(strips):
+        rows = _finest(torch.fft.rfft2(_windows(strip)[1]))
+        finest.append(rows[:, min(number, 1):][:, :STRIP])
+    return _noise(torch.cat(finest, 1))
+
+
+def strips_of(height: int) -> list[slice]:
+    """Return the rows of the strips in which ``noise_of`` wants an image: they overlap."""
+    rows = -(-(height - BLOCK) // STEP) + 1
+    return [
+        slice(max(0, (first - 1) * STEP), min(height, (first + STRIP) * STEP))
+        for first in range(0, rows, STRIP)
+    ]
+
+
+def _windows(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the means of the windows and what they are apart from that, tapered: N x C x ...."""
+    rows, columns = (-(-(side - BLOCK) // STEP) + 1 for side in image.shape[-2:])
+    windows = _pad(image, 1, rows, columns).unfold(2, SIDE, STEP).unfold(3, SIDE, STEP)
+    means = windows.mean((-2, -1), keepdim=True)
+    # Into memory of its own, a window in one piece: as the windows lie, each step would copy it.
+    apart = torch.sub(windows, means, out=torch.empty(windows.shape, device=image.device))
+    apart *= _taper(image.device)
+    return means, apart
+
+
+def _finest(spectrum: Tensor) -> Tensor:
+    """Return the power of the finest structure of each window: N x rows x columns."""
+    return torch.view_as_real(spectrum[..., NOISY[0], NOISY[1]]).square().mean((1, -3, -2, -1))
+
+
+def _noise(finest: Tensor) -> Tensor:
+    """Return the noise, N: of many windows a good part is smooth, what is fine there is noise."""
+    finest = finest.flatten(1)
+    return 2 * finest.kthvalue(1 + finest.shape[1] // 4, 1).values
 
 
 def _taper(device: torch.device) -> Tensor:

@@ -144,7 +144,7 @@ def encode(image: Image, codec: str, jpeg_quality: int) -> CompressedImage:
     encoding = ENCODINGS[image.encoding]
     if encoding.bits == 16 and codec == 'png':
         pixels, bits = samples.astype(np.uint16), 16
-        colours = cv2.COLOR_RGB2BGR if image.encoding == 'rgb16' else None
+        colours = cv2.COLOR_RGB2BGR if encoding.to_rgb is None else None
     elif encoding[1:3] == GREY:
         pixels, bits, colours = np.ascontiguousarray(to_eight_bits(samples)), 8, None
     else:

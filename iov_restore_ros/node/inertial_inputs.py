@@ -140,10 +140,12 @@ class InertialInputs:
             history.inertial = None
             self.leave_out(camera, lack)
 
-    def look_back(self, camera: Camera, pixels: np.ndarray, stamp: float) -> Before | None:
+    def look_back(
+        self, camera: Camera, pixels: np.ndarray, stamp: float, task: str
+    ) -> Before | None:
         """Return what ``History.look_back`` does for a frame that is prepared."""
         with self._imu.lock:
-            before = camera.history.look_back(pixels, stamp, 'deblur')
+            before = camera.history.look_back(pixels, stamp, task)
         inertial = camera.history.inertial
         if inertial is None:
             return before

@@ -9,12 +9,14 @@ from typing import Any, Generic, TypeVar
 
 from rclpy.lifecycle import LifecycleNode
 
-from iov_restore_ros.node.mode_policy import WEATHERS, Reading
+from iov_restore_ros.node.mode_policy import CLEAR, Reading
 from iov_restore_ros.node.qos import FollowingSubscription
+from iov_restore_ros.tasks import DERAIN
 
 LOG_PERIOD = 10.0  # s between two log lines about ignored values
 
 LONGEST_EXPOSURE = 1.0  # s
+RAINS = {CLEAR: False, **dict.fromkeys(DERAIN.weathers, True)}
 
 Value = TypeVar('Value')
 
@@ -38,13 +40,12 @@ def as_rain(value: Any, threshold: float) -> bool | None:
     Return whether ``value`` means rain (or fog), or None when it does not say.
 
     A bool is the answer, a number means rain above ``threshold``, a string is one of
-    ``WEATHERS`` in any case.
+    ``RAINS`` in any case.
     """
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        weather = value.strip().lower()
-        return weather != 'clear' if weather in WEATHERS else None
+        return RAINS.get(value.strip().lower())
     return None if math.isnan(value) else value > threshold
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+from iov_restore_ros.compute.cpu import use_threads
 from iov_restore_ros.finder_options import FLAGS
 from iov_restore_ros.inference import RestoreError, Restorer
-from iov_restore_ros.model import FINDERS, TASKS, WeightsError, load_finder, read_info
-from iov_restore_ros.model.cpu import use_threads
+from iov_restore_ros.model import FINDERS, WeightsError, load_finder, read_info
+from iov_restore_ros.node.parameters import WEIGHTS
+from iov_restore_ros.tasks import TASKS
 
 WARM_UP_SIZE = 360, 640  # pixels
-WEIGHTS = *TASKS, *FINDERS  # each has a parameter, <name>_weights
 MODEL_PARAMETERS = ('model', *(f'{name}_weights' for name in WEIGHTS), *FLAGS.values())
 # RuntimeError: PyTorch, also when the memory of the device is full.
 LOAD_ERRORS = (WeightsError, RestoreError, ValueError, RuntimeError, MemoryError)
@@ -56,6 +57,12 @@ def load_restorer(value: Mapping[str, Any], log: RcutilsLogger) -> Restorer:
     )
     try:
         for task in TASKS:
+            if task not in restorer.tasks:
+                log.warning(
+                    f'{task}: no weights, neither shipped nor as {task}_weights: what mode {task} '
+                    'gets goes out as on_error says'
+                )
+                continue
             log.info(f'{task}: {restorer.weights[task]}, sha256 {restorer.sha256[task][:12]}; '
                      'warming up ...')
             restorer.restore([np.zeros((*WARM_UP_SIZE, 3), np.uint8)], task)

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-MODES = ('auto', 'deblur', 'derain', 'passthrough')
-WEATHERS = ('clear', 'rain', 'fog')  # fog: as rain, a veil without streaks
+from iov_restore_ros.tasks import TASKS
+
+MODES = ('auto', *TASKS, 'passthrough')
+CLEAR, RAIN = 'clear', 'rain'  # what the topic `rain` says
+WEATHERS = tuple(dict.fromkeys(weather for task in TASKS.values() for weather in task.weathers))
 STAY_FAST = 0.8  # of deblur_min_speed: a fast vehicle counts as fast until it is slower than that
 
 Value = TypeVar('Value')
@@ -15,7 +18,7 @@ class Settings:
     """The parameters of the same names; speeds in m/s, times in s."""
 
     mode: str = 'auto'
-    weather: str = 'clear'
+    weather: str = CLEAR
     vehicle_speed: float = 0.0
     deblur_min_speed: float = 5.0
     min_dwell: float = 2.0
@@ -90,16 +93,16 @@ def _wanted(
     speed, speed_source = settings.vehicle_speed, 'parameter'
     if inputs.speed is not None and inputs.speed.counts(time, settings.input_timeout):
         speed, speed_source = inputs.speed.value, 'topic'
-    raining, rain_source = settings.weather != 'clear', 'parameter'
-    weather = settings.weather
+    weather, weather_source = settings.weather, 'parameter'
     if inputs.rain is not None and inputs.rain.counts(time, settings.input_timeout):
-        raining, rain_source, weather = inputs.rain.value, 'topic', 'rain'
+        weather, weather_source = RAIN if inputs.rain.value else CLEAR, 'topic'
 
     limit = settings.deblur_min_speed * (STAY_FAST if was_fast else 1.0)
     fast = abs(speed) >= limit
     speed_text = f'{abs(speed):.1f} m/s ({speed_source})'
-    if raining:
-        return fast, 'derain', f'auto: {weather} ({rain_source})'
+    task = next(task for task in TASKS.values() if weather in task.weathers)
+    if not task.when_fast:
+        return fast, task.name, f'auto: {weather} ({weather_source})'
     if fast:
-        return fast, 'deblur', f'auto: {speed_text}, motion blur from {limit:.1f}'
-    return fast, None, f'auto: clear ({rain_source}) and {speed_text}, nothing to restore'
+        return fast, task.name, f'auto: {speed_text}, motion blur from {limit:.1f}'
+    return fast, None, f'auto: {weather} ({weather_source}) and {speed_text}, nothing to restore'

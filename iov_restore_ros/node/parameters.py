@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 
-from iov_restore_ros.inference import PRECISIONS
-from iov_restore_ros.model import PRESETS
+from iov_restore_ros.compute.precisions import PRECISIONS
+from iov_restore_ros.model import FINDERS, PRESETS
 from iov_restore_ros.node.compressed import CODECS
 from iov_restore_ros.node.mode_policy import MODES, WEATHERS
 from iov_restore_ros.node.mounting import rotations
 from iov_restore_ros.node.transports import TRANSPORTS
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.history import LONGEST_GAP
 
 
@@ -43,6 +44,7 @@ TOPIC_NAMESPACE = Form(
     '(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*',
     'one or more topic namespaces (letters, digits, _ and /), none twice',
 )
+WEIGHTS = *TASKS, *FINDERS  # each has a parameter, <name>_weights
 QUATERNIONS = Numbers(
     rotations, 'quaternions of length 1 (x, y, z, w): none, one, or one for each camera'
 )
@@ -251,17 +253,10 @@ PARAMETERS = {
         NodeParameter(
             'model', 'fast', 'the generator; only `fast` comes with weights', True, tuple(PRESETS)
         ),
-        NodeParameter(
-            'deblur_weights', '', 'a `.safetensors` file; empty: the shipped one', True
-        ),
-        NodeParameter(
-            'derain_weights', '', 'a `.safetensors` file; empty: the shipped one', True
-        ),
-        NodeParameter(
-            'veil_weights', '', 'a `.safetensors` file; empty: the shipped one', True
-        ),
-        NodeParameter(
-            'glass_weights', '', 'a `.safetensors` file; empty: the shipped one', True
+        *(
+            NodeParameter(
+                f'{name}_weights', '', 'a `.safetensors` file; empty: the shipped one', True
+            ) for name in WEIGHTS
         ),
         NodeParameter('device', 'auto', 'where the generators run', form=DEVICE),
         NodeParameter(

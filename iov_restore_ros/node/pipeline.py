@@ -37,6 +37,7 @@ from iov_restore_ros.node.inertial_inputs import InertialInputs
 from iov_restore_ros.node.mode_chooser import ModeChooser
 from iov_restore_ros.node.scheduler import FrameScheduler
 from iov_restore_ros.node.statistics import Outcome, Timing
+from iov_restore_ros.tasks import TASKS
 
 LOG_PERIOD = 10.0  # s between two log lines about the same trouble
 MOST_REASONS = 100  # that are remembered; they come from outside
@@ -254,12 +255,12 @@ class FramePipeline:
             return
         batch.task = task
         batch.pictures = [picture for frame in batch.frames if (picture := self._open(frame))]
-        if decision.settings.mode == 'auto' and task == 'deblur':
+        if decision.settings.mode == 'auto' and TASKS[task].blur:
             self._set_sharp_aside(batch)
         with self._restorer_in_use:
             if self._restorer.uses_past and self._node.get_parameter('use_past').value:
                 batch.pictures = self._look_back(batch.pictures, task)
-            elif task == 'deblur':
+            elif TASKS[task].blur:
                 for picture in batch.pictures:
                     self._inertial.leave_out(picture.frame.camera, NO_PAST)
             batch.started = time.monotonic()
@@ -315,12 +316,12 @@ class FramePipeline:
             camera.history.longest_gap = self._node.get_parameter('max_gap').value
             camera.history.shutter = self._node.get_parameter('shutter').value
             stamp = picture.frame.stamp()
-            if task == 'deblur':
+            if TASKS[task].blur:
                 header, size = picture.frame.message.header, picture.pixels.shape[:2]
                 self._inertial.prepare(camera, header, size, picture.frame.received)
             started = time.monotonic()
-            if task == 'deblur':
-                before = self._inertial.look_back(camera, picture.pixels, stamp)
+            if TASKS[task].blur:
+                before = self._inertial.look_back(camera, picture.pixels, stamp, task)
             else:
                 before = camera.history.look_back(
                     picture.pixels, stamp, task, self._restorer.clearer

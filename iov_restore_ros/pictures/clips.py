@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iov_restore_ros.pictures.datasets import find_pairs
+from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
 from iov_restore_ros.pictures.files import DataError, Pictures, by_number
 from iov_restore_ros.pictures.footage import FRAMES, list_footage
 from iov_restore_ros.pictures.readings import Pair
@@ -41,15 +41,20 @@ def footage_stretches(roots: Iterable[Path]) -> list[Stretch]:
 
 def pair_stretches(roots: Iterable[Path]) -> list[Stretch]:
     """
-    Return those of pairs in the layout `folders`, see ``pair_sequences``: degraded, sharp.
+    Return those of pairs, see ``pair_sequences``: degraded, sharp.
 
-    Raises ``DataError`` for a root where all sequences are shorter than ``FRAMES``.
+    A root is a path, or LAYOUT=PATH of a layout that is ``in_order``; without, `folders`. Raises
+    ``DataError`` for one that isn't, and where all sequences are shorter than ``FRAMES``.
     """
     stretches: list[Stretch] = []
     for root in roots:
+        told, equals, path = str(root).partition('=')
+        layout, where = (told, Path(path)) if equals and told in LAYOUTS else ('folders', root)
+        if not LAYOUTS[layout].in_order:
+            raise DataError(f'{root}: {layout} are single pictures')
         found: list[Stretch] = [
             partial(read_pairs, sequence[first : first + FRAMES])
-            for sequence in pair_sequences(find_pairs(root, 'folders'))
+            for sequence in pair_sequences(find_pairs(where, layout))
             for first in range(0, len(sequence) - FRAMES + 1, FRAMES)
         ]
         if not found:

@@ -33,6 +33,7 @@ class Layout:
     readings: tuple[Reading, ...]
     train: tuple[str, ...] = ('train', 'training')  # folders below the root, the first that exists
     test: tuple[str, ...] = ('test', 'testing')
+    in_order: bool = False  # whether the pictures of a folder are consecutive frames
 
 
 INPUT_TARGET = Folders(('input',), ('target', 'gt'))  # the sets as they are passed on today
@@ -67,10 +68,12 @@ LAYOUTS = {
     'gopro': Layout(
         'GOPRO: SEQUENCE/{blur,sharp}, or flat {input,target}',
         (INPUT_TARGET, Folders(('blur',), ('sharp',), sequences=True)),
+        in_order=True,
     ),
     'gopro_gamma': Layout(
         'GOPRO averaged in linear light: SEQUENCE/{blur_gamma,sharp}',
         (Folders(('blur_gamma',), ('sharp',), sequences=True),),
+        in_order=True,
     ),
     'realblur_j': Layout(
         'RealBlur-J: the folder of RealBlur_J_{train,test}_list.txt, or {input,target}',
@@ -105,6 +108,7 @@ LAYOUTS = {
             ('input', 'degraded', 'blur', 'blurred', 'blurry', 'rain', 'rainy', 'data', 'lq'),
             ('gt', 'target', 'sharp', 'clean', 'norain', 'clear', 'ground_truth', 'hq'),
         ),),
+        in_order=True,
     ),
 }
 

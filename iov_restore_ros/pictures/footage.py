@@ -230,7 +230,7 @@ def _between(first: np.ndarray, second: np.ndarray, flow: np.ndarray, share: flo
 
 def _move(image: np.ndarray, flow: np.ndarray, share: float) -> np.ndarray:
     """Return the inner part of ``image``, each pixel taken from ``share`` of the flow away."""
-    return move(image, _inner(flow), share, first=MARGIN, border=cv2.BORDER_REFLECT)
+    return move(image, _inner(flow), share, first=(MARGIN, MARGIN), border=cv2.BORDER_REFLECT)
 
 
 def _inner(image: np.ndarray) -> np.ndarray:

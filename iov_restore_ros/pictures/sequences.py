@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from iov_restore_ros.pictures.clips import Clips
-from iov_restore_ros.pictures.degradations import shower
+from iov_restore_ros.pictures.degradations import DEGRADATIONS
 from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.degradations.draw import sensor_noise
 from iov_restore_ros.pictures.degradations.layers import StreakLayers
@@ -32,8 +32,8 @@ from iov_restore_ros.pictures.files import (
 from iov_restore_ros.pictures.footage import FRAMES, MARGIN, expose, flow_pace, shrink
 from iov_restore_ros.pictures.moving import PLACES, MovingScene
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, ShakenCamera
+from iov_restore_ros.tasks import TASKS
 
-FASTEST = {'derain': (24.0,), 'deblur': (30.0, 30.0, 30.0, 30.0, 60.0)}  # pixels a frame, drawn
 FASTEST_SHAKEN = 3.0  # pixels a frame, of what a gyroscope does not see
 MAX_BLUR = 30.0  # pixels
 CLOSED = 0.03  # least share of the time that the shutter is open
@@ -71,9 +71,10 @@ class Sequences(Dataset):
 
     An item is a function of (seed, i) alone: (degraded, sharp, shutter, rates, camera): uint8
     T x 3 x size x size, RGB, twice; a float32 scalar: the share (0..1) of the time between two
-    frames that the shutter was open, not a number where it is unknown, 0 for rain; float32 S x 3,
-    what a gyroscope would measure, see ``ShakenCamera.rates``; and float32 4, of that camera: focal
-    length, x and y of its middle (pixels), time of a frame (s). All zeros without a gyroscope.
+    frames that the shutter was open, not a number where it is unknown, 0 where frames are sharp;
+    float32 S x 3, what a gyroscope would measure, see ``ShakenCamera.rates``; and float32 4, of
+    that camera: focal length, x and y of its middle (pixels), time of a frame (s). All zeros
+    without a gyroscope.
 
     ``growth`` returns, for a number, the strength (0..1) of what is degraded here.
     """
@@ -95,8 +96,9 @@ class Sequences(Dataset):
 
         Of those that are blurred the share ``shaken`` is of a camera with a gyroscope.
         """
-        self.make = {'derain': self._rainy, 'deblur': self._blurred}[task]
-        self.task, self.sources, self.frames, self.size = task, sources, frames, size
+        self.task = TASKS[task]
+        self.make = self._blurred if self.task.blur else self._degraded
+        self.sources, self.frames, self.size = sources, frames, size
         self.count, self.seed, self.clean, self.light = count, seed, clean, light
         self.shaken = shaken
         self.growth: Callable[[int], float] = _full_strength
@@ -111,7 +113,7 @@ class Sequences(Dataset):
         camera = np.zeros(4)
         if sources.pairs and rng.random() < sources.pairs_share:
             degraded, sharp, shutter = self._paired(sources.pairs, rng)
-        elif self.task == 'deblur' and rng.random() < self.shaken:
+        elif self.task.blur and rng.random() < self.shaken:
             degraded, sharp, shutter, shaken = self._shaken(rng, self.growth(index))
             rates = shaken.rates(self.frames)
             camera[:] = shaken.focal, *shaken.middle, shaken.period
@@ -128,7 +130,7 @@ class Sequences(Dataset):
         shutter = self.sources.pairs_shutter
         return degraded, sharp, math.nan if shutter is None else shutter
 
-    def _rainy(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
+    def _degraded(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
         frames = self._footage(rng) if self._from_footage(rng) else self._ride(rng)
         if rng.random() < LIGHT_CHANGES:
             gains = 1 + np.cumsum(0.04 * rng.normal(size=len(frames)))
@@ -148,7 +150,9 @@ class Sequences(Dataset):
         fall = None
         if self.sources.layers and rng.random() < 0.4:
             fall = self.sources.layers.draw(self.frames, self.size, rng)
-        return _to_bytes(255 * shower(sharp / 255, strength, _torch(rng), fall)), sharp, 0.0
+        degrade = DEGRADATIONS[self.task.degradation].frames
+        assert degrade is not None
+        return _to_bytes(255 * degrade(sharp / 255, strength, _torch(rng), fall)), sharp, 0.0
 
     def _blurred(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
         share = growth * self._amount(rng, (CLOSED, 0.15), (0.3, 1.0))
@@ -213,7 +217,7 @@ class Sequences(Dataset):
         shaken: tuple[ShakenCamera, float] | None = None,
     ) -> MovingScene:
         assert self.sources.stills is not None
-        fastest = fastest or float(rng.choice(FASTEST[self.task]))
+        fastest = fastest or float(rng.choice(self.task.fastest))
         return MovingScene.draw(rng, self.sources.stills.draw(rng), self.size, fastest, shaken)
 
     def _ride(self, rng: np.random.Generator) -> np.ndarray:

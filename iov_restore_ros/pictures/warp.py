@@ -5,27 +5,43 @@ import functools
 import cv2
 import numpy as np
 
+MOST_KEPT = 1 << 22  # pixels whose places are remembered, 8 bytes each
+
 
 def move(
     image: np.ndarray, flow: np.ndarray, times: float = 1.0, *,
-    first: int = 0, border: int = cv2.BORDER_REPLICATE,
+    first: tuple[int, int] = (0, 0), origin: tuple[int, int] = (0, 0),
+    border: int = cv2.BORDER_REPLICATE,
 ) -> np.ndarray:
     """
     Return ``image``, each pixel taken from ``times`` ``flow`` (H x W x 2, pixels) away.
 
-    The flow is x before y, float32. It may be that of a part of ``image`` which begins ``first``
-    rows and columns in: then that part is returned. ``border``: what lies outside of ``image``.
+    The flow is x before y, float32. It may be that of a part which begins at row and column
+    ``first``: then that part is returned. ``image`` may be a part, too, which begins at row and
+    column ``origin``. ``border``: what lies outside of ``image``.
     """
-    there = cv2.scaleAdd(flow, times, places(*flow.shape[:2], first))
+    there = cv2.scaleAdd(flow, times, places(flow.shape[0], flow.shape[1], *first))
+    if any(origin):  # behind the sum: so a part gets the very pixels that the whole gets
+        there = cv2.subtract(there, (origin[1], origin[0], 0, 0))
     return cv2.remap(image, there, None, cv2.INTER_LINEAR, borderMode=border)
 
 
-@functools.lru_cache(maxsize=16)
-def places(height: int, width: int, first: int = 0) -> np.ndarray:
+def places(height: int, width: int, top: int = 0, left: int = 0) -> np.ndarray:
     """
-    Return x and y of pixels, from (``first``, ``first``) on; not to be changed.
+    Return x and y of pixels, from row ``top`` and column ``left`` on; not to be changed.
 
     float32 height x width x 2.
     """
-    x, y = (np.arange(first, first + side, dtype=np.float32) for side in (width, height))
+    find = _kept_places if height * width <= MOST_KEPT else _places
+    return find(height, width, top, left)
+
+
+def _places(height: int, width: int, top: int, left: int) -> np.ndarray:
+    x, y = (
+        np.arange(first, first + side, dtype=np.float32)
+        for first, side in ((left, width), (top, height))
+    )
     return cv2.merge(np.meshgrid(x, y))
+
+
+_kept_places = functools.lru_cache(maxsize=16)(_places)

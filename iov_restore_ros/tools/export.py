@@ -24,8 +24,6 @@ from iov_restore_ros.inference import History
 from iov_restore_ros.inference.pixels import Gathered, gather
 from iov_restore_ros.model import (
     PRESETS,
-    TASKS,
-    VIDEO,
     Evidence,
     Generator,
     WeightsError,
@@ -36,6 +34,7 @@ from iov_restore_ros.model import (
 from iov_restore_ros.model.fusion import ALONG, CUES
 from iov_restore_ros.model.generators import SIZE_MULTIPLE
 from iov_restore_ros.outputs import OutputError, keep_apart
+from iov_restore_ros.tasks import DEBLUR, TASKS
 from iov_restore_ros.whole import whole
 
 OPSET = 18
@@ -215,7 +214,7 @@ def checked(video: bool) -> Iterator[list[Gathered]]:
     history = History(shutter=0.5)
     for number in range(3):
         frame = np.ascontiguousarray(photo[4 * number :, 6 * number :][:250, :331])
-        yield [gather(frame, history.look_back(frame, number / 30, 'deblur'))]
+        yield [gather(frame, history.look_back(frame, number / 30, DEBLUR.name))]
         history.keep(frame, number / 30)
 
 
@@ -237,7 +236,7 @@ def describe(info: WeightsInfo, weights: Path, dtype: str) -> dict[str, str]:
         'cues': f'float32, batch x {CUES} x height x width',
     }
     return {
-        **(beside if info.preset in VIDEO else {}),
+        **(beside if PRESETS[info.preset].evidence else {}),
         'model': info.preset,
         'task': info.task,
         'weights sha256': hashlib.sha256(weights.read_bytes()).hexdigest(),

@@ -38,6 +38,7 @@ from iov_restore_ros.node.images import (
 )
 from iov_restore_ros.outputs import OutputError, Record, keep_apart
 from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped, until
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.tools.bag_imu import (
     INFO_TYPE,
     BagImu,
@@ -209,7 +210,7 @@ def imu_of(
     None where they are not wanted, or of no use.
     """
     images = [connection.topic for connection in to_restore(bag, names)]
-    if not images or options.none or task != 'deblur' or not restorer.uses_past:
+    if not images or options.none or not TASKS[task].blur or not restorer.uses_past:
         return None
     return BagImu(bag, typestore(), images, options, start, end, check)
 

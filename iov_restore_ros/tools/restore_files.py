@@ -23,9 +23,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from iov_restore_ros.compute.precisions import PRECISIONS
 from iov_restore_ros.finder_options import add_finder_options, finder_files
-from iov_restore_ros.inference import PRECISIONS, History, RestoreError, Restorer, restore_next
-from iov_restore_ros.model import PRESETS, TASKS, WeightsError
+from iov_restore_ros.inference import History, RestoreError, Restorer, restore_next
+from iov_restore_ros.model import PRESETS, WeightsError
 from iov_restore_ros.outputs import OutputError, Record, found_outside, keep_apart
 from iov_restore_ros.pictures.files import IMAGE_SUFFIXES as PICTURES
 from iov_restore_ros.pictures.files import files_below
@@ -37,6 +38,7 @@ from iov_restore_ros.pictures.read import read_picture
 from iov_restore_ros.pictures.sixteen_bits import corrected
 from iov_restore_ros.pictures.write import write_picture
 from iov_restore_ros.stop import INTERRUPTED, Stop, Stopped
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.tools.file_imu import FileImu, add_file_imu_options, times_of
 from iov_restore_ros.tools.imu_options import add_mounting_options, mounting_of
 from iov_restore_ros.tools.known_rates import told
@@ -240,7 +242,7 @@ def sequence_of(
     if len({frame.parent for frame in frames}) + len(files) - len(frames) != 1:
         raise ValueError('--imu and --fps are for one sequence: a folder of frames, or a video')
     times = dict(zip(frames, times_of(frames, options.fps), strict=True)) if frames else None
-    if options.imu is None or options.task != 'deblur':
+    if options.imu is None or not TASKS[options.task].blur:
         return None, times
     if options.camera is None:
         raise ValueError('--imu wants --camera fx,fy,cx,cy too')

@@ -34,6 +34,7 @@ from iov_restore_ros.model import (
 )
 from iov_restore_ros.outputs import OutputError
 from iov_restore_ros.stop import INTERRUPTED
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.tools.bag_imu import add_imu_options, imu_options_of
 from iov_restore_ros.tools.restore_files import add_restorer_options
 
@@ -153,7 +154,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     weights = Path(options.weights or shipped_weights(options.model, options.task)).absolute()
     load_weights(weights, options.task, options.model)
     finders = []
-    if options.task == 'derain':
+    if TASKS[options.task].clears:
         for name, path in finder_files(options).items():
             load_finder(name, path)
             finders.append((name, str(path.absolute()), _sha256(path)))

@@ -10,12 +10,13 @@ from torch.utils.data import DataLoader, Dataset
 from iov_restore_ros.pictures.cache import FORK
 from iov_restore_ros.pictures.clips import Clips, footage_stretches, pair_stretches
 from iov_restore_ros.pictures.datasets import PairCrops, find_pairs
-from iov_restore_ros.pictures.degradations import DEGRADATIONS, MARGINS, draw_strength
+from iov_restore_ros.pictures.degradations import DEGRADATIONS, draw_strength
 from iov_restore_ros.pictures.degradations.draw import normal, per_sample, uniform
 from iov_restore_ros.pictures.degradations.layers import StreakLayers
 from iov_restore_ros.pictures.files import SharpCrops, Stills
 from iov_restore_ros.pictures.footage import FRAMES, FootageCrops
 from iov_restore_ros.pictures.sequences import Sequences, Sources
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.training.config import FOOTAGE, SHARP, DataConfig, TrainConfig
 from iov_restore_ros.training.unroll import MARGIN, Unroll
 
@@ -43,7 +44,7 @@ class Batches:
                 data.clean, data.light, data.shaken,
             ), count_pictures(sources)
         elif data.layout == SHARP:
-            size = data.crop + 2 * MARGINS[config.task]
+            size = data.crop + 2 * TASKS[config.task].margin
             sharp = SharpCrops(
                 data.root, size, ENDLESS, config.seed, data.cache_gb, data.detailed
             )
@@ -83,7 +84,8 @@ class Batches:
         if isinstance(batch, Tensor):
             data = self.config.data
             strength = ramp * draw_strength(len(batch), data.clean, data.light, rng)
-            return DEGRADATIONS[self.config.task](self._to_device(batch), strength, rng)
+            degradation = DEGRADATIONS[TASKS[self.config.task].degradation]
+            return degradation.pictures(self._to_device(batch), strength, rng)
         degraded, target = (self._to_device(images) for images in batch)
         sigma = per_sample(self.config.data.noise * uniform(len(degraded), rng))
         return degraded + sigma * normal(tuple(degraded.shape), rng), target

@@ -8,11 +8,13 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from iov_restore_ros.model import PRESETS, TASKS
+from iov_restore_ros.compute.precisions import FOR_TRAINING
+from iov_restore_ros.model import PRESETS
 from iov_restore_ros.model.discriminator import INPUT_SIZE
 from iov_restore_ros.model.fusion import CELL
 from iov_restore_ros.model.generators import VIDEO
 from iov_restore_ros.pictures.datasets import LAYOUTS
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.training.adversarial import OBJECTIVES
 from iov_restore_ros.training.limits import check_limits
 from iov_restore_ros.training.losses import LOSSES
@@ -20,7 +22,7 @@ from iov_restore_ros.training.losses import LOSSES
 SHARP, FOOTAGE = 'sharp', 'footage'  # degraded on the fly; made from videos
 SHAPES = ('linear', 'cosine')
 OPTIMISERS = ('adam', 'adamw')
-PRECISIONS = ('auto', 'float32', 'bfloat16')
+PRECISIONS = ('auto', *FOR_TRAINING)
 MOST_FRAMES = 10  # of a sequence; footage is read in stretches of 13
 
 
@@ -168,7 +170,7 @@ def _check_sequences(config: TrainConfig) -> None:
                 raise ValueError(f'data.{name} is for sequences: set data.frames, 2 and more')
         return
     given = f'data.frames={data.frames}: '
-    if config.preset not in VIDEO:
+    if not PRESETS[config.preset].evidence:
         raise ValueError(f'{given}{config.preset} sees one frame only, {", ".join(VIDEO)} more')
     if config.adversarial.weight:
         raise ValueError(f'{given}the discriminator judges pictures, set adversarial.weight=0')

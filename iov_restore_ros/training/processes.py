@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from iov_restore_ros.model.device import pick_device
+from iov_restore_ros.compute.device import pick_device
 
 
 @dataclass(frozen=True)

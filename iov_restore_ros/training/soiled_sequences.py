@@ -21,6 +21,7 @@ from iov_restore_ros.pictures.files import DataError, Pictures
 from iov_restore_ros.pictures.footage import Footage, list_footage
 from iov_restore_ros.pictures.soiled import Soiled, soil
 from iov_restore_ros.pictures.warp import move
+from iov_restore_ros.tasks import DERAIN
 from iov_restore_ros.video.aligner import Previous, align
 from iov_restore_ros.video.glass import CELL, Memory, filled, observe
 
@@ -106,7 +107,7 @@ class SoiledSequences(IterableDataset):
             planes, memory = observe(frame, expected, memory)
             if time in wanted:
                 moments.append(Moment(planes, *_truth(soiled, time)))
-            flow = align(frame, previous, 'derain').flow
+            flow = align(frame, previous, DERAIN.name).flow
             way = None
             if flow is not None:
                 known = 1 - cv2.resize(soiled.cover[time], flow.way.shape[1::-1])

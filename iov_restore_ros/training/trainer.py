@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from iov_restore_ros.compute.cpu import on_one_thread
+from iov_restore_ros.compute.device import fastest_precision
 from iov_restore_ros.model import Discriminator, Generator
-from iov_restore_ros.model.device import fastest_precision
 from iov_restore_ros.model.fusion import Evidence
 from iov_restore_ros.pictures.sequences import Sequences
 from iov_restore_ros.training.adversarial import (
@@ -83,7 +84,7 @@ class Trainer:
         """Return the data type that the convolutions of all processes run in."""
         if self.config.precision != 'auto':
             return getattr(torch, self.config.precision)
-        fastest = fastest_precision(self.generator, self.device, training=True)
+        fastest = on_one_thread(fastest_precision, self.generator, self.device, True)
         # Each process measures for itself: they take what most of them found.
         votes = torch.tensor(float(fastest == 'bfloat16'), device=self.device)
         return torch.bfloat16 if self.processes.mean(votes) > 0.5 else torch.float32

@@ -19,6 +19,7 @@ from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, MOMENTS, Evidenc
 from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE
 from iov_restore_ros.pictures.warp import move
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.aligner import Previous, Trace, align, trace_of
 from iov_restore_ros.video.before import Before
 from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned, turned_between
@@ -121,7 +122,7 @@ class Unroll:
         way, trust, *blurring = (self._tensor(array) for array in planes.values())
         outer = gather(
             self.degraded[:, number], before, way, trust,
-            None if self.task == 'derain' else (blurring[0], blurring[1], blurring[2]),
+            (blurring[0], blurring[1], blurring[2]) if TASKS[self.task].blur else None,
         )
         return Evidence(
             _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.before import Before, Blurring
 from iov_restore_ros.video.camera_path import straight
 from iov_restore_ros.video.flow import Flow, find_flow, look
@@ -108,17 +109,17 @@ def align(
     ceil(W / 4) x 2), or None where that is not known. The flow is found by ``find``, which is
     called as ``find_flow`` is.
     """
-    rain = task == 'derain'
-    small = look(frame, rain)
+    asked = TASKS[task]
+    small = look(frame, asked.streaks)
     flow = None
     if previous is not None:
-        restored = look(previous.pixels, rain)
+        restored = look(previous.pixels, asked.streaks)
         # Two frames that are blurred alike tell better how the picture moved.
         came = previous.trace.small if previous.trace else restored
         flow = find(small, came, *frame.shape[:2], restored=restored)
     if previous is None or flow is None:
-        return Alignment(None, None, None, None if rain else Trace(small, None, 0.0))
-    if rain:
+        return Alignment(None, None, None, Trace(small, None, 0.0) if asked.blur else None)
+    if not asked.blur:
         return Alignment(previous.pixels, flow, None, None)
     turned = None if turn is None else turn(flow)
     way = flow.way if turned is None else flow.way - turned
@@ -131,7 +132,8 @@ def align(
 
 def trace_of(frame: np.ndarray, task: str) -> Trace | None:
     """Return what is left of a frame that nobody aligned; None where the blur is of no interest."""
-    return None if task == 'derain' else Trace(look(frame, False), None, 0.0)
+    asked = TASKS[task]
+    return Trace(look(frame, asked.streaks), None, 0.0) if asked.blur else None
 
 
 def speed(way: np.ndarray, earlier: np.ndarray, times: float) -> np.ndarray:

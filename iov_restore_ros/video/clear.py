@@ -3,7 +3,7 @@ What is taken off a frame in rain before the generator gets it: the veil, and wh
 
     clearer = load_clearer()
     clear = clearer.still(frame)
-    cleared = clearer.follow(frame, stamp, previous, memory)  # the next frame of a camera
+    cleared = clearer.follow(frame, stamp, previous, memory, task)  # a camera's next
 """
 
 from collections.abc import Mapping
@@ -41,10 +41,13 @@ class Clearer:
         return frame
 
     def follow(
-        self, frame: np.ndarray, stamp: float, previous: Previous | None, memory: ClearMemory
+        self, frame: np.ndarray, stamp: float, previous: Previous | None, memory: ClearMemory,
+        task: str,
     ) -> tuple[Before, ClearMemory]:
         """
         Return what is known beside ``frame``, received at ``stamp`` s, and it cleared; the memory.
+
+        ``task`` is what it is restored for.
 
         ``Before.pixels`` are None where ``previous``, the frame before, shows another scene: then
         what was remembered of the glass and the veil is forgotten.
@@ -58,10 +61,10 @@ class Clearer:
                 )
                 previous = previous._replace(pixels=pixels)
             clear, veil = self._unveiler.follow(frame, stamp, veil)
-        aligned = align(clear, previous, 'derain')
+        aligned = align(clear, previous, task)
         known = aligned.before(0.0, False) or Before(None, None, None)
         if previous is not None and known.flow is None and (veil or glass):  # a cut
-            return self.follow(frame, stamp, None, ClearMemory())
+            return self.follow(frame, stamp, None, ClearMemory(), task)
         if self._cleaner is not None:
             found = self._cleaner.find(clear, known.pixels, glass)
             if known.flow is not None:

@@ -43,11 +43,11 @@ class Flow(NamedTuple):
     trust: np.ndarray
 
 
-def look(picture: np.ndarray, rain: bool) -> np.ndarray:
+def look(picture: np.ndarray, streaks: bool) -> np.ndarray:
     """
     Return what the flow is looked for in: grey, smaller than ``picture``, a little smoothed.
 
-    ``picture`` is uint8 H x W x 3, RGB, of ``SMALLEST`` pixels or more on a side; with ``rain``
+    ``picture`` is uint8 H x W x 3, RGB, of ``SMALLEST`` pixels or more on a side; with ``streaks``
     bright streaks are taken off, as they fall and the scene does not. Returns uint8, H and W
     halved as often as ``HALVED`` says.
     """
@@ -55,7 +55,7 @@ def look(picture: np.ndarray, rain: bool) -> np.ndarray:
     for _ in range(HALVED[max(grey.shape) > LARGE]):  # OpenCV is fast at halves
         height, width = grey.shape
         grey = cv2.resize(grey, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    if rain:
+    if streaks:
         grey = cv2.morphologyEx(grey, cv2.MORPH_OPEN, STREAK)
     return cv2.GaussianBlur(grey, (0, 0), SMOOTHING)
 

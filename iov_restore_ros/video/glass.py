@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 
-from iov_restore_ros.model.cpu import on_one_thread
+from iov_restore_ros.compute.cpu import compute, on_one_thread
 from iov_restore_ros.model.glass import Glass
 from iov_restore_ros.pictures.warp import move
 from iov_restore_ros.video.flow import Flow
@@ -112,7 +112,7 @@ class Cleaner:
             if memory.way is not None:
                 expected = move(expected, memory.way)
         planes, new = observe(small, expected, memory)
-        new = new._replace(share=on_one_thread(self._look, planes))
+        new = new._replace(share=compute(on_one_thread, self._look, planes))
         share = new.share
         if memory is not None:  # what was elsewhere a moment ago may be a road user
             share = cv2.min(share, cv2.dilate(memory.share, NEAR))

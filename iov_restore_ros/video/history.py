@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.aligner import Previous, Trace, align
 from iov_restore_ros.video.before import Before
 from iov_restore_ros.video.clear import Clearer, ClearMemory
@@ -88,8 +89,8 @@ class History:
         """
         Return what is known beside ``frame`` (uint8 H x W x 3, RGB), received at ``stamp`` s.
 
-        With ``clearer``, for the task derain, also ``Before.clear``: the frame without a veil and
-        without what lies on the glass.
+        With ``clearer``, for a task that ``clears``, also ``Before.clear``: the frame without a
+        veil and without what lies on the glass.
 
         There is no frame before it, with the ``reason``: for the first frame, after a gap, a jump
         in time or a cut, for another size or task, and for a frame that is not newer than the one
@@ -101,24 +102,25 @@ class History:
             return None
         previous = self._open(before, frame, stamp)
         known: Before | None
-        if task == 'derain' and clearer is not None:
-            known = self._cleared(frame, stamp, previous, clearer)
-        elif task == 'derain':
-            known = align(frame, previous, task).before(0.0, False)
+        if TASKS[task].blur:
+            known = self._exposed(frame, stamp, previous, task)
+        elif TASKS[task].clears and clearer is not None:
+            known = self._cleared(frame, stamp, previous, clearer, task)
         else:
-            known = self._exposed(frame, stamp, previous)
+            known = align(frame, previous, task).before(0.0, False)
         if previous is not None and (known is None or known.flow is None):
             self.reason = 'cut'
         return known
 
     def _cleared(
-        self, frame: np.ndarray, stamp: float, previous: Previous | None, clearer: Clearer
+        self, frame: np.ndarray, stamp: float, previous: Previous | None, clearer: Clearer,
+        task: str,
     ) -> Before:
-        """Return what is known beside a frame that is to be derained, and it cleared."""
+        """Return what is known beside a frame that is to be cleared, and it cleared."""
         late = previous is None and self.reason in LATE
         if previous is None and not late:
             self._clear = ClearMemory()
-        known, memory = clearer.follow(frame, stamp, previous, self._clear)
+        known, memory = clearer.follow(frame, stamp, previous, self._clear, task)
         if not late:
             self._clear = memory
         return known
@@ -143,14 +145,14 @@ class History:
         return math.nan if glass is None else float(glass.cover.mean())
 
     def _exposed(
-        self, frame: np.ndarray, stamp: float, previous: Previous | None
+        self, frame: np.ndarray, stamp: float, previous: Previous | None, task: str
     ) -> Before | None:
-        """Return what is known beside a frame that is to be deblurred."""
+        """Return what is known beside a frame whose exposure is of interest."""
         inertial, size = self.inertial, frame.shape[:2]
         turn = None
         if inertial is not None and previous is not None:
             turn = partial(inertial.turn, size=size, stamp=stamp, took=previous.took)
-        aligned = align(frame, previous, 'deblur', turn)
+        aligned = align(frame, previous, task, turn)
         if aligned.trace is not None:
             self._traces.append((stamp, aligned.trace))
         took = previous.took if previous is not None else 0.0

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from iov_restore_ros.model.cpu import on_one_thread
+from iov_restore_ros.compute.cpu import compute, on_one_thread
 from iov_restore_ros.model.veil import Seen, Veil
 from iov_restore_ros.pictures.thumbnail import THINNEST, describe, shrink, unveil
 
@@ -66,7 +66,7 @@ class Unveiler:
 
         ``memory`` is what was returned for the one before; None: there is none.
         """
-        seen = on_one_thread(self._look, describe(shrink(frame)))
+        seen = compute(on_one_thread, self._look, describe(shrink(frame)))
         through, light, sure = (plane[0].numpy() for plane in seen)
         new = VeilMemory(stamp, -np.log(through.clip(THINNEST, 1)), light, float(sure))
         if memory is not None:

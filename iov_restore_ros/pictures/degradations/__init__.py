@@ -6,17 +6,39 @@ random comes from the ``torch.Generator`` given, which lives on the device of th
 seed gives the same pictures on the same kind of device.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from iov_restore_ros.pictures.degradations.blur import MARGIN, motion_blur
+from iov_restore_ros.pictures.degradations.blur import motion_blur
 from iov_restore_ros.pictures.degradations.draw import uniform
 from iov_restore_ros.pictures.degradations.rain import rain, shower
 
-__all__ = ['DEGRADATIONS', 'MARGINS', 'draw_strength', 'motion_blur', 'rain', 'shower']
+__all__ = ['DEGRADATIONS', 'Degradation', 'draw_strength', 'motion_blur', 'rain', 'shower']
 
-DEGRADATIONS = {'deblur': motion_blur, 'derain': rain}
-MARGINS = {'deblur': MARGIN, 'derain': 0}  # pixels around a crop that the degradation takes off
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """
+    How sharp pictures are degraded.
+
+    ``pictures`` takes N of them, their strengths (0..1) and the ``torch.Generator``; it returns
+    (degraded, target). ``frames`` takes consecutive ones, one strength, the generator and layers
+    that somebody gives for it or None, as ``shower`` does; it returns them degraded. It is None of
+    motion blur, which frames get from how they move: see `sequences.py`.
+    """
+
+    pictures: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+    frames: Callable[..., Tensor] | None = None
+
+
+DEGRADATIONS = {  # by `Task.degradation`
+    'motion_blur': Degradation(motion_blur),
+    'rain': Degradation(rain, shower),
+}
 
 
 def draw_strength(count: int, clean: float, light: float, rng: torch.Generator) -> Tensor:

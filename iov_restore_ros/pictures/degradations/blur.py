@@ -17,9 +17,10 @@ from iov_restore_ros.pictures.degradations.draw import (
     smooth_field,
     uniform,
 )
+from iov_restore_ros.tasks import DEBLUR
 
 GAMMA = 2.2  # Eq. 1
-MARGIN = 24  # pixels around a crop that motion_blur needs and takes off
+MARGIN = DEBLUR.margin  # pixels around a crop that motion_blur needs and takes off
 MAX_BLUR = 28.0  # pixels travelled during the exposure
 FRAMES = 17  # M of Eq. 2
 

@@ -1,15 +1,21 @@
-"""How PyTorch computes on a CPU beside the other threads of a node: measured in docs/speed.md."""
+"""
+How PyTorch computes on a CPU beside the other threads of a node: measured in docs/speed.md.
+
+One thread of the process computes, and the number of its threads is its own: ``use_threads`` sets
+it, and what is to be computed by one alone is called as ``compute(on_one_thread, function, ...)``.
+Nothing else in the package changes it (a training run sets that of its own process).
+"""
 
 import ctypes
 import functools
 import os
-import queue
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import torch
+
+from iov_restore_ros.compute.worker import Worker
 
 OWN_CHOICE_OF_THREADS = torch.get_num_threads()
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
@@ -32,13 +38,7 @@ def begin(function: Callable[..., Result], *arguments: Any) -> 'Future[Result]':
     threads in teams than cores, they no longer wait for each other's next layer awake but are put
     to sleep and woken by the kernel, several times a layer.
     """
-    calls, thread = _computing()
-    call: Future[Result] = Future()
-    if threading.current_thread() is thread:  # which cannot wait for itself
-        _answer(call, function, arguments)
-    else:
-        calls.put((call, function, arguments))
-    return call
+    return _computing().begin(function, *arguments)
 
 
 def use_threads(count: int) -> None:
@@ -47,7 +47,12 @@ def use_threads(count: int) -> None:
 
 
 def on_one_thread(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Return ``function(*arguments)``, computed by the calling thread alone."""
+    """
+    Return ``function(*arguments)``, computed by the calling thread alone.
+
+    Meanwhile the number of threads is 1: that of this thread, and MKL's of the whole process. So it
+    is for the thread that computes, and for programs in which no other thread does.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -57,29 +62,10 @@ def on_one_thread(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 @functools.cache
-def _computing() -> tuple[queue.SimpleQueue, threading.Thread]:
-    """Start the thread that computes; return its queue and it."""
-    calls: queue.SimpleQueue = queue.SimpleQueue()
-
-    def run() -> None:
-        while True:
-            _answer(*calls.get())
-
+def _computing() -> Worker:
+    """Start the thread that computes."""
     _keep_memory()  # before the thread is given an arena of its own
-    # A daemon: the process may end while a large picture is being restored.
-    thread = threading.Thread(target=run, name='compute', daemon=True)
-    thread.start()
-    return calls, thread
-
-
-def _answer(
-    call: Future[Result], function: Callable[..., Result], arguments: tuple[Any, ...]
-) -> None:
-    """Make a call; a function, so that nothing of it is held while waiting for the next."""
-    try:
-        call.set_result(function(*arguments))
-    except BaseException as error:  # noqa: BLE001  it is the caller's
-        call.set_exception(error)
+    return Worker('compute')
 
 
 def _keep_memory() -> None:

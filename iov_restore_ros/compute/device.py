@@ -4,8 +4,8 @@ import time
 
 import torch
 
+from iov_restore_ros.compute.precisions import candidates
 from iov_restore_ros.model.generators import Generator
-from iov_restore_ros.model.int8 import int8_is_exact, to_int8
 
 DEVICES = ('auto', 'cpu', 'cuda')
 ROUNDS = 6
@@ -39,31 +39,27 @@ def fastest_precision(
     """
     Measure which precision is the fastest for ``generator`` on ``device``; return its name.
 
-    To restore, candidates are float32; a 16-bit type: bfloat16 on a CPU, on CUDA float16, which
-    rounds eight times finer; and int8 on a CPU. For ``training`` they are float32 and bfloat16,
-    everywhere: float16 cannot hold small gradients, and none passes through int8.
+    Candidates are those of ``PRECISIONS`` that are tried there, or for ``training`` all that can.
     Measured, not looked up: without AMX or tensor cores 16 bits are several times slower, and no
     flag says so reliably in a virtual machine. Takes a third of a second with the model fast. The
-    generator is left on ``device`` in channels_last.
+    generator is left on ``device`` in channels_last. On a CPU let one thread alone measure, see
+    ``on_one_thread``: several wait for each other where other processes start as well.
     """
     generator.to(device)
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    half = 'float16' if device.type == 'cuda' and not training else 'bfloat16'
     own = generator.body
-    tried = {'float32': own, half: own}
-    if not training and device.type == 'cpu' and int8_is_exact():
-        tried['int8'] = to_int8(own)
+    tried = candidates(device, training)
+    bodies = {name: precision.convert(own) for name, precision in tried.items()}
     image = torch.rand(1, 3, *TRIED_SIZES[device.type], device=device)
     image = image.to(memory_format=torch.channels_last)
     seconds: dict[str, list[float]] = {name: [] for name in tried}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for each other where other processes start as well
     try:
         with torch.inference_mode():
             for _ in range(ROUNDS):
-                for name, generator.body in tried.items():
+                for name, generator.body in bodies.items():
                     # Autocast leaves the weights as they are: nothing is rounded by measuring.
-                    with torch.autocast(device.type, getattr(torch, half), enabled=name == half):
+                    half = None if tried[name].dtype == torch.float32 else tried[name].dtype
+                    with torch.autocast(device.type, half, enabled=half is not None):
                         start = time.perf_counter()
                         generator(image)
                         if device.type == 'cuda':
@@ -71,5 +67,4 @@ def fastest_precision(
                         seconds[name].append(time.perf_counter() - start)
     finally:
         generator.body = own
-        torch.set_num_threads(threads)
     return min(seconds, key=lambda name: min(seconds[name]))  # the best: a machine may be busy

@@ -1,21 +1,32 @@
 """
 Restoring on a CUDA device: the copies of one batch run beside the computing of another.
 
-Uploads, computing and downloads have a stream each and wait for one another by events; the host
-waits for the download of the batch that it wants, never for the device. Memory is allocated once
-for each size of frame: page-locked and on the device, for as many batches as are on their way.
+Uploads, computing and downloads have a stream each and wait for one another by events; a thread of
+the host waits for the downloads, one after the other, never for the device. Memory is allocated
+once for each size of frame: page-locked and on the device, for as many batches as are on their way.
 """
 
-from collections.abc import Callable, Sequence
+import threading
+import weakref
+from concurrent.futures import Future
 
 import numpy as np
 import torch
 
-from iov_restore_ros.inference.pixels import restore_pixels, to_image
+from iov_restore_ros.compute.cpu import begin
+from iov_restore_ros.compute.worker import Worker
+from iov_restore_ros.inference.pixels import (
+    Input,
+    checked,
+    restore_inputs,
+    restore_pixels,
+    to_image,
+)
+from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import Generator
 from iov_restore_ros.model.fusion import CELL, MOMENTS, gather
-from iov_restore_ros.video.before import Before
 
+BATCH = 8  # by default
 KEPT_SIZES = 8  # sizes of frames whose memory and graphs are kept
 
 ALIGNED = 'before', 'way', 'trust'  # what is sent of the frame before
@@ -52,56 +63,73 @@ class Slot:
         # None: has run, so that cuDNN has chosen algorithms.
         self.graphs: dict[Key, torch.cuda.CUDAGraph | None] = {}
 
-    def fill(self, inputs: Sequence[tuple[np.ndarray, Before | None]]) -> tuple[str, ...]:
+    def fill(self, inputs: list[Input]) -> tuple[str, ...]:
         """Write ``inputs`` into the memory that is sent; return the names of what has to be."""
         names = ['pixels']
-        befores = [before for _, before in inputs if before is not None]
+        befores = [one.before for one in inputs if one.before is not None]
         if befores:
             names += ALIGNED
         if any(before.blurring is not None for before in befores):
             names += BLURRED
-        for place, (frame, before) in enumerate(inputs):
-            known = {'pixels': frame, 'before': frame}
-            if before is not None:
-                known |= before.planes()
-                if before.pixels is not None:
-                    known['before'] = before.pixels
+        for place, one in enumerate(inputs):
+            known = {'pixels': one.frame, 'before': one.frame}
+            if one.before is not None:
+                known |= one.before.planes()
+                if one.before.pixels is not None:
+                    known['before'] = one.before.pixels
             for name in names:
                 self.sent[name][place].numpy()[:] = known.get(name, 0)
         return tuple(names)
 
 
-class CudaPipeline:
-    """Batches on their way through one device. Not thread-safe."""
+class CudaEngine:
+    """See ``Engine``. Batches on their way through one device."""
 
-    def __init__(self, device: torch.device) -> None:
+    in_flight = 2  # one batch is computed while the next is sent and the one before received
+
+    def __init__(self, device: torch.device, batch: int, tiling: Tiling) -> None:
+        """``batch`` 0: what suits. By ``tiling`` memory is kept for a batch, or what fits of it."""
+        self.batch = batch or BATCH
         torch.backends.cudnn.benchmark = True  # there are few sizes, and each comes often
         self._device = device
+        self._tiling = tiling
         self._upload, self._compute, self._download = (
             torch.cuda.Stream(device) for _ in range(3)
         )
         # The generators' weights are still on their way there.
         self._compute.wait_stream(torch.cuda.current_stream(device))
         self._idle: dict[tuple[int, int], list[Slot]] = {}
+        self._idle_in_use = threading.Lock()
+        self._receiving = Worker('receive')
+        weakref.finalize(self, self._receiving.stop).atexit = False  # if nobody closes it
         self._pool = torch.cuda.graph_pool_handle()
         self.graphs = True  # until capturing one fails
 
-    def start(
-        self, inputs: Sequence[tuple[np.ndarray, Before | None]], generator: Generator,
-        together: int,
-    ) -> Callable[[], tuple[np.ndarray, bool]]:
-        """
-        Send frames (uint8, H x W x 3, all of one size) on their way through ``generator``.
+    def submit(self, inputs: list[Input], generator: Generator) -> Future[list[np.ndarray]]:
+        """See ``Engine``. The frames before are moved onto the frames on the device."""
+        if inputs[0].window is not None:  # what is known beside it is made of the whole frame
+            return begin(restore_inputs, inputs, generator, self._device)
+        try:
+            slot = self._send(inputs, generator)
+        except (RuntimeError, MemoryError) as error:
+            failed: Future[list[np.ndarray]] = Future()
+            failed.set_exception(error)
+            return failed
+        return self._receiving.begin(self._receive, slot, inputs[0].size, len(inputs))
 
-        ``inputs`` are frames and the ones before them, which are moved onto them on the device.
+    def close(self) -> None:
+        """See ``Engine``."""
+        self._receiving.stop()
+        for stream in (self._upload, self._compute, self._download):
+            stream.synchronize()
+        self._idle.clear()
+        torch.cuda.empty_cache()
 
-        Returns a function that waits for them and gives the restored pixels, a new uint8
-        N x H x W x 3, and whether the generator's output was finite. Call it once. ``together`` is
-        how many frames of this size may come in one call, for which memory is kept.
-        """
-        size = inputs[0][0].shape[:2]
-        slot = self._take(size, max(together, len(inputs)))
-        count = len(inputs)
+    def _send(self, inputs: list[Input], generator: Generator) -> Slot:
+        """Send frames on their way through ``generator``; return what they will come back in."""
+        size, count = inputs[0].size, len(inputs)
+        together = min(self.batch, self._tiling.together(*size))
+        slot = self._take(size, max(together, count))
         names = slot.fill(inputs)
         with torch.cuda.stream(self._upload):
             for name in names:
@@ -116,30 +144,25 @@ class CudaPipeline:
             slot.received[:count].copy_(slot.restored[:count], non_blocking=True)
             slot.finite_received.copy_(slot.finite, non_blocking=True)
             slot.downloaded.record()
+        return slot
 
-        def finish() -> tuple[np.ndarray, bool]:
-            slot.downloaded.synchronize()
-            restored = slot.received[:count].numpy().copy()
-            finite = bool(slot.finite_received)
+    def _receive(self, slot: Slot, size: tuple[int, int], count: int) -> list[np.ndarray]:
+        """Wait for a slot's frames, and make it idle (receiving thread)."""
+        slot.downloaded.synchronize()
+        restored, finite = slot.received[:count].numpy().copy(), bool(slot.finite_received)
+        with self._idle_in_use:
             self._idle.setdefault(size, []).append(slot)
-            return restored, finite
-
-        return finish
-
-    def close(self) -> None:
-        """Wait for what is on its way and let go of all memory."""
-        for stream in (self._upload, self._compute, self._download):
-            stream.synchronize()
-        self._idle.clear()
+        return checked(restored, finite)
 
     def _take(self, size: tuple[int, int], together: int) -> Slot:
         """Return memory that is not in use; a size that has not come for long is forgotten."""
-        idle = self._idle.pop(size, [])
-        self._idle[size] = idle  # to the end: used last
-        while len(self._idle) > KEPT_SIZES:
-            self._idle.pop(next(iter(self._idle)))
-        if idle:
-            return idle.pop()
+        with self._idle_in_use:
+            idle = self._idle.pop(size, [])
+            self._idle[size] = idle  # to the end: used last
+            while len(self._idle) > KEPT_SIZES:
+                self._idle.pop(next(iter(self._idle)))
+            if idle:
+                return idle.pop()
         # On the stream that computes, as all of the generator's memory: what it gave back there may
         # still be in use, so the upload has to wait for it once.
         with torch.cuda.stream(self._compute):
