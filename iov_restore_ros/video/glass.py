@@ -23,6 +23,7 @@ from iov_restore_ros.compute.cpu import compute, on_one_thread
 from iov_restore_ros.model.glass import Glass
 from iov_restore_ros.pictures.warp import move
 from iov_restore_ros.video.flow import Flow
+from iov_restore_ros.video.wiper import Bar, find_bar, sweeps
 
 SIDE = 320  # pixels of the longer side of the small picture
 STEP = 8  # its sides are multiples of it
@@ -35,6 +36,7 @@ DOUBTFUL, CERTAIN = 0.4, 0.7  # nothing is taken off up to one, all from the oth
 UNMOVED = 0.2  # more has to be sure where nothing has moved yet, as in a still
 NEAR = np.ones((3, 3), np.uint8)  # cells about one in which it has to have been a frame ago
 EDGE = 3, 3  # cells over which what is covered begins
+SMEARED = np.ones((5, 5), np.uint8)  # cells about a wiper, which moves while the shutter is open
 FADING = 0.97  # of what was seen, in a frame: flows are never quite right
 
 
@@ -47,7 +49,7 @@ class Memory(NamedTuple):
     structure, its size, and how much differed from what the frame before, moved, showed.
     ``seen``: whether the scene was ever seen there, 0..1; ``way`` (x 2): the flow to the frame
     before, in pixels of the small picture; None without one. ``share``: how covered the network
-    takes it for, and ``cover``: what was filled, both 0..1.
+    takes it for, and ``cover``: what was filled, both 0..1. ``bar``: what may be a wiper.
     """
 
     grey: np.ndarray
@@ -57,6 +59,7 @@ class Memory(NamedTuple):
     way: np.ndarray | None
     share: np.ndarray
     cover: np.ndarray
+    bar: Bar | None = None
 
 
 class Found(NamedTuple):
@@ -118,6 +121,10 @@ class Cleaner:
             share = cv2.min(share, cv2.dilate(memory.share, NEAR))
         doubtful = DOUBTFUL + UNMOVED * (1 - cv2.min(new.weight, 1.0))
         cover = ((share - doubtful) / (CERTAIN - DOUBTFUL)).clip(0, 1)
+        if expected is not None and memory is not None:
+            new = new._replace(bar=find_bar(new.grey, _cells(_grey(expected), *new.grey.shape)))
+            if new.bar is not None and sweeps(memory.bar, new.bar):
+                cover = cv2.max(cover, cv2.dilate(new.bar.cells, SMEARED).astype(np.float32))
         if cover.any():
             cover = cv2.blur(cover, EDGE)
         return Found(small, new._replace(cover=cover), memory)
