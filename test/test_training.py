@@ -15,10 +15,9 @@ from training_runs import ALONE, assert_equal, finish, start, take_steps
 
 from iov_restore_ros.model import FINDERS, load_weights
 from iov_restore_ros.training.adversarial import COLLAPSE_STEPS, Judgement
-from iov_restore_ros.training.config import RateConfig, Stage, read_config
-from iov_restore_ros.training.curves import draw_curves, running_mean
+from iov_restore_ros.training.config import RateConfig, Stage, make_plan, read_config
+from iov_restore_ros.training.logs import draw_curves, running_mean
 from iov_restore_ros.training.processes import Processes
-from iov_restore_ros.training.schedule import make_plan
 from iov_restore_ros.training.train import run
 from iov_restore_ros.training.trainer import BROKEN_STEPS, Trainer, TrainingError
 
@@ -108,14 +107,6 @@ def test_transfer_starts_from_the_other_tasks_weights(settings):
     assert_equal(weights(path), trainer.generator.state_dict())
 
 
-def test_degradations_grow_with_the_steps(settings):
-    trainer = Trainer(read_config([*settings, 'stages=[{steps: 100}]', 'ramp=0.5']), ALONE)
-    strengths = []
-    for trainer.step in (0, 25, 50, 99):
-        strengths.append(trainer.ramp())
-    assert strengths == pytest.approx([0.3, 0.65, 1.0, 1.0])
-
-
 def test_the_papers_plan(pytestconfig):
     """Sec. 4.1: 500 + 5 x 200 epochs, from 1e-4 linearly to 1e-7; 2103 pictures of GOPRO."""
     path = pytestconfig.rootpath / 'config' / 'train' / 'wei2021_gopro.yaml'
@@ -138,9 +129,9 @@ def test_rate_rises_then_falls_along_a_cosine():
 def test_a_stage_keeps_the_generator_and_starts_the_discriminator_afresh(settings):
     trainer = Trainer(read_config([*settings, *GAN, 'stages=[{steps: 2}, {steps: 1}]']), ALONE)
     fresh = {k: v.clone() for k, v in trainer.discriminator.state_dict().items()}
-    reader = iter(trainer.batches.read(trainer.numbers()))
+    reader = trainer.read()
     for _ in range(2):
-        trainer.take_step([next(reader)])
+        trainer.take_step(next(reader))
     trained = {k: v.clone() for k, v in trainer.generator.state_dict().items()}
     old = trainer.discriminator
     assert any(not torch.equal(v, fresh[k]) for k, v in old.state_dict().items())

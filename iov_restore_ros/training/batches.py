@@ -68,21 +68,15 @@ class Batches:
             pin_memory=self.device.type == 'cuda',
         )
 
-    def degrade(
-        self, batch: Tensor | list[Tensor], number: int, ramp: float
-    ) -> tuple[Tensor, Tensor]:
-        """
-        Return (degraded, target) of batch ``number``: float32 N x 3 x H x W, RGB, 0..1.
-
-        ``ramp`` (0..1) scales what is degraded here.
-        """
+    def degrade(self, batch: Tensor | list[Tensor], number: int) -> tuple[Tensor, Tensor]:
+        """Return (degraded, target) of batch ``number``: float32 N x 3 x H x W, RGB, 0..1."""
         # The generator's dropout draws from PyTorch's own, everything here from this one.
         seed = self._seed(number)
         torch.manual_seed(seed)
         rng = torch.Generator(self.device).manual_seed(seed)
         if isinstance(batch, Tensor):
             data = self.config.data
-            strength = ramp * draw_strength(len(batch), data.clean, data.light, rng)
+            strength = draw_strength(len(batch), data.clean, data.light, rng)
             return DEGRADATIONS[self.config.task](self._to_device(batch), strength, rng)
         degraded, target = (self._to_device(images) for images in batch)
         sigma = per_sample(self.config.data.noise * uniform(len(degraded), rng))

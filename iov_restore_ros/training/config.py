@@ -1,7 +1,13 @@
-"""What a training run can be told: a YAML file of config/train/ and name=value behind it."""
+"""
+What a training run can be told: a YAML file of config/train/ and name=value behind it.
 
+The stages and the learning rate become a ``Plan``, which says what each step is.
+"""
+
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -14,7 +20,6 @@ from iov_restore_ros.model.fusion import CELL
 from iov_restore_ros.model.generators import VIDEO
 from iov_restore_ros.pictures.datasets import LAYOUTS
 from iov_restore_ros.training.adversarial import OBJECTIVES
-from iov_restore_ros.training.limits import check_limits
 from iov_restore_ros.training.losses import LOSSES
 
 SHARP, FOOTAGE = 'sharp', 'footage'  # degraded on the fly; made from videos
@@ -22,6 +27,31 @@ SHAPES = ('linear', 'cosine')
 OPTIMISERS = ('adam', 'adamw')
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 MOST_FRAMES = 10  # of a sequence; footage is read in stretches of 13
+MORE_THAN_0 = 1e-12
+LIMITS = {  # least and most
+    'batch': (1, math.inf),
+    'accumulate': (1, math.inf),
+    'save_every': (1, math.inf),
+    'threads': (0, math.inf),
+    'seed': (0, math.inf),
+    'ema': (0, 1),
+    'fusion_rate': (0, math.inf),
+    'max_gradient': (MORE_THAN_0, math.inf),
+    'rate.start': (MORE_THAN_0, math.inf),
+    'rate.end': (0, math.inf),
+    'rate.warm_up': (0, math.inf),
+    'adversarial.weight': (0, math.inf),
+    'data.crop': (16, math.inf),
+    'data.noise': (0, 1),
+    'data.footage_share': (0, 1),
+    'data.pairs_share': (0, 1),
+    'data.pairs_shutter': (0, 1),
+    'data.shaken': (0, 1),
+    'data.clean': (0, 1),
+    'data.light': (0, 1),
+    'data.cache_gb': (0, math.inf),
+    'data.workers': (0, math.inf),
+}
 
 
 @dataclass
@@ -30,8 +60,7 @@ class DataConfig:
 
     root: Path = MISSING
     layout: str = SHARP  # or a name of datasets.LAYOUTS, or footage
-    validation: Path | None = None  # pairs to measure on, never trained on
-    validation_layout: str = 'folders'
+    validation: Path | None = None  # input/ and gt/, to measure on, never trained on
     description: str = ''  # goes into the weight file: which sets, under which terms
     crop: int = 128  # pixels
     noise: float = 0.0  # greatest sigma of the noise on the input of real pairs (Sec. 4.1)
@@ -97,12 +126,44 @@ class TrainConfig:
     fusion_rate: float = 1.0  # factor on the learning rate of what sees the past
     max_gradient: float = 0.05  # norm; rare steep batches would otherwise end a run
     ema: float = 0.999
-    ramp: float = 0.0  # share of the steps in which the degradations grow to full strength
     vgg: Path | None = None  # VGG19 weights for the perceptual loss; without, they are downloaded
-    vgg_layer: str = 'conv3_3'
     save_every: int = 1000  # steps
     seed: int = 1
     start_from: Path | None = None  # weights of whichever task (transfer, Sec. 2.4)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    Where each stage begins, in steps, and the learning rate of every step.
+
+    The progressive ("gradient") training of Sec. 4.1, as data: within the whole training the rate
+    falls, and where a stage begins the discriminator and the optimisers start afresh while the
+    generator is kept.
+    """
+
+    starts: tuple[int, ...]
+    steps: int
+    rate: RateConfig
+
+    def stage(self, step: int) -> int:
+        """Return the number of the stage, from 0, that ``step`` belongs to."""
+        return sum(start <= step for start in self.starts) - 1
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of ``step``: a linear rise, then the fall to ``rate.end``."""
+        done = step / max(1, self.steps - 1)
+        left = 1 - done if self.rate.shape == 'linear' else (1 + math.cos(math.pi * done)) / 2
+        rise = min(1.0, (step + 1) / (self.rate.warm_up + 1))
+        return rise * (self.rate.end + (self.rate.start - self.rate.end) * left)
+
+
+def make_plan(stages: list[Stage], rate: RateConfig, steps_per_epoch: int) -> Plan:
+    """Return the plan of ``stages``; an epoch shows every picture once."""
+    starts = [0]
+    for stage in stages:
+        starts.append(starts[-1] + (stage.steps or stage.epochs * steps_per_epoch))
+    return Plan(tuple(starts[:-1]), starts[-1], rate)
 
 
 def read_config(arguments: list[str]) -> TrainConfig:
@@ -120,7 +181,7 @@ def read_config(arguments: list[str]) -> TrainConfig:
     except (OmegaConfBaseException, OSError, YAMLError) as error:
         raise ValueError(' '.join(str(error).split())) from error
     assert isinstance(config, TrainConfig)
-    check_limits(config)
+    _check_limits(config)
     _choice('task', config.task, TASKS)
     _choice('preset', config.preset, PRESETS)
     _choice('precision', config.precision, PRECISIONS)
@@ -129,9 +190,6 @@ def read_config(arguments: list[str]) -> TrainConfig:
     _choice('adversarial.objective', config.adversarial.objective, OBJECTIVES)
     # folders:A+B names two folders.
     _choice('data.layout', config.data.layout.partition(':')[0], (SHARP, FOOTAGE, *LAYOUTS))
-    _choice(
-        'data.validation_layout', config.data.validation_layout.partition(':')[0], LAYOUTS
-    )
     for name, weight in config.losses.items():
         _choice('losses', name, LOSSES)
         if not weight >= 0:
@@ -156,6 +214,18 @@ def _load(path: str) -> DictConfig:
     if not isinstance(settings, DictConfig):
         raise ValueError(f'{path}: a list, looked for settings as name: value')
     return settings
+
+
+def _check_limits(config: TrainConfig) -> None:
+    """Raise ``ValueError`` that names the first of ``LIMITS`` which a ``TrainConfig`` is beyond."""
+    for name, (least, most) in LIMITS.items():
+        value = attrgetter(name)(config)
+        if value is not None and not least <= value <= most:  # so that NaN is beyond, too
+            wanted = f'{least} and more' if most == math.inf else f'{least} to {most}'
+            raise ValueError(f'{name}={value}: {wanted}')
+    data = config.data
+    if data.clean + data.light > 1:
+        raise ValueError(f'data.clean={data.clean}, data.light={data.light}: together 1 at most')
 
 
 def _check_sequences(config: TrainConfig) -> None:

@@ -58,9 +58,8 @@ def run(config: TrainConfig) -> Path:
             f'{config.preset} {config.task} on {processes.count} x {trainer.device} in '
             f'{trainer.dtype}, step {trainer.step} of {trainer.plan.steps}'
         )
-        reader = iter(trainer.batches.read(trainer.numbers()))
-        while trainer.step < trainer.plan.steps:
-            report = trainer.take_step([next(reader) for _ in range(config.accumulate)])
+        for batches in trainer.read():
+            report = trainer.take_step(batches)
             reason = trainer.replace_collapsed()
             # Every process must stop after the same step.
             stopped = processes.mean(torch.tensor(float(stop.asked), device=trainer.device)) > 0
@@ -89,7 +88,7 @@ class Keeper:
         data = self.config.data
         self.pairs = []
         if data.validation:
-            pairs = find_pairs(data.validation, data.validation_layout, 'test')
+            pairs = find_pairs(data.validation, 'folders', 'test')
             self.pairs = self._readable(pairs[:: -(-len(pairs) // VALIDATION_PICTURES)])
 
     def _readable(self, pairs: list[Pair]) -> list[Pair]:
@@ -188,7 +187,7 @@ class Keeper:
                     restored = averaged(degraded, evidence)
                     sequences.keep(restored)
             else:
-                degraded, target = batches.degrade(batch, 0, 1.0)
+                degraded, target = batches.degrade(batch, 0)
                 restored = averaged(degraded)
         averaged.train()
         self.logs.sample(self.trainer.step, degraded, restored, target)

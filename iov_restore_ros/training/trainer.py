@@ -3,7 +3,6 @@
 import contextlib
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from iov_restore_ros.model import Discriminator, Generator
 from iov_restore_ros.model.device import fastest_precision
 from iov_restore_ros.model.fusion import Evidence
-from iov_restore_ros.pictures.sequences import Sequences
 from iov_restore_ros.training.adversarial import (
     COLLAPSE_STEPS,
     OBJECTIVES,
@@ -25,14 +23,12 @@ from iov_restore_ros.training.checkpoint import (
     ANEW,
     TrainingError,
     read_checkpoint,
+    start_from,
     write_checkpoint,
 )
-from iov_restore_ros.training.config import TrainConfig
+from iov_restore_ros.training.config import TrainConfig, make_plan
 from iov_restore_ros.training.losses import RestorationLoss
-from iov_restore_ros.training.optimisers import make_optimiser, set_rate
 from iov_restore_ros.training.processes import Processes
-from iov_restore_ros.training.schedule import grown, make_plan
-from iov_restore_ros.training.transfer import start_from
 from iov_restore_ros.training.unroll import Unroll
 
 BROKEN_STEPS = 10  # in a row, then the run is given up
@@ -55,10 +51,6 @@ class Trainer:
         self.plan = make_plan(
             config.stages, config.rate, math.ceil(self.batches.pictures / per_step)
         )
-        if isinstance(self.batches.crops, Sequences):  # degraded as they are read, by number
-            self.batches.crops.growth = partial(
-                grown, length=config.ramp * self.plan.steps * per_step
-            )
         torch.manual_seed(config.seed)
         self.generator = Generator(config.preset)
         self.generator.initialise()
@@ -70,7 +62,7 @@ class Trainer:
         self.average = AveragedModel(
             self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
         )
-        self.loss = RestorationLoss(config.losses, config.vgg, config.vgg_layer).to(self.device)
+        self.loss = RestorationLoss(config.losses, config.vgg).to(self.device)
         self.shared_generator = processes.share(self.generator)
         self.step = self.stage = 0
         self.broken = 0  # steps in a row that were not finite
@@ -102,12 +94,15 @@ class Trainer:
                 self.config.optimiser, self.discriminator
             )
 
-    def numbers(self) -> Iterator[int]:
-        """Return the numbers of this process's batches, from the present step to the last."""
-        first = self.step * self.config.accumulate
-        last = self.plan.steps * self.config.accumulate
+    def read(self) -> Iterator[list[Any]]:
+        """Yield what each step learns from, from the present one to the last."""
+        accumulate = self.config.accumulate
+        first, last = self.step * accumulate, self.plan.steps * accumulate
         count, rank = self.processes.count, self.processes.rank
-        return iter(range(first * count + rank, last * count + rank, count))
+        numbers = range(first * count + rank, last * count + rank, count)
+        reader = iter(self.batches.read(numbers))
+        while self.step < self.plan.steps:
+            yield [next(reader) for _ in range(accumulate)]
 
     def take_step(self, batches: list[Any]) -> dict[str, float]:
         """
@@ -141,7 +136,7 @@ class Trainer:
             return self._accumulate_frames(self.batches.unroll(batch, number), last)
         with self._gradients_shared(last):
             return self._accumulate_pictures(
-                *self.batches.degrade(batch, number, self.ramp()), number
+                *self.batches.degrade(batch, number), number
             )
 
     def _accumulate_frames(self, sequences: Unroll, last: bool) -> dict[str, Tensor]:
@@ -228,10 +223,6 @@ class Trainer:
             self.begin_stage()
         return reason
 
-    def ramp(self) -> float:
-        """Return how strong the degradations are by now (0.3..1); easy ones are learnt sooner."""
-        return grown(self.step, self.config.ramp * self.plan.steps)
-
     def _set_rate(self, rate: float) -> None:
         set_rate(self.optimiser, rate, self.config.fusion_rate)
         if self.discriminator:
@@ -286,3 +277,20 @@ class Trainer:
             self.discriminator.load_state_dict(state['discriminator'])
             self.discriminator_optimiser.load_state_dict(state['discriminator_optimiser'])
             self.judgements = [Judgement(*values) for values in state['judgements']]
+
+
+def make_optimiser(name: str, network: nn.Module) -> torch.optim.Optimizer:
+    """Return 'adam' or 'adamw' for ``network``; a generator's fusion is a group of its own."""
+    parts = [network]
+    if isinstance(network, Generator) and network.fusion is not None:
+        parts = [network.body, network.fusion]
+    groups = [{'params': list(part.parameters())} for part in parts]
+    if name == 'adam':
+        return torch.optim.Adam(groups, fused=True)
+    return torch.optim.AdamW(groups, weight_decay=1e-4, fused=True)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float, fusion_rate: float) -> None:
+    """Set the learning rate to ``rate``, that of the fusion to ``fusion_rate`` times as much."""
+    for group, factor in zip(optimiser.param_groups, (1.0, fusion_rate), strict=False):
+        group['lr'] = factor * rate
