@@ -1,6 +1,7 @@
 """The trainer, on a folder of two pictures."""
 
 import csv
+import json
 import os
 import signal
 import socket
@@ -56,6 +57,12 @@ def test_run_writes_weights_logs_and_samples(settings, pairs):
     assert info.trained_on == 'two photographs'
     assert pairs.name in info.metrics and 'dB' in info.metrics
     assert info.command.startswith('train')
+    assert info.steps == '6 of 6' and float(info.hours) < 0.1
+    assert 'thread' in info.machine and info.machine.endswith(', float32')
+    settings = json.loads(info.settings)
+    assert settings['batch'] == 2 and settings['data']['root'] == config.data.root.name
+    assert settings['rate']['end'] == 1e-7, 'what nobody set is told, too'
+    assert str(pairs.parent) not in info.settings + info.command, 'a folder of this machine'
     with (config.output / 'log.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert [row['step'] for row in rows] == ['3', '6']
@@ -87,6 +94,14 @@ def test_resumed_run_equals_an_uninterrupted_one(settings, tmp_path):
     for network in ('generator', 'average', 'discriminator'):
         assert_equal(whole[network], parts[network])
     assert whole['judgements'] == parts['judgements']
+
+
+def test_the_hours_of_a_run_go_on_where_it_went_on(settings):
+    config = read_config(settings)
+    trainer = Trainer(config, ALONE)
+    trainer.started -= 7200.0
+    trainer.save()
+    assert Trainer(config, ALONE).seconds() == pytest.approx(7200, abs=100)
 
 
 def test_it_learns(settings):

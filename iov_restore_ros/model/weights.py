@@ -25,7 +25,12 @@ class WeightsError(Exception):
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What a weight file says of itself. All values are text, as safetensors wants them."""
+    """
+    What a weight file says of itself. All values are text, as safetensors wants them.
+
+    ``settings`` is JSON: all settings of the training. Files from before they were noted have none
+    of the last four.
+    """
 
     preset: str
     task: str
@@ -33,6 +38,10 @@ class WeightsInfo:
     command: str = ''
     commit: str = ''
     metrics: str = ''
+    settings: str = ''
+    steps: str = ''
+    hours: str = ''
+    machine: str = ''
 
 
 def shipped_weights(model: str, task: str) -> Path:
@@ -45,12 +54,16 @@ def shipped_weights(model: str, task: str) -> Path:
 
 @dataclass(frozen=True)
 class FinderInfo:
-    """What the weight file of a network of ``FINDERS`` says of itself."""
+    """What the weight file of a network of ``FINDERS`` says of itself, as ``WeightsInfo``."""
 
     network: str
     trained_on: str = ''
     command: str = ''
     commit: str = ''
+    settings: str = ''
+    steps: str = ''
+    hours: str = ''
+    machine: str = ''
 
 
 def finder_weights(name: str) -> Path:
@@ -74,7 +87,7 @@ def read_info(path: Path, task: str | None = None) -> WeightsInfo:
 
     Looks at the header only. Raises ``WeightsError``, one sentence, for a file that is no weights.
     """
-    header = _read_header(path)
+    header = read_header(path)
     if header.get('preset') not in PRESETS:
         raise WeightsError(
             f'{path}: the header names model {header.get("preset")!r}, '
@@ -127,7 +140,7 @@ def load_glass(path: Path | None = None) -> Glass:
 def load_finder(name: str, path: Path | None = None) -> nn.Module:
     """Read a network of ``FINDERS`` as ``load_veil`` reads."""
     path = path or finder_weights(name)
-    network = _read_header(path).get('network')
+    network = read_header(path).get('network')
     if network != name:
         raise WeightsError(f'{path}: the header names network {network!r}, not {name!r}')
     finder = FINDERS[name]()
@@ -144,7 +157,8 @@ def _write(path: Path, network: nn.Module, header: dict[str, str]) -> None:
     write_whole(path, save(tensors, metadata=header))
 
 
-def _read_header(path: Path) -> dict[str, str]:
+def read_header(path: Path) -> dict[str, str]:
+    """Return all that ``path`` says of itself; ``WeightsError`` if it is no safetensors file."""
     if not path.is_file():
         raise WeightsError(f'{path}: there is no such weight file')
     try:

@@ -13,8 +13,6 @@ same output, it goes on where it was. Ctrl-C saves and stops. More in docs/train
 
 import math
 import os
-import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,6 +31,7 @@ from iov_restore_ros.pictures.readings import Pair
 from iov_restore_ros.stop import Stop
 from iov_restore_ros.training.config import TrainConfig, read_config
 from iov_restore_ros.training.logs import Logs
+from iov_restore_ros.training.origin import command_text, git_commit, machine_name, settings_text
 from iov_restore_ros.training.processes import join
 from iov_restore_ros.training.trainer import Trainer, TrainingError
 
@@ -194,21 +193,16 @@ class Keeper:
 
     def _export(self) -> None:
         """Write the averaged generator as a weight file."""
+        trainer = self.trainer
+        machine = machine_name(trainer.device, trainer.processes.count)
+        precision = str(trainer.dtype).removeprefix('torch.')
         save_weights(self.config.output / 'weights.safetensors', self._averaged(), WeightsInfo(
             preset=self.config.preset, task=self.config.task,
             trained_on=self.config.data.description, metrics=self.metrics,
-            command=shlex.join(['train', *sys.argv[1:]]), commit=self.commit,
+            command=command_text('train', sys.argv[1:]), commit=self.commit,
+            settings=settings_text(self.config), steps=f'{trainer.step} of {trainer.plan.steps}',
+            hours=f'{trainer.seconds() / 3600:.2f}', machine=f'{machine}, {precision}',
         ))
-
-
-def git_commit() -> str:
-    """Return the commit of the working folder, '-dirty' behind it if so, or '' outside of git."""
-    command = ['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ''
-    return result.stdout.strip()
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,6 +67,7 @@ class Trainer:
         self.shared_generator = processes.share(self.generator)
         self.step = self.stage = 0
         self.broken = 0  # steps in a row that were not finite
+        self.started = time.monotonic()
         self.begin_stage()
         self.checkpoint = config.output / 'checkpoint.pt'
         if self.checkpoint.exists():
@@ -93,6 +95,10 @@ class Trainer:
             self.discriminator_optimiser = make_optimiser(
                 self.config.optimiser, self.discriminator
             )
+
+    def seconds(self) -> float:
+        """Return how long the run has taken by now, with what it took before it was stopped."""
+        return time.monotonic() - self.started
 
     def read(self) -> Iterator[list[Any]]:
         """Yield what each step learns from, from the present one to the last."""
@@ -246,6 +252,7 @@ class Trainer:
             'preset': self.config.preset,
             'step': self.step,
             'stage': self.stage,
+            'seconds': self.seconds(),
             'generator': self.generator.state_dict(),
             'average': self.average.state_dict(),
             'optimiser': self.optimiser.state_dict(),
@@ -268,6 +275,7 @@ class Trainer:
 
     def _take(self, state: dict[str, Any]) -> None:
         self.step = state['step']
+        self.started -= state.get('seconds', 0.0)  # older checkpoints have none
         self.generator.load_state_dict(state['generator'])
         self.average.load_state_dict(state['average'])
         self.begin_stage()
