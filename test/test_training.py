@@ -16,7 +16,14 @@ from training_runs import ALONE, assert_equal, finish, start, take_steps
 
 from iov_restore_ros.model import FINDERS, load_weights
 from iov_restore_ros.training.adversarial import COLLAPSE_STEPS, Judgement
-from iov_restore_ros.training.config import RateConfig, Stage, make_plan, read_config
+from iov_restore_ros.training.config import (
+    RateConfig,
+    Stage,
+    TrainConfig,
+    config_of,
+    make_plan,
+    read_config,
+)
 from iov_restore_ros.training.logs import draw_curves, running_mean
 from iov_restore_ros.training.processes import Processes
 from iov_restore_ros.training.train import run
@@ -126,7 +133,7 @@ def test_the_papers_plan(pytestconfig):
     """Sec. 4.1: 500 + 5 x 200 epochs, from 1e-4 linearly to 1e-7; 2103 pictures of GOPRO."""
     path = pytestconfig.rootpath / 'config' / 'train' / 'wei2021_gopro.yaml'
     config = read_config([str(path), 'data.root=unused'])
-    plan = make_plan(config.stages, config.rate, steps_per_epoch=2103)
+    plan = make_plan(config, steps_per_epoch=2103)
     assert plan.steps == 1500 * 2103
     first = [next(s for s in range(0, plan.steps, 2103) if plan.stage(s) == n) for n in range(6)]
     assert [step // 2103 for step in first] == [0, 500, 700, 900, 1100, 1300]
@@ -136,9 +143,59 @@ def test_the_papers_plan(pytestconfig):
 
 
 def test_rate_rises_then_falls_along_a_cosine():
-    plan = make_plan([Stage(steps=101)], RateConfig(1.0, 0.0, 'cosine', warm_up=3), 1)
+    rate = RateConfig(1.0, 0.0, 'cosine', warm_up=3)
+    plan = make_plan(TrainConfig(stages=[Stage(steps=101)], rate=rate), 1)
     assert [plan.learning_rate(step) for step in (0, 50, 75, 100)] == pytest.approx(
         [0.25, 0.5, 0.146447, 0.0], abs=1e-6)
+
+
+def test_degradations_grow_with_the_steps(settings):
+    trainer = Trainer(read_config([*settings, 'stages=[{steps: 100}]', 'ramp=0.5']), ALONE)
+    strengths = []
+    for trainer.step in (0, 25, 50, 99):
+        strengths.append(trainer.strength())
+    assert strengths == pytest.approx([0.3, 0.65, 1.0, 1.0])
+
+
+OWN = (
+    'stages=[{steps: 2, settings: {batch: 1, ema: 0.5, rate: {start: 1e-3, end: 1e-4}}},'
+    '{steps: 2, settings: {data: {frames: 2, crop: 16}, rate.start: 4e-4, losses.l1: 0.5}}]'
+)
+
+
+def test_a_stage_has_settings_of_its_own_and_the_command_line_beats_them(settings):
+    config = read_config([*settings, OWN])
+    first, second = (config_of(config, number) for number in range(2))
+    assert (first.batch, first.data.frames, second.batch, second.data.frames) == (2, 1, 2, 2)
+    given = [s for s in settings if not s.startswith('batch')]
+    assert config_of(read_config([*given, OWN]), 0).batch == 1
+    rates = [make_plan(config, 1).learning_rate(step) for step in range(4)]
+    assert rates == pytest.approx([1e-3, 1e-4, 4e-4, 1e-7]), 'each falls within its stage'
+    with pytest.raises(ValueError, match='seed is of the whole run'):
+        read_config([*settings, 'stages=[{steps: 2, settings: {seed: 4}}]'])
+    with pytest.raises(ValueError, match='ema=7'):
+        read_config([*settings, 'stages=[{steps: 1}, {steps: 2, settings: {ema: 7}}]'])
+    with pytest.raises(ValueError, match='colour'):
+        read_config([*settings, 'stages=[{steps: 2, settings: {data.colour: 4}}]'])
+    with pytest.raises(ValueError, match='not in epochs'):
+        read_config([*settings, 'stages=[{epochs: 2, settings: {ema: 0.4}}]'])
+
+
+def test_a_stage_with_settings_is_as_a_run_that_starts_from_the_weights(settings, tmp_path):
+    """Also where a run is stopped between the two, and in the second."""
+    settings = [s for s in settings if not s.startswith('batch')]
+    names = 'whole', 'parts', 'second'
+    whole, parts, second = ([*settings, OWN, f'output={tmp_path / name}'] for name in names)
+    weights_of_both = run(read_config(whole))
+    take_steps(read_config(parts), 1, 2, 3, 4)
+    alone = OWN.partition(',{steps')[0] + ']'
+    first = run(read_config([*settings, f'output={tmp_path / "first"}', alone]))
+    run(read_config([*second, f'start_from={first}', 'first_stage=1']))
+    saved = [torch.load(tmp_path / n / 'checkpoint.pt', weights_only=True) for n in names]
+    for other in saved[1:]:
+        assert_equal(saved[0]['generator'], other['generator'])
+        assert_equal(saved[0]['average'], other['average'])
+    assert not torch.equal(weights(first)['body.0.bias'], weights(weights_of_both)['body.0.bias'])
 
 
 def test_a_stage_keeps_the_generator_and_starts_the_discriminator_afresh(settings):
@@ -151,7 +208,7 @@ def test_a_stage_keeps_the_generator_and_starts_the_discriminator_afresh(setting
     old = trainer.discriminator
     assert any(not torch.equal(v, fresh[k]) for k, v in old.state_dict().items())
     assert len(trainer.judgements) == 2
-    trainer.begin_stage()
+    trainer.begin_stage(1)
     assert trainer.stage == 1 and trainer.discriminator is not old and not trainer.judgements
     assert_equal(trained, trainer.generator.state_dict())
     assert not trainer.optimiser.state, "the generator's optimiser starts afresh too"

@@ -68,16 +68,22 @@ class Batches:
             pin_memory=self.device.type == 'cuda',
         )
 
-    def degrade(self, batch: Tensor | list[Tensor], number: int) -> tuple[Tensor, Tensor]:
-        """Return (degraded, target) of batch ``number``: float32 N x 3 x H x W, RGB, 0..1."""
+    def degrade(
+        self, batch: Tensor | list[Tensor], number: int, strength: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Return (degraded, target) of batch ``number``: float32 N x 3 x H x W, RGB, 0..1.
+
+        ``strength`` (0..1) scales what is degraded here.
+        """
         # The generator's dropout draws from PyTorch's own, everything here from this one.
         seed = self._seed(number)
         torch.manual_seed(seed)
         rng = torch.Generator(self.device).manual_seed(seed)
         if isinstance(batch, Tensor):
             data = self.config.data
-            strength = draw_strength(len(batch), data.clean, data.light, rng)
-            return DEGRADATIONS[self.config.task](self._to_device(batch), strength, rng)
+            drawn = strength * draw_strength(len(batch), data.clean, data.light, rng)
+            return DEGRADATIONS[self.config.task](self._to_device(batch), drawn, rng)
         degraded, target = (self._to_device(images) for images in batch)
         sigma = per_sample(self.config.data.noise * uniform(len(degraded), rng))
         return degraded + sigma * normal(tuple(degraded.shape), rng), target

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from iov_restore_ros.model import Generator, load_weights
 from iov_restore_ros.model.weights import read_info
-from iov_restore_ros.training.config import TrainConfig
+from iov_restore_ros.training.config import TrainConfig, config_of
 from iov_restore_ros.whole import whole
 
 KEPT = 'step', 'stage', 'generator', 'average', 'optimiser'  # in every checkpoint
@@ -53,10 +53,12 @@ def read_checkpoint(path: Path, config: TrainConfig, device: torch.device) -> di
         raise TrainingError(
             f'{path}: {preset} for {task}, not {config.preset} for {config.task}; {ANEW}'
         )
-    if config.adversarial.weight and 'discriminator' not in state:
+    state['stage'] = min(state['stage'], len(config.stages) - 1)  # there may be fewer by now
+    weight = config_of(config, state['stage']).adversarial.weight
+    if weight and 'discriminator' not in state:
         raise TrainingError(
-            f'{path}: trained without a discriminator, which adversarial.weight='
-            f'{config.adversarial.weight} wants; {ANEW}'
+            f'{path}: trained without a discriminator, which adversarial.weight={weight} wants; '
+            f'{ANEW}'
         )
     return state
 

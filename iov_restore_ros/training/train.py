@@ -137,7 +137,8 @@ class Keeper:
     def _log(self, measure: bool) -> None:
         trainer = self.trainer
         values = {name: value / self.steps for name, value in self.sums.items()}
-        crops = self.config.batch * self.config.accumulate * trainer.processes.count * self.steps
+        config = trainer.config  # of the stage
+        crops = config.batch * config.accumulate * trainer.processes.count * self.steps
         values['crops_per_second'] = crops / (time.monotonic() - self.since)
         values['rate'] = trainer.plan.learning_rate(trainer.step - 1)
         values['stage'] = trainer.stage
@@ -147,7 +148,7 @@ class Keeper:
             assert self.config.data.validation is not None
             self.metrics = f'{self.config.data.validation.name} {values["PSNR"]:.2f} dB RGB'
         shown = [f'{name} {values[name]:.4g}' for name in values if name in (
-            'loss', 'adversarial', 'discriminator', *self.config.losses)]
+            'loss', 'adversarial', 'discriminator', *config.losses)]
         self.progress.update(self.bar, description=' '.join([*shown, self.metrics]))
         if measure:
             self.progress.console.print(f'step {trainer.step}', *shown, self.metrics)
@@ -179,7 +180,7 @@ class Keeper:
         [batch] = batches.read([0])
         averaged = self._averaged().eval()
         with torch.inference_mode():
-            if self.config.data.frames > 1:  # the last frame of each sequence
+            if self.trainer.config.data.frames > 1:  # the last frame of each sequence
                 sequences = batches.unroll(batch, 0)
                 for number in range(sequences.frames):
                     degraded, evidence, target = sequences.frame(number)

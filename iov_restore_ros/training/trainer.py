@@ -27,7 +27,7 @@ from iov_restore_ros.training.checkpoint import (
     start_from,
     write_checkpoint,
 )
-from iov_restore_ros.training.config import TrainConfig, make_plan
+from iov_restore_ros.training.config import TrainConfig, config_of, make_plan
 from iov_restore_ros.training.losses import RestorationLoss
 from iov_restore_ros.training.processes import Processes
 from iov_restore_ros.training.unroll import Unroll
@@ -37,7 +37,7 @@ BROKEN_STEPS = 10  # in a row, then the run is given up
 
 class Trainer:
     """
-    The state of a run.
+    The state of a run. ``config`` is that of the present stage, ``plan`` is of all of them.
 
     A step whose loss or gradient is not finite changes no weight; ``BROKEN_STEPS`` of them in a
     row end the run, whose last checkpoint is then still good. A discriminator that has collapsed
@@ -45,13 +45,12 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
-        self.config, self.processes = config, processes
+        self.whole, self.processes = config, processes
+        self.config = config_of(config, config.first_stage)
         self.device = processes.device
-        self.batches = Batches(config, self.device)
+        self.batches = Batches(self.config, self.device)
         per_step = config.batch * config.accumulate * processes.count
-        self.plan = make_plan(
-            config.stages, config.rate, math.ceil(self.batches.pictures / per_step)
-        )
+        self.plan = make_plan(config, math.ceil(self.batches.pictures / per_step))
         torch.manual_seed(config.seed)
         self.generator = Generator(config.preset)
         self.generator.initialise()
@@ -60,15 +59,13 @@ class Trainer:
         self.generator.to(self.device)
         self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = self._precision()
-        self.average = AveragedModel(
-            self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
-        )
-        self.loss = RestorationLoss(config.losses, config.vgg).to(self.device)
+        self.average = self._new_average()
+        self.loss = RestorationLoss(self.config.losses, config.vgg).to(self.device)
         self.shared_generator = processes.share(self.generator)
-        self.step = self.stage = 0
+        self.step = self.plan.starts[config.first_stage]
         self.broken = 0  # steps in a row that were not finite
         self.started = time.monotonic()
-        self.begin_stage()
+        self.begin_stage(config.first_stage)
         self.checkpoint = config.output / 'checkpoint.pt'
         if self.checkpoint.exists():
             self._load()
@@ -82,9 +79,27 @@ class Trainer:
         votes = torch.tensor(float(fastest == 'bfloat16'), device=self.device)
         return torch.bfloat16 if self.processes.mean(votes) > 0.5 else torch.float32
 
-    def begin_stage(self) -> None:
+    def _new_average(self) -> AveragedModel:
+        return AveragedModel(
+            self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema)
+        )
+
+    def _take_settings(self, config: TrainConfig) -> None:
+        """Go on by other settings, from the averaged weights."""
+        self.config = config
+        self.batches = Batches(config, self.device)
+        self.loss = RestorationLoss(config.losses, config.vgg).to(self.device)
+        averaged = self.average.module
+        assert isinstance(averaged, Generator)
+        self.generator.load_state_dict(averaged.state_dict())
+        self.average = self._new_average()
+
+    def begin_stage(self, stage: int) -> None:
         """Keep the generator; start the discriminator and the optimisers afresh (Sec. 4.1)."""
-        self.stage = self.plan.stage(self.step)
+        self.stage = stage
+        config = config_of(self.whole, stage)
+        if config != self.config:
+            self._take_settings(config)
         self.optimiser = make_optimiser(self.config.optimiser, self.generator)
         self.judgements: list[Judgement] = []
         self.discriminator: Discriminator | None = None
@@ -101,14 +116,20 @@ class Trainer:
         return time.monotonic() - self.started
 
     def read(self) -> Iterator[list[Any]]:
-        """Yield what each step learns from, from the present one to the last."""
-        accumulate = self.config.accumulate
-        first, last = self.step * accumulate, self.plan.steps * accumulate
+        """
+        Yield what each step learns from, from the present one to the last.
+
+        Takes the step's stage to begin with, so each step is to be taken before the next is asked.
+        """
         count, rank = self.processes.count, self.processes.rank
-        numbers = range(first * count + rank, last * count + rank, count)
-        reader = iter(self.batches.read(numbers))
         while self.step < self.plan.steps:
-            yield [next(reader) for _ in range(accumulate)]
+            if self.plan.stage(self.step) != self.stage:
+                self.begin_stage(self.plan.stage(self.step))
+            accumulate, end = self.config.accumulate, self.plan.end(self.stage)
+            first, last = (step * accumulate * count + rank for step in (self.step, end))
+            reader = iter(self.batches.read(range(first, last, count)))
+            while self.step < end:
+                yield [next(reader) for _ in range(accumulate)]
 
     def take_step(self, batches: list[Any]) -> dict[str, float]:
         """
@@ -117,8 +138,6 @@ class Trainer:
         Generator and discriminator step together, on the same pictures. Returns the losses by
         name, means over all processes.
         """
-        if self.plan.stage(self.step) != self.stage:
-            self.begin_stage()
         self._set_rate(self.plan.learning_rate(self.step))
         self.optimiser.zero_grad()
         if self.discriminator:
@@ -142,7 +161,7 @@ class Trainer:
             return self._accumulate_frames(self.batches.unroll(batch, number), last)
         with self._gradients_shared(last):
             return self._accumulate_pictures(
-                *self.batches.degrade(batch, number), number
+                *self.batches.degrade(batch, number, self.strength()), number
             )
 
     def _accumulate_frames(self, sequences: Unroll, last: bool) -> dict[str, Tensor]:
@@ -226,8 +245,13 @@ class Trainer:
         """Start the discriminator afresh if it has collapsed; return the reason if so."""
         reason = collapsed(self.judgements)
         if reason:
-            self.begin_stage()
+            self.begin_stage(self.stage)
         return reason
+
+    def strength(self) -> float:
+        """Return how strong the degradations are by now (0.3..1); easy ones are learnt sooner."""
+        ramp = self.config.ramp
+        return min(1.0, 0.3 + 0.7 * self.plan.done(self.step) / ramp) if ramp else 1.0
 
     def _set_rate(self, rate: float) -> None:
         set_rate(self.optimiser, rate, self.config.fusion_rate)
@@ -265,7 +289,10 @@ class Trainer:
 
     def _load(self) -> None:
         """Go on from the checkpoint. Raises ``TrainingError`` for one that does not fit."""
-        state = read_checkpoint(self.checkpoint, self.config, self.device)
+        state = read_checkpoint(self.checkpoint, self.whole, self.device)
+        self.step = state['step']
+        self.started -= state.get('seconds', 0.0)  # older checkpoints have none
+        self.begin_stage(state['stage'])
         try:
             self._take(state)
         except (RuntimeError, ValueError, KeyError) as error:
@@ -274,12 +301,8 @@ class Trainer:
             ) from error
 
     def _take(self, state: dict[str, Any]) -> None:
-        self.step = state['step']
-        self.started -= state.get('seconds', 0.0)  # older checkpoints have none
         self.generator.load_state_dict(state['generator'])
         self.average.load_state_dict(state['average'])
-        self.begin_stage()
-        self.stage = state['stage']
         self.optimiser.load_state_dict(state['optimiser'])
         if self.discriminator:
             self.discriminator.load_state_dict(state['discriminator'])
