@@ -16,6 +16,7 @@ from training_runs import ALONE, assert_equal, finish, start, take_steps
 
 from iov_restore_ros.model import FINDERS, load_weights
 from iov_restore_ros.training.adversarial import COLLAPSE_STEPS, Judgement
+from iov_restore_ros.training.batches import Batches
 from iov_restore_ros.training.config import (
     RateConfig,
     Stage,
@@ -29,6 +30,7 @@ from iov_restore_ros.training.processes import Processes
 from iov_restore_ros.training.train import run
 from iov_restore_ros.training.trainer import BROKEN_STEPS, Trainer, TrainingError
 
+OTHERS = {*FINDERS, 'learned_blur'}  # settings of other commands
 GAN = ['data.crop=256', 'batch=1', 'adversarial.weight=0.01']
 
 
@@ -196,6 +198,23 @@ def test_a_stage_with_settings_is_as_a_run_that_starts_from_the_weights(settings
         assert_equal(saved[0]['generator'], other['generator'])
         assert_equal(saved[0]['average'], other['average'])
     assert not torch.equal(weights(first)['body.0.bias'], weights(weights_of_both)['body.0.bias'])
+
+
+def test_crops_on_the_device_are_pictures_by_number(settings, pictures):
+    """Cut there, they are whole parts of the pictures, or of shrunk ones."""
+    given = [*settings, 'data.on_device=true', 'batch=40']
+    batches = [Batches(read_config(given), ALONE.device) for _ in range(2)]
+    (first, second), (other, _) = (list(one.read([3, 4])) for one in batches)
+    assert first.shape == (40, 3, 32, 32) and first.dtype == torch.uint8
+    assert torch.equal(first, other) and not torch.equal(first, second)
+    photograph = torch.from_numpy(cv2.imread(str(pictures / '0.png'))[..., ::-1].copy())
+    windows = photograph.unfold(0, 32, 1).unfold(1, 32, 1)  # rows x columns x 3 x 32 x 32
+    found = [(windows == crop).flatten(2).all(2).any() for crop in first[:8]]
+    found += [(windows == crop.flip(-1)).flatten(2).all(2).any() for crop in first[:8]]
+    assert any(found)
+    take_steps(read_config([*given, 'batch=2']), 2)
+    with pytest.raises(ValueError, match=r'on_device is for data\.frames=1'):
+        read_config([*given, 'data.frames=2'])
 
 
 def test_a_stage_keeps_the_generator_and_starts_the_discriminator_afresh(settings):
@@ -368,7 +387,7 @@ def test_missing_config_file():
 
 def test_published_and_own_configs_are_valid(pytestconfig):
     folder = pytestconfig.rootpath / 'config' / 'train'
-    paths = sorted(path for path in folder.glob('*.yaml') if path.stem not in FINDERS)
+    paths = sorted(path for path in folder.glob('*.yaml') if path.stem not in OTHERS)
     assert len(paths) == 8
     for path in paths:
         given = OmegaConf.load(path)

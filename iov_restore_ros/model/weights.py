@@ -115,7 +115,7 @@ def load_weights(
     if preset is not None and info.preset != preset:
         raise WeightsError(f'{path}: these weights are for model {info.preset!r}, not {preset!r}')
     generator = Generator(info.preset)
-    _fill(generator, path, info.preset)
+    fill_network(generator, path, info.preset)
     return generator.eval(), info
 
 
@@ -144,7 +144,7 @@ def load_finder(name: str, path: Path | None = None) -> nn.Module:
     if network != name:
         raise WeightsError(f'{path}: the header names network {network!r}, not {name!r}')
     finder = FINDERS[name]()
-    _fill(finder, path, name)
+    fill_network(finder, path, name)
     return finder.eval()
 
 
@@ -168,7 +168,7 @@ def read_header(path: Path) -> dict[str, str]:
         raise WeightsError(f'{path}: not a readable safetensors file ({error})') from error
 
 
-def _fill(network: nn.Module, path: Path, name: str) -> None:
+def fill_network(network: nn.Module, path: Path, name: str) -> None:
     """Give ``network``, which is called ``name``, the weights of ``path``."""
     with safe_open(path, framework='pt') as file:
         tensors = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118

@@ -56,6 +56,7 @@ LIMITS = {  # least and most
     'data.shaken': (0, 1),
     'data.clean': (0, 1),
     'data.light': (0, 1),
+    'data.learned_share': (0, 1),
     'data.cache_gb': (0, math.inf),
     'data.workers': (0, math.inf),
 }
@@ -79,11 +80,14 @@ class DataConfig:
     pairs_shutter: float | None = None  # share of the time that it was open in them, if known
     streaks: Path | None = None  # layers of rain, for sequences
     shaken: float = 0.0  # share of the blurred sequences whose camera shakes and has a gyroscope
+    learned_blur: Path | None = None  # weights of `train_blur`, which blur a part of the pictures
+    learned_share: float = 0.3  # that part
     clean: float = 0.1  # share of the crops degraded on the fly that are left clean
     light: float = 0.1  # and of those that are degraded only a little
     detailed: bool = False  # prefer crops with detail
     cache_gb: float = 4.0  # of decoded pictures, of each kind of source; workers share them
     workers: int = 0  # processes that read ahead
+    on_device: bool = False  # keep the sharp pictures on the device, and cut the crops there
 
 
 @dataclass
@@ -322,6 +326,10 @@ def _check_sequences(config: TrainConfig) -> None:
     data = config.data
     if not 1 <= data.frames <= MOST_FRAMES:
         raise ValueError(f'data.frames={data.frames}: 1 to {MOST_FRAMES}')
+    if data.learned_blur and (config.task != 'deblur' or data.layout != SHARP):
+        raise ValueError(f'data.learned_blur is for task=deblur and data.layout={SHARP}')
+    if data.on_device and (data.frames > 1 or data.layout != SHARP):
+        raise ValueError(f'data.on_device is for data.frames=1 and data.layout={SHARP}')
     if data.frames == 1:
         return
     given = f'data.frames={data.frames}: '
