@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from training_runs import ALONE, assert_equal, finish, start, take_steps
 
-from iov_restore_ros.model import FINDERS, load_weights
+from iov_restore_ros.model import FINDERS, load_weights, read_info
 from iov_restore_ros.training.adversarial import COLLAPSE_STEPS, Judgement
 from iov_restore_ros.training.batches import Batches
 from iov_restore_ros.training.config import (
@@ -189,6 +189,9 @@ def test_a_stage_with_settings_is_as_a_run_that_starts_from_the_weights(settings
     names = 'whole', 'parts', 'second'
     whole, parts, second = ([*settings, OWN, f'output={tmp_path / name}'] for name in names)
     weights_of_both = run(read_config(whole))
+    told = json.loads(read_info(weights_of_both).settings)
+    assert told['data']['frames'] == 1, 'of the run'
+    assert told['stages'][1]['settings']['data.frames'] == 2, 'and of each stage'
     take_steps(read_config(parts), 1, 2, 3, 4)
     alone = OWN.partition(',{steps')[0] + ']'
     first = run(read_config([*settings, f'output={tmp_path / "first"}', alone]))

@@ -76,7 +76,7 @@ class Keeper:
 
     def __init__(self, trainer: Trainer, progress: Progress) -> None:
         self.trainer, self.progress = trainer, progress
-        self.config = trainer.config
+        self.config = trainer.whole
         self.logs = Logs(self.config.output, trainer.step)
         self.sums: dict[str, float] = {}
         self.steps = 0
