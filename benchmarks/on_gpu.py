@@ -32,6 +32,7 @@ from skimage import data as photographs
 from iov_restore_ros.model import TASKS, WeightsError, shipped_weights
 from iov_restore_ros.pictures.picture import Picture
 from iov_restore_ros.pictures.write import write_picture
+from iov_restore_ros.training.batches import Batches
 from iov_restore_ros.training.config import read_config
 from iov_restore_ros.training.processes import join
 from iov_restore_ros.training.trainer import Trainer
@@ -43,6 +44,7 @@ TRIED = 2, 4  # crops of the steps by which the memory of a crop is found
 MOST = 1024  # crops
 TIMED = 4  # steps
 LOADED = 64  # crops that the loader is timed on
+FRAMES, SEQUENCES = 4, 3  # the same of sequences
 BENCHMARKS_SHARE = 0.4  # of the time, at most
 SMALL = {  # arguments on a CPU
     'floor': ['--models', 'fast', '--sizes', '160x96', '--rounds', '1'],
@@ -58,6 +60,7 @@ class Fit(NamedTuple):
     rate: float  # crops/s
     fed: float  # crops/s that are cut on the device
     loader: float  # crops/s of the loader on one core
+    frames: float  # frames/s of sequences on one core, with their flow
     memory: float  # GB, of the card
 
 
@@ -71,7 +74,7 @@ def settings(preset: str, task: str, pictures: Path, device: str) -> list[str]:
         f'config/train/fast_{task}.yaml', f'preset={preset}', f'device={device}',
         f'data.root={pictures}', 'data.frames=1', 'data.on_device=true', 'fusion_rate=0',
         'rate={start: 2e-4, end: 1e-6, warm_up: 20}', 'stages=[{steps: 1000}]', *PRESETS[preset],
-        *start,
+        *start, *(['data.crop=64'] if device == 'cpu' else []),
     ]
 
 
@@ -121,10 +124,28 @@ def fit(given: list[str], output: str) -> Fit:
     crops = trainer.batches.crops
     for number in range(LOADED):  # decodes what is to be decoded
         crops[number]
-    started = time.perf_counter()
+    started = time.process_time()  # of a core, whatever else it does
     for number in range(LOADED):
         crops[number]
-    return Fit(batch, rate, fed, LOADED / (time.perf_counter() - started), memory)
+    loader = LOADED / (time.process_time() - started)
+    return Fit(batch, rate, fed, loader, sequence_rate(given), memory)
+
+
+def sequence_rate(given: list[str]) -> float:
+    """Return how many frames a second a core makes and aligns, as sequences need; not run."""
+    config = read_config([
+        *given, 'preset=fast', 'data.crop=144', f'data.frames={FRAMES}', 'data.on_device=false',
+        'batch=1', 'start_from=null', 'output=unused',
+    ])
+    batches = Batches(config, torch.device('cpu'))
+    next(iter(batches.read([0])))
+    started = time.process_time()
+    for number, batch in enumerate(batches.read(range(1, 1 + SEQUENCES))):
+        unroll = batches.unroll(batch, number)
+        for frame in range(FRAMES):
+            image, _, _ = unroll.frame(frame)
+            unroll.keep(image)
+    return FRAMES * SEQUENCES / (time.process_time() - started)
 
 
 def run(command: list[str], log: Path, seconds: float) -> tuple[str, str]:
@@ -203,7 +224,7 @@ def main() -> None:
 
     trained = new_table(
         'training', 'run', 's', 'batch', 'card GB', 'crops/s', 'cut on the device/s',
-        'loader/s on a core', 'cores it would need', 'steps', 'loss', 'pieces')
+        'loader/s a core', 'cores for that', 'frames/s a core', 'steps', 'loss', 'pieces')
     runs = [(preset, task) for preset in PRESETS for task in TASKS]
     with tempfile.TemporaryDirectory() as folder:
         pictures = options.pictures or Path(folder) / 'pictures'
@@ -233,7 +254,8 @@ def train(
     )
     took = time.monotonic() - started
     row = [name, f'{took:.0f}', str(found.batch), f'{found.memory:.1f}', f'{found.rate:.2f}',
-           f'{found.fed:.0f}', f'{found.loader:.0f}', f'{found.rate / found.loader:.1f}']
+           f'{found.fed:.0f}', f'{found.loader:.0f}', f'{found.rate / found.loader:.1f}',
+           f'{found.frames:.1f}']
     if status:
         return [*row, '', f'{status}: {line[:60]}', '']
     pieces = cut(output / 'checkpoint.pt')
