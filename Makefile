@@ -2,6 +2,8 @@
 # make demo SOURCE=clip.mp4      the same with your own video, or a camera (SOURCE=0)
 # make test                      lint, types, architecture, unit and node tests
 # make test ROS_DISTRO=jazzy     the same on ROS 2 Jazzy
+# make cuda MINUTES=10           with an NVIDIA GPU: tests, benchmarks and trainings, one table
+# make cuda PICTURES=DIR         the same, trained on your sharp pictures (DEVICE=cpu: a trial)
 
 ROS_DISTRO ?= kilted
 export ROS_DISTRO
@@ -14,7 +16,7 @@ DDS_PROFILE := $(if $(filter jazzy,$(ROS_DISTRO)),FASTRTPS,FASTDDS)_DEFAULT_PROF
 # Without an NVIDIA GPU the small build of PyTorch will do (the default brings gigabytes of CUDA).
 TORCH_INDEX := $(if $(shell command -v nvidia-smi),,--extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: demo test clean
+.PHONY: demo test cuda clean
 
 demo: $(VENV)/installed
 	$(CLEAN) $(DDS_PROFILE)=$(CURDIR)/config/fastdds_large_images.xml \
@@ -26,6 +28,10 @@ test: $(VENV)/installed
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(CLEAN) $(BIN)/python -m pytest -n 2 --dist loadfile  # tests of the node mostly wait
+
+MINUTES ?= 10
+cuda: $(VENV)/installed
+	$(CLEAN) ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(BIN)/python benchmarks/on_gpu.py --minutes $(MINUTES) $(if $(PICTURES),--pictures '$(PICTURES)') $(if $(DEVICE),--device $(DEVICE))
 
 $(VENV)/installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

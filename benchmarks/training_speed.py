@@ -52,16 +52,16 @@ def measure(settings: list[str], steps: int) -> tuple[float, float, float]:
             f'stages=[{{steps: {steps + 2}}}]', 'data.clean=0', 'data.light=0', *settings,
         ])
         trainer = Trainer(config, join(config.device))
-        reader = iter(trainer.batches.read(trainer.numbers()))
+        reader = trainer.read()
         with FlopCounterMode(display=False) as counter:
-            trainer.take_step([next(reader)])
+            trainer.take_step(next(reader))
         operations = counter.get_total_flops()
         matrix = torch.rand(SIDE, SIDE, device=trainer.device, dtype=trainer.dtype)
-        trainer.take_step([next(reader)])
+        trainer.take_step(next(reader))
         seconds, shares = [], []
         for _ in range(steps):
             rate = 2 * SIDE**3 / timed(trainer, lambda: matrix @ matrix)
-            seconds.append(timed(trainer, lambda: trainer.take_step([next(reader)])))
+            seconds.append(timed(trainer, lambda: trainer.take_step(next(reader))))
             shares.append(operations / seconds[-1] / rate)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if trainer.device.type == 'cuda':

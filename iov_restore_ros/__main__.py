@@ -12,9 +12,11 @@ COMMANDS = {  # name: (module whose main() it is, what it does)
     'evaluate': ('evaluation.evaluate', 'measure restored pictures and sequences'),
     'gain_curves': ('evaluation.gain_curves', 'draw the gain against blur length and rain'),
     'export': ('tools.export', 'write a generator as ONNX'),
+    'weights': ('tools.weights', 'print what weight files say of their training'),
     'layer_table': ('tools.layer_table', 'print a network layer by layer'),
     'train_glass': ('training.glass', 'train what finds drops and dirt on the glass'),
     'train_veil': ('training.veil', 'train what finds the veil of fog and far rain'),
+    'train_blur': ('training.learned_blur', 'train what blurs sharp pictures as real ones are'),
     'train': ('training.train', 'train a generator'),
 }
 

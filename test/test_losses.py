@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from iov_restore_ros.model import Discriminator, WeightsError
-from iov_restore_ros.training import vgg
+from iov_restore_ros.training import losses
 from iov_restore_ros.training.adversarial import (
     COLLAPSE_STEPS,
     OBJECTIVES,
@@ -119,7 +119,7 @@ def test_equal_pictures_cost_nothing(keras_file):
     assert l1(target, target) == fft(target, target) == 0
     assert charbonnier(target, target).item() == pytest.approx(1e-3)
     assert psnr_loss(target, target).item() == pytest.approx(-80)
-    assert perceptual(vgg.VGG19Features('conv1_2', keras_file), target, target) == 0
+    assert perceptual(losses.VGG19Features('conv1_2', keras_file), target, target) == 0
 
 
 @pytest.mark.parametrize('name', LOSSES)
@@ -187,7 +187,7 @@ def test_perceptual_sums_over_channels_and_averages_over_places_and_batch():
 
 
 def test_features_equal_a_plain_computation(picture, filters, keras_file):
-    features = vgg.VGG19Features('conv2_2', keras_file)(picture)
+    features = losses.VGG19Features('conv2_2', keras_file)(picture)
     assert features.shape == (1, 128, 24, 24)
     torch.testing.assert_close(
         features, plain_features(picture, filters) / (255 * 0.226), rtol=1e-4, atol=1e-4
@@ -196,15 +196,15 @@ def test_features_equal_a_plain_computation(picture, filters, keras_file):
 
 
 def test_both_files_give_the_same_features(picture, keras_file, torchvision_file):
-    ours = vgg.VGG19Features('conv2_2', keras_file)(picture)
-    theirs = vgg.VGG19Features('conv2_2', torchvision_file)(picture)
+    ours = losses.VGG19Features('conv2_2', keras_file)(picture)
+    theirs = losses.VGG19Features('conv2_2', torchvision_file)(picture)
     # At the border the padding, zero after the mean is taken off, is not the same grey.
     inside = (..., slice(4, -4), slice(4, -4))
     torch.testing.assert_close(theirs[inside], ours[inside], rtol=1e-3, atol=1e-3)
 
 
 def test_vgg_is_frozen_and_passes_gradients_to_the_picture(picture, keras_file):
-    network = vgg.VGG19Features('conv1_2', keras_file)
+    network = losses.VGG19Features('conv1_2', keras_file)
     image = picture.clone().requires_grad_()
     network(image).sum().backward()
     assert image.grad.abs().max() > 0
@@ -219,7 +219,7 @@ def test_layers_are_looked_for_at_torchvisions_places(tmp_path):
         for place in published for kind in ('weight', 'bias')
     }, tmp_path / 'vgg19.pth')
     with pytest.raises(WeightsError) as error:
-        vgg.VGG19Features('conv5_4', tmp_path / 'vgg19.pth')
+        losses.VGG19Features('conv5_4', tmp_path / 'vgg19.pth')
     for place in published:
         assert f'size mismatch for {place}.weight' in str(error.value)
 
@@ -227,7 +227,7 @@ def test_layers_are_looked_for_at_torchvisions_places(tmp_path):
 def test_files_that_cannot_be_used_are_named(tmp_path, keras_file, torchvision_file):
     def message(path, layer='conv1_2'):
         with pytest.raises(WeightsError) as error:
-            vgg.VGG19Features(layer, path)
+            losses.VGG19Features(layer, path)
         assert str(path) in str(error.value)
         return str(error.value)
 
@@ -257,21 +257,21 @@ def test_files_that_cannot_be_used_are_named(tmp_path, keras_file, torchvision_f
     np.savez(tmp_path / 'objects.npz', block1_conv1__kernel=np.array([{}, None]))
     message(tmp_path / 'objects.npz')
     with pytest.raises(ValueError, match=r'conv3_5.*conv3_4, conv4_1'):
-        vgg.VGG19Features('conv3_5', keras_file)
+        losses.VGG19Features('conv3_5', keras_file)
 
 
 def test_download(tmp_path, monkeypatch, picture, torchvision_file):
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
     content = torchvision_file.read_bytes()
     published = tmp_path / f'vgg19-{hashlib.sha256(content).hexdigest()[:8]}.pth'
-    monkeypatch.setattr(vgg, 'URL', published.as_uri())
+    monkeypatch.setattr(losses, 'URL', published.as_uri())
     with pytest.raises(WeightsError, match='set vgg=FILE') as error:
-        vgg.VGG19Features('conv1_2')
+        losses.VGG19Features('conv1_2')
     assert published.as_uri() in str(error.value)
 
     published.write_bytes(content)
-    downloaded = vgg.VGG19Features('conv1_2')(picture)
-    assert torch.equal(downloaded, vgg.VGG19Features('conv1_2', torchvision_file)(picture))
+    downloaded = losses.VGG19Features('conv1_2')(picture)
+    assert torch.equal(downloaded, losses.VGG19Features('conv1_2', torchvision_file)(picture))
 
 
 class Judge(nn.Module):

@@ -1,6 +1,7 @@
 """The trainer, on a folder of two pictures."""
 
 import csv
+import json
 import os
 import signal
 import socket
@@ -13,15 +14,23 @@ import torch
 from omegaconf import OmegaConf
 from training_runs import ALONE, assert_equal, finish, start, take_steps
 
-from iov_restore_ros.model import FINDERS, load_weights
+from iov_restore_ros.model import FINDERS, load_weights, read_info
 from iov_restore_ros.training.adversarial import COLLAPSE_STEPS, Judgement
-from iov_restore_ros.training.config import RateConfig, Stage, read_config
-from iov_restore_ros.training.curves import draw_curves, running_mean
+from iov_restore_ros.training.batches import Batches
+from iov_restore_ros.training.config import (
+    RateConfig,
+    Stage,
+    TrainConfig,
+    config_of,
+    make_plan,
+    read_config,
+)
+from iov_restore_ros.training.logs import draw_curves, running_mean
 from iov_restore_ros.training.processes import Processes
-from iov_restore_ros.training.schedule import make_plan
 from iov_restore_ros.training.train import run
 from iov_restore_ros.training.trainer import BROKEN_STEPS, Trainer, TrainingError
 
+OTHERS = {*FINDERS, 'learned_blur'}  # settings of other commands
 GAN = ['data.crop=256', 'batch=1', 'adversarial.weight=0.01']
 
 
@@ -57,6 +66,12 @@ def test_run_writes_weights_logs_and_samples(settings, pairs):
     assert info.trained_on == 'two photographs'
     assert pairs.name in info.metrics and 'dB' in info.metrics
     assert info.command.startswith('train')
+    assert info.steps == '6 of 6' and float(info.hours) < 0.1
+    assert 'thread' in info.machine and info.machine.endswith(', float32')
+    settings = json.loads(info.settings)
+    assert settings['batch'] == 2 and settings['data']['root'] == config.data.root.name
+    assert settings['rate']['end'] == 1e-7, 'what nobody set is told, too'
+    assert str(pairs.parent) not in info.settings + info.command, 'a folder of this machine'
     with (config.output / 'log.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert [row['step'] for row in rows] == ['3', '6']
@@ -90,6 +105,14 @@ def test_resumed_run_equals_an_uninterrupted_one(settings, tmp_path):
     assert whole['judgements'] == parts['judgements']
 
 
+def test_the_hours_of_a_run_go_on_where_it_went_on(settings):
+    config = read_config(settings)
+    trainer = Trainer(config, ALONE)
+    trainer.started -= 7200.0
+    trainer.save()
+    assert Trainer(config, ALONE).seconds() == pytest.approx(7200, abs=100)
+
+
 def test_it_learns(settings):
     trainer = Trainer(read_config([*settings, 'rate={start: 1e-3, end: 1e-3}']), ALONE)
     [batch] = trainer.batches.read([7])
@@ -108,19 +131,11 @@ def test_transfer_starts_from_the_other_tasks_weights(settings):
     assert_equal(weights(path), trainer.generator.state_dict())
 
 
-def test_degradations_grow_with_the_steps(settings):
-    trainer = Trainer(read_config([*settings, 'stages=[{steps: 100}]', 'ramp=0.5']), ALONE)
-    strengths = []
-    for trainer.step in (0, 25, 50, 99):
-        strengths.append(trainer.ramp())
-    assert strengths == pytest.approx([0.3, 0.65, 1.0, 1.0])
-
-
 def test_the_papers_plan(pytestconfig):
     """Sec. 4.1: 500 + 5 x 200 epochs, from 1e-4 linearly to 1e-7; 2103 pictures of GOPRO."""
     path = pytestconfig.rootpath / 'config' / 'train' / 'wei2021_gopro.yaml'
     config = read_config([str(path), 'data.root=unused'])
-    plan = make_plan(config.stages, config.rate, steps_per_epoch=2103)
+    plan = make_plan(config, steps_per_epoch=2103)
     assert plan.steps == 1500 * 2103
     first = [next(s for s in range(0, plan.steps, 2103) if plan.stage(s) == n) for n in range(6)]
     assert [step // 2103 for step in first] == [0, 500, 700, 900, 1100, 1300]
@@ -130,22 +145,96 @@ def test_the_papers_plan(pytestconfig):
 
 
 def test_rate_rises_then_falls_along_a_cosine():
-    plan = make_plan([Stage(steps=101)], RateConfig(1.0, 0.0, 'cosine', warm_up=3), 1)
+    rate = RateConfig(1.0, 0.0, 'cosine', warm_up=3)
+    plan = make_plan(TrainConfig(stages=[Stage(steps=101)], rate=rate), 1)
     assert [plan.learning_rate(step) for step in (0, 50, 75, 100)] == pytest.approx(
         [0.25, 0.5, 0.146447, 0.0], abs=1e-6)
+
+
+def test_degradations_grow_with_the_steps(settings):
+    trainer = Trainer(read_config([*settings, 'stages=[{steps: 100}]', 'ramp=0.5']), ALONE)
+    strengths = []
+    for trainer.step in (0, 25, 50, 99):
+        strengths.append(trainer.strength())
+    assert strengths == pytest.approx([0.3, 0.65, 1.0, 1.0])
+
+
+OWN = (
+    'stages=[{steps: 2, settings: {batch: 1, ema: 0.5, rate: {start: 1e-3, end: 1e-4}}},'
+    '{steps: 2, settings: {data: {frames: 2, crop: 16}, rate.start: 4e-4, losses.l1: 0.5}}]'
+)
+
+
+def test_a_stage_has_settings_of_its_own_and_the_command_line_beats_them(settings):
+    config = read_config([*settings, OWN])
+    first, second = (config_of(config, number) for number in range(2))
+    assert (first.batch, first.data.frames, second.batch, second.data.frames) == (2, 1, 2, 2)
+    given = [s for s in settings if not s.startswith('batch')]
+    assert config_of(read_config([*given, OWN]), 0).batch == 1
+    rates = [make_plan(config, 1).learning_rate(step) for step in range(4)]
+    assert rates == pytest.approx([1e-3, 1e-4, 4e-4, 1e-7]), 'each falls within its stage'
+    with pytest.raises(ValueError, match='seed is of the whole run'):
+        read_config([*settings, 'stages=[{steps: 2, settings: {seed: 4}}]'])
+    with pytest.raises(ValueError, match='ema=7'):
+        read_config([*settings, 'stages=[{steps: 1}, {steps: 2, settings: {ema: 7}}]'])
+    with pytest.raises(ValueError, match='colour'):
+        read_config([*settings, 'stages=[{steps: 2, settings: {data.colour: 4}}]'])
+    with pytest.raises(ValueError, match='not in epochs'):
+        read_config([*settings, 'stages=[{epochs: 2, settings: {ema: 0.4}}]'])
+
+
+def test_a_stage_with_settings_is_as_a_run_that_starts_from_the_weights(settings, tmp_path):
+    """Also where a run is stopped between the two, and in the second."""
+    settings = [s for s in settings if not s.startswith('batch')]
+    names = 'whole', 'parts', 'second'
+    whole, parts, second = ([*settings, OWN, f'output={tmp_path / name}'] for name in names)
+    weights_of_both = run(read_config(whole))
+    told = json.loads(read_info(weights_of_both).settings)
+    assert told['data']['frames'] == 1, 'of the run'
+    assert told['stages'][1]['settings']['data.frames'] == 2, 'and of each stage'
+    take_steps(read_config(parts), 1, 2, 3, 4)
+    alone = OWN.partition(',{steps')[0] + ']'
+    first = run(read_config([*settings, f'output={tmp_path / "first"}', alone]))
+    run(read_config([*second, f'start_from={first}', 'first_stage=1']))
+    saved = [torch.load(tmp_path / n / 'checkpoint.pt', weights_only=True) for n in names]
+    for other in saved[1:]:
+        assert_equal(saved[0]['generator'], other['generator'])
+        assert_equal(saved[0]['average'], other['average'])
+    assert not torch.equal(weights(first)['body.0.bias'], weights(weights_of_both)['body.0.bias'])
+
+
+def test_crops_on_the_device_are_pictures_by_number(settings, pictures):
+    """Cut there, they are whole parts of the pictures, or of shrunk ones."""
+    given = [*settings, 'data.on_device=true', 'batch=40']
+    batches = [Batches(read_config(given), ALONE.device) for _ in range(2)]
+    (first, second), (other, _) = (list(one.read([3, 4])) for one in batches)
+    assert first.shape == (40, 3, 32, 32) and first.dtype == torch.uint8
+    assert torch.equal(first, other) and not torch.equal(first, second)
+    photographs = [cv2.imread(str(pictures / f'{name}.png'))[..., ::-1] for name in '01']
+    crops = [np.ascontiguousarray(crop.permute(1, 2, 0).numpy()) for crop in first]
+    found = [
+        any(cv2.matchTemplate(photograph, one, cv2.TM_SQDIFF).min() < 1
+            for photograph in map(np.ascontiguousarray, photographs)
+            for one in (crop, np.ascontiguousarray(crop[:, ::-1])))
+        for crop in crops
+    ]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.3), 'the others are of shrunk ones'
+    take_steps(read_config([*given, 'batch=2']), 2)
+    with pytest.raises(ValueError, match=r'on_device is for data\.frames=1'):
+        read_config([*given, 'data.frames=2'])
 
 
 def test_a_stage_keeps_the_generator_and_starts_the_discriminator_afresh(settings):
     trainer = Trainer(read_config([*settings, *GAN, 'stages=[{steps: 2}, {steps: 1}]']), ALONE)
     fresh = {k: v.clone() for k, v in trainer.discriminator.state_dict().items()}
-    reader = iter(trainer.batches.read(trainer.numbers()))
+    reader = trainer.read()
     for _ in range(2):
-        trainer.take_step([next(reader)])
+        trainer.take_step(next(reader))
     trained = {k: v.clone() for k, v in trainer.generator.state_dict().items()}
     old = trainer.discriminator
     assert any(not torch.equal(v, fresh[k]) for k, v in old.state_dict().items())
     assert len(trainer.judgements) == 2
-    trainer.begin_stage()
+    trainer.begin_stage(1)
     assert trainer.stage == 1 and trainer.discriminator is not old and not trainer.judgements
     assert_equal(trained, trainer.generator.state_dict())
     assert not trainer.optimiser.state, "the generator's optimiser starts afresh too"
@@ -305,7 +394,7 @@ def test_missing_config_file():
 
 def test_published_and_own_configs_are_valid(pytestconfig):
     folder = pytestconfig.rootpath / 'config' / 'train'
-    paths = sorted(path for path in folder.glob('*.yaml') if path.stem not in FINDERS)
+    paths = sorted(path for path in folder.glob('*.yaml') if path.stem not in OTHERS)
     assert len(paths) == 8
     for path in paths:
         given = OmegaConf.load(path)

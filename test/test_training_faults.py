@@ -16,11 +16,10 @@ from iov_restore_ros.pictures import files
 from iov_restore_ros.pictures.cache import FORK, Cache
 from iov_restore_ros.pictures.picture import Picture
 from iov_restore_ros.pictures.write import write_picture
-from iov_restore_ros.training import table as tables
+from iov_restore_ros.training import logs
 from iov_restore_ros.training.batches import Batches
 from iov_restore_ros.training.config import read_config
-from iov_restore_ros.training.logs import Logs
-from iov_restore_ros.training.table import Table
+from iov_restore_ros.training.logs import Logs, Table
 from iov_restore_ros.training.train import main, run
 from iov_restore_ros.whole import whole, write_whole
 
@@ -44,7 +43,7 @@ def complaint(capsys, monkeypatch, *settings):
 
 
 @pytest.mark.parametrize('change', [
-    'batch=0', 'save_every=0', 'accumulate=0', 'threads=-1', 'seed=-1', 'ema=1.5', 'ramp=-1',
+    'batch=0', 'save_every=0', 'accumulate=0', 'threads=-1', 'seed=-1', 'ema=1.5',
     'max_gradient=0', 'rate.start=0', 'rate.end=.nan', 'rate.warm_up=-1', 'data.crop=0',
     'data.workers=-1', 'data.cache_gb=-1', 'data.clean=2', 'data.shaken=.nan',
     'adversarial.weight=-1', 'losses.charbonnier=-1',
@@ -151,7 +150,7 @@ def test_rows_are_appended(tmp_path, monkeypatch):
     table = Table(tmp_path / 'log.csv', 0)
     replaced = []
     monkeypatch.setattr(
-        tables, 'write_whole', lambda *given: replaced.append(1) or write_whole(*given)
+        logs, 'write_whole', lambda *given: replaced.append(1) or write_whole(*given)
     )
     for step in range(1, 50):
         table.append({'step': str(step), 'loss': '1'} | ({'PSNR': '30'} if step % 7 == 0 else {}))

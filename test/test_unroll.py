@@ -13,10 +13,10 @@ from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CUES, MOTION_UNIT
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 from iov_restore_ros.pictures.shaking import ShakenCamera
 from iov_restore_ros.training import unroll as unrolling
+from iov_restore_ros.training.checkpoint import start_from
 from iov_restore_ros.training.config import read_config
 from iov_restore_ros.training.train import run
 from iov_restore_ros.training.trainer import Trainer
-from iov_restore_ros.training.transfer import start_from
 from iov_restore_ros.training.unroll import MARGIN, Unroll
 from iov_restore_ros.video.camera_path import TAU
 
@@ -237,13 +237,6 @@ def test_the_fusion_has_a_rate_of_its_own(settings):
     body, fusion = trainer.optimiser.param_groups
     assert (body['lr'], fusion['lr']) == pytest.approx((1e-3, 2e-3))
     assert len(fusion['params']) == len(list(trainer.generator.fusion.parameters()))
-
-
-def test_degradations_of_sequences_grow_with_their_number(settings):
-    trainer = Trainer(read_config([*settings, 'stages=[{steps: 100}]', 'ramp=0.5']), ALONE)
-    growth = trainer.batches.crops.growth
-    for trainer.step in (0, 25, 50, 99):
-        assert growth(2 * trainer.step) == pytest.approx(trainer.ramp())
 
 
 def test_resumed_run_equals_an_uninterrupted_one(settings, tmp_path):

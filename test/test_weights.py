@@ -1,6 +1,9 @@
 """Weight files: what is written is read, and what is wrong is said."""
 
 import pickle
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from iov_restore_ros.model import (
     shipped_tasks,
     shipped_weights,
 )
+from iov_restore_ros.training.origin import command_text
 
 SHIPPED = shipped_tasks('fast')
 
@@ -35,7 +39,10 @@ def change(path, edit):
 
 def test_round_trip(tmp_path):
     generator = Generator('fast')
-    info = WeightsInfo('fast', 'derain', 'photographs', 'train a.yaml', 'abc123', '30 dB')
+    info = WeightsInfo(
+        'fast', 'derain', 'photographs', 'train a.yaml', 'abc123', '30 dB', '{"batch": 2}',
+        '10 of 20', '1.50', 'a CPU',
+    )
     save_weights(tmp_path / 'deep' / 'file.safetensors', generator, info)
     loaded, read = load_weights(tmp_path / 'deep' / 'file.safetensors', 'derain', 'fast')
     assert read == info
@@ -106,3 +113,38 @@ def test_shipped_weights_say_where_they_come_from(task):
     assert info.trained_on and info.command and info.commit and info.metrics
     assert path.stat().st_size < 6e6
     assert path.with_suffix('.md').is_file(), 'a model card goes with every weight file'
+
+
+def printed(*files):
+    return subprocess.run(
+        [sys.executable, '-m', 'iov_restore_ros', 'weights', *files], capture_output=True, text=True
+    )
+
+
+def test_the_command_prints_what_files_say_of_themselves(tmp_path, weight_file):
+    """Those without settings are printed, too: so were files written before these were noted."""
+    path = tmp_path / 'told.safetensors'
+    info = WeightsInfo('fast', 'derain', steps='10 of 20', hours='1.50', machine='a CPU')
+    save_weights(path, Generator('fast'), replace(info, settings='{"data": {"frames": 4}}'))
+    result = printed(weight_file, path)
+    assert (result.returncode, result.stderr) == (0, '')
+    first, second = result.stdout.split('\n\n')
+    assert str(weight_file) in first and 'train x' in first and 'settings' not in first
+    assert '1,320,887 in 5.3 MB' in second and '10 of 20' in second and 'a CPU' in second
+    assert '    data:\n      frames: 4' in second
+    shipped = printed()
+    assert shipped.returncode == 0 and 'fast_deblur' in shipped.stdout and 'veil' in shipped.stdout
+    (tmp_path / 'bad').write_bytes(b'nothing')
+    result = printed(tmp_path / 'bad')
+    assert result.returncode == 2 and 'not a readable safetensors file' in result.stderr
+
+
+@pytest.mark.parametrize(('argument', 'expected'), [
+    ('data.root=/a/b/sharp', 'data.root=sharp'),
+    ('data.pairs=[/a/b/c,/d/e]', "'data.pairs=[c,e]'"),
+    ('config/train/fast.yaml', 'config/train/fast.yaml'),
+    ('../c/d', '../c/d'),
+    ('losses={fft: 0.1}', "'losses={fft: 0.1}'"),
+])
+def test_a_noted_command_has_no_folders_of_its_machine(argument, expected):
+    assert command_text('train', [argument]) == f'train {expected}'

@@ -32,9 +32,9 @@ def take_steps(config, *cuts):
     """Train up to each step of ``cuts``, saving there and going on from what was saved."""
     for cut in cuts:
         trainer = Trainer(config, ALONE)
-        reader = iter(trainer.batches.read(trainer.numbers()))
+        reader = trainer.read()
         while trainer.step < cut:
-            trainer.take_step([next(reader)])
+            trainer.take_step(next(reader))
         trainer.save()
 
 

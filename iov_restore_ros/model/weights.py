@@ -25,7 +25,12 @@ class WeightsError(Exception):
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What a weight file says of itself. All values are text, as safetensors wants them."""
+    """
+    What a weight file says of itself. All values are text, as safetensors wants them.
+
+    ``settings`` is JSON: all settings of the training. Files from before they were noted have none
+    of the last four.
+    """
 
     preset: str
     task: str
@@ -33,6 +38,10 @@ class WeightsInfo:
     command: str = ''
     commit: str = ''
     metrics: str = ''
+    settings: str = ''
+    steps: str = ''
+    hours: str = ''
+    machine: str = ''
 
 
 def shipped_weights(model: str, task: str) -> Path:
@@ -52,12 +61,16 @@ def shipped_tasks(model: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class FinderInfo:
-    """What the weight file of a network of ``FINDERS`` says of itself."""
+    """What the weight file of a network of ``FINDERS`` says of itself, as ``WeightsInfo``."""
 
     network: str
     trained_on: str = ''
     command: str = ''
     commit: str = ''
+    settings: str = ''
+    steps: str = ''
+    hours: str = ''
+    machine: str = ''
 
 
 def finder_weights(name: str) -> Path:
@@ -81,7 +94,7 @@ def read_info(path: Path, task: str | None = None) -> WeightsInfo:
 
     Looks at the header only. Raises ``WeightsError``, one sentence, for a file that is no weights.
     """
-    header = _read_header(path)
+    header = read_header(path)
     if header.get('preset') not in PRESETS:
         raise WeightsError(
             f'{path}: the header names model {header.get("preset")!r}, '
@@ -109,7 +122,7 @@ def load_weights(
     if preset is not None and info.preset != preset:
         raise WeightsError(f'{path}: these weights are for model {info.preset!r}, not {preset!r}')
     generator = Generator(info.preset)
-    _fill(generator, path, info.preset)
+    fill_network(generator, path, info.preset)
     return generator.eval(), info
 
 
@@ -134,11 +147,11 @@ def load_glass(path: Path | None = None) -> Glass:
 def load_finder(name: str, path: Path | None = None) -> nn.Module:
     """Read a network of ``FINDERS`` as ``load_veil`` reads."""
     path = path or finder_weights(name)
-    network = _read_header(path).get('network')
+    network = read_header(path).get('network')
     if network != name:
         raise WeightsError(f'{path}: the header names network {network!r}, not {name!r}')
     finder = FINDERS[name]()
-    _fill(finder, path, name)
+    fill_network(finder, path, name)
     return finder.eval()
 
 
@@ -151,7 +164,8 @@ def _write(path: Path, network: nn.Module, header: dict[str, str]) -> None:
     write_whole(path, save(tensors, metadata=header))
 
 
-def _read_header(path: Path) -> dict[str, str]:
+def read_header(path: Path) -> dict[str, str]:
+    """Return all that ``path`` says of itself; ``WeightsError`` if it is no safetensors file."""
     if not path.is_file():
         raise WeightsError(f'{path}: there is no such weight file')
     try:
@@ -161,7 +175,7 @@ def _read_header(path: Path) -> dict[str, str]:
         raise WeightsError(f'{path}: not a readable safetensors file ({error})') from error
 
 
-def _fill(network: nn.Module, path: Path, name: str) -> None:
+def fill_network(network: nn.Module, path: Path, name: str) -> None:
     """Give ``network``, which is called ``name``, the weights of ``path``."""
     with safe_open(path, framework='pt') as file:
         tensors = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118

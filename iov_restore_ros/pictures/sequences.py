@@ -5,7 +5,6 @@ The frames are a photograph along a camera's path, or footage; a part of the ite
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -75,8 +74,6 @@ class Sequences(Dataset):
     float32 S x 3, what a gyroscope would measure, see ``ShakenCamera.rates``; and float32 4, of
     that camera: focal length, x and y of its middle (pixels), time of a frame (s). All zeros
     without a gyroscope.
-
-    ``growth`` returns, for a number, the strength (0..1) of what is degraded here.
     """
 
     def __init__(
@@ -101,7 +98,6 @@ class Sequences(Dataset):
         self.sources, self.frames, self.size = sources, frames, size
         self.count, self.seed, self.clean, self.light = count, seed, clean, light
         self.shaken = shaken
-        self.growth: Callable[[int], float] = _full_strength
 
     def __len__(self) -> int:
         return self.count
@@ -114,11 +110,11 @@ class Sequences(Dataset):
         if sources.pairs and rng.random() < sources.pairs_share:
             degraded, sharp, shutter = self._paired(sources.pairs, rng)
         elif self.task.blur and rng.random() < self.shaken:
-            degraded, sharp, shutter, shaken = self._shaken(rng, self.growth(index))
+            degraded, sharp, shutter, shaken = self._shaken(rng)
             rates = shaken.rates(self.frames)
             camera[:] = shaken.focal, *shaken.middle, shaken.period
         else:
-            degraded, sharp, shutter = self.make(rng, self.growth(index))
+            degraded, sharp, shutter = self.make(rng)
         known = (torch.tensor(one, dtype=torch.float32) for one in (shutter, rates, camera))
         return degraded, sharp, *known
 
@@ -130,7 +126,7 @@ class Sequences(Dataset):
         shutter = self.sources.pairs_shutter
         return degraded, sharp, math.nan if shutter is None else shutter
 
-    def _degraded(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
+    def _degraded(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
         frames = self._footage(rng) if self._from_footage(rng) else self._ride(rng)
         if rng.random() < LIGHT_CHANGES:
             gains = 1 + np.cumsum(0.04 * rng.normal(size=len(frames)))
@@ -144,7 +140,7 @@ class Sequences(Dataset):
         if rng.random() < VIVID:
             frames = vivid(frames, rng)
         sharp = _to_bytes(to_tensor(frames))
-        strength = growth * self._amount(rng, (0.01, 0.3), (1.0, 1.0))
+        strength = self._amount(rng, (0.01, 0.3), (1.0, 1.0))
         if not strength:
             return sharp, sharp, 0.0
         fall = None
@@ -154,8 +150,8 @@ class Sequences(Dataset):
         assert degrade is not None
         return _to_bytes(255 * degrade(sharp / 255, strength, _torch(rng), fall)), sharp, 0.0
 
-    def _blurred(self, rng: np.random.Generator, growth: float) -> tuple[Tensor, Tensor, float]:
-        share = growth * self._amount(rng, (CLOSED, 0.15), (0.3, 1.0))
+    def _blurred(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
+        share = self._amount(rng, (CLOSED, 0.15), (0.3, 1.0))
         linear_light = rng.random() < 0.5
         if self._from_footage(rng):
             blurred, sharp, share = self._exposed(rng, share, linear_light)
@@ -170,11 +166,9 @@ class Sequences(Dataset):
         degraded = sensor_noise(to_tensor(blurred).float() / 255, noisy, _torch(rng))
         return _to_bytes(255 * degraded), _to_bytes(to_tensor(sharp)), share
 
-    def _shaken(
-        self, rng: np.random.Generator, growth: float
-    ) -> tuple[Tensor, Tensor, float, ShakenCamera]:
+    def _shaken(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, float, ShakenCamera]:
         """Return frames of a camera that shakes, what they should be, their shutter, the camera."""
-        share = growth * (0.0 if rng.random() < self.clean else float(rng.uniform(0.1, 1.0)))
+        share = 0.0 if rng.random() < self.clean else float(rng.uniform(0.1, 1.0))
         camera = ShakenCamera.draw(rng, self.frames, self.size, max(share, 0.3))
         gamma = GAMMA if rng.random() < LINEAR_LIGHT else 1.0
         if self._from_footage(rng):
@@ -297,10 +291,6 @@ def compressed(frames: Tensor, quality: int) -> Tensor:
         _, data = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
         pictures.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
     return to_tensor(np.stack(pictures))
-
-
-def _full_strength(index: int) -> float:
-    return 1.0
 
 
 def _to_bytes(values: Tensor) -> Tensor:

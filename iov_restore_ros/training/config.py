@@ -1,8 +1,16 @@
-"""What a training run can be told: a YAML file of config/train/ and name=value behind it."""
+"""
+What a training run can be told: a YAML file of config/train/ and name=value behind it.
 
-from collections.abc import Collection
+The stages and the learning rate become a ``Plan``, which says what each step is. A stage can have
+settings of its own, see ``config_of``.
+"""
+
+import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,7 +24,6 @@ from iov_restore_ros.model.generators import VIDEO
 from iov_restore_ros.pictures.datasets import LAYOUTS
 from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.training.adversarial import OBJECTIVES
-from iov_restore_ros.training.limits import check_limits
 from iov_restore_ros.training.losses import LOSSES
 
 SHARP, FOOTAGE = 'sharp', 'footage'  # degraded on the fly; made from videos
@@ -24,6 +31,37 @@ SHAPES = ('linear', 'cosine')
 OPTIMISERS = ('adam', 'adamw')
 PRECISIONS = ('auto', *FOR_TRAINING)
 MOST_FRAMES = 10  # of a sequence; footage is read in stretches of 13
+OF_THE_RUN = (  # settings that no stage can have for itself
+    'task', 'preset', 'output', 'stages', 'first_stage', 'device', 'precision', 'threads', 'vgg',
+    'save_every', 'seed', 'start_from', 'data.validation', 'data.description',
+)
+MORE_THAN_0 = 1e-12
+LIMITS = {  # least and most
+    'batch': (1, math.inf),
+    'accumulate': (1, math.inf),
+    'save_every': (1, math.inf),
+    'threads': (0, math.inf),
+    'seed': (0, math.inf),
+    'ema': (0, 1),
+    'ramp': (0, 1),
+    'fusion_rate': (0, math.inf),
+    'max_gradient': (MORE_THAN_0, math.inf),
+    'rate.start': (MORE_THAN_0, math.inf),
+    'rate.end': (0, math.inf),
+    'rate.warm_up': (0, math.inf),
+    'adversarial.weight': (0, math.inf),
+    'data.crop': (16, math.inf),
+    'data.noise': (0, 1),
+    'data.footage_share': (0, 1),
+    'data.pairs_share': (0, 1),
+    'data.pairs_shutter': (0, 1),
+    'data.shaken': (0, 1),
+    'data.clean': (0, 1),
+    'data.light': (0, 1),
+    'data.learned_share': (0, 1),
+    'data.cache_gb': (0, math.inf),
+    'data.workers': (0, math.inf),
+}
 
 
 @dataclass
@@ -32,8 +70,7 @@ class DataConfig:
 
     root: Path = MISSING
     layout: str = SHARP  # or a name of datasets.LAYOUTS, or footage
-    validation: Path | None = None  # pairs to measure on, never trained on
-    validation_layout: str = 'folders'
+    validation: Path | None = None  # input/ and gt/, to measure on, never trained on
     description: str = ''  # goes into the weight file: which sets, under which terms
     crop: int = 128  # pixels
     noise: float = 0.0  # greatest sigma of the noise on the input of real pairs (Sec. 4.1)
@@ -45,24 +82,32 @@ class DataConfig:
     pairs_shutter: float | None = None  # share of the time that it was open in them, if known
     streaks: Path | None = None  # layers of rain, for sequences
     shaken: float = 0.0  # share of the blurred sequences whose camera shakes and has a gyroscope
+    learned_blur: Path | None = None  # weights of `train_blur`, which blur a part of the pictures
+    learned_share: float = 0.3  # that part
     clean: float = 0.1  # share of the crops degraded on the fly that are left clean
     light: float = 0.1  # and of those that are degraded only a little
     detailed: bool = False  # prefer crops with detail
     cache_gb: float = 4.0  # of decoded pictures, of each kind of source; workers share them
     workers: int = 0  # processes that read ahead
+    on_device: bool = False  # keep the sharp pictures on the device, and cut the crops there
 
 
 @dataclass
 class Stage:
-    """One stage; with an adversarial term each begins with a new discriminator (Sec. 4.1)."""
+    """
+    One stage; with an adversarial term each begins with a new discriminator (Sec. 4.1).
+
+    ``settings`` are those of this stage alone, see ``config_of``.
+    """
 
     epochs: int = 0  # either this
     steps: int = 0  # or this
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class RateConfig:
-    """The learning rate over the whole training."""
+    """The learning rate over the whole training, or over the stage that sets one."""
 
     start: float = 1e-4
     end: float = 1e-7
@@ -99,30 +144,146 @@ class TrainConfig:
     fusion_rate: float = 1.0  # factor on the learning rate of what sees the past
     max_gradient: float = 0.05  # norm; rare steep batches would otherwise end a run
     ema: float = 0.999
-    ramp: float = 0.0  # share of the steps in which the degradations grow to full strength
+    ramp: float = 0.0  # share of the steps in which what pictures get grows to full strength
     vgg: Path | None = None  # VGG19 weights for the perceptual loss; without, they are downloaded
-    vgg_layer: str = 'conv3_3'
     save_every: int = 1000  # steps
     seed: int = 1
     start_from: Path | None = None  # weights of whichever task (transfer, Sec. 2.4)
+    first_stage: int = 0  # those before it are left out
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    Where each stage begins, in steps, and the learning rate of every step.
+
+    The progressive ("gradient") training of Sec. 4.1, as data: within the whole training the rate
+    falls, and where a stage begins the discriminator and the optimisers start afresh while the
+    generator is kept. The rate of a stage that sets one falls within the stage.
+    """
+
+    starts: tuple[int, ...]
+    steps: int
+    rates: tuple[RateConfig, ...]  # of each stage
+    spans: tuple[tuple[int, int], ...]  # the steps over which they fall: first, and beyond the last
+
+    def stage(self, step: int) -> int:
+        """Return the number of the stage, from 0, that ``step`` belongs to."""
+        return sum(start <= step for start in self.starts) - 1
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of ``step``: a linear rise, then the fall to ``rate.end``."""
+        stage = self.stage(step)
+        rate, (first, end) = self.rates[stage], self.spans[stage]
+        done = (step - first) / max(1, end - first - 1)
+        left = 1 - done if rate.shape == 'linear' else (1 + math.cos(math.pi * done)) / 2
+        rise = min(1.0, (step - first + 1) / (rate.warm_up + 1))
+        return rise * (rate.end + (rate.start - rate.end) * left)
+
+    def end(self, stage: int) -> int:
+        """Return the first step that is beyond ``stage``."""
+        return (*self.starts, self.steps)[stage + 1]
+
+    def done(self, step: int) -> float:
+        """Return the share (0..1) that is over of the steps over which the rate falls."""
+        first, end = self.spans[self.stage(step)]
+        return (step - first) / (end - first)
+
+
+def make_plan(config: TrainConfig, steps_per_epoch: int) -> Plan:
+    """Return the plan of ``config.stages``; an epoch shows every picture once."""
+    starts = [0]
+    for stage in config.stages:
+        starts.append(starts[-1] + (stage.steps or stage.epochs * steps_per_epoch))
+    spans = [
+        (starts[number], starts[number + 1])
+        if any(name.startswith('rate.') for name in stage.settings) else (0, starts[-1])
+        for number, stage in enumerate(config.stages)
+    ]
+    rates = [config_of(config, number).rate for number in range(len(config.stages))]
+    return Plan(tuple(starts[:-1]), starts[-1], tuple(rates), tuple(spans))
+
+
+def config_of(config: TrainConfig, number: int) -> TrainConfig:
+    """
+    Return the settings of stage ``number``: those of the run, and over them its own.
+
+    A stage with other settings than the one before is as a training of its own that starts from the
+    averaged weights.
+    """
+    settings = config.stages[number].settings
+    if not settings:
+        return config
+    merged = OmegaConf.structured(config)
+    for name, value in settings.items():
+        OmegaConf.update(merged, name, value)
+    changed = OmegaConf.to_object(merged)
+    assert isinstance(changed, TrainConfig)
+    return changed
 
 
 def read_config(arguments: list[str]) -> TrainConfig:
-    """Merge YAML files and name=value settings. Raises ``ValueError`` saying what is wrong."""
+    """
+    Merge YAML files and name=value settings, which count for all stages.
+
+    Raises ``ValueError`` saying what is wrong.
+    """
     try:
+        given = OmegaConf.from_dotlist([a for a in arguments if '=' in a])
         merged = OmegaConf.merge(
             OmegaConf.structured(TrainConfig),
-            *(_load(a) for a in arguments if '=' not in a),
-            OmegaConf.from_dotlist([a for a in arguments if '=' in a]),
+            *(_load(a) for a in arguments if '=' not in a), given,
         )
         missing = OmegaConf.missing_keys(merged)
         if missing:
             raise ValueError(f'not set: {", ".join(sorted(missing))}; give them as name=value')
         config = OmegaConf.to_object(merged)
+        assert isinstance(config, TrainConfig)
+        names = dict(_leaves(OmegaConf.to_container(given)))
+        for stage in config.stages:
+            stage.settings = {
+                name: value for name, value in _leaves(stage.settings) if name not in names
+            }
+        _check_stages(config)
+        every = [config_of(config, number) for number in range(len(config.stages))]
     except (OmegaConfBaseException, OSError, YAMLError) as error:
         raise ValueError(' '.join(str(error).split())) from error
-    assert isinstance(config, TrainConfig)
-    check_limits(config)
+    for stage_config in every:
+        _check(stage_config)
+    if all(one.data.frames == 1 for one in every):
+        for name in ('footage', 'pairs', 'streaks'):
+            if getattr(config.data, name):
+                raise ValueError(f'data.{name} is for sequences: set data.frames, 2 and more')
+    return config
+
+
+def _leaves(settings: Any, above: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield the settings in nested mappings by their whole names, as on the command line."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f'{above}{name}.')
+        else:
+            yield f'{above}{name}', value
+
+
+def _check_stages(config: TrainConfig) -> None:
+    if not config.stages or any(bool(s.epochs) == bool(s.steps) for s in config.stages):
+        raise ValueError('stages: a list of {epochs: N} or {steps: N}, one of both in each')
+    for stage in config.stages:
+        if min(stage.epochs, stage.steps) < 0:
+            raise ValueError(f'stages: {{epochs: {stage.epochs}, steps: {stage.steps}}}: below 0')
+        if stage.epochs and stage.settings:
+            raise ValueError('stages: one with settings is given in steps, not in epochs')
+        for name in stage.settings:
+            if name in OF_THE_RUN:
+                raise ValueError(f'stages: {name} is of the whole run, not of a stage')
+    if not 0 <= config.first_stage < len(config.stages):
+        raise ValueError(f'first_stage={config.first_stage}: 0 to {len(config.stages) - 1}')
+
+
+def _check(config: TrainConfig) -> None:
+    """Raise ``ValueError`` for the first setting that cannot be."""
+    _check_limits(config)
     _choice('task', config.task, TASKS)
     _choice('preset', config.preset, PRESETS)
     _choice('precision', config.precision, PRECISIONS)
@@ -131,9 +292,6 @@ def read_config(arguments: list[str]) -> TrainConfig:
     _choice('adversarial.objective', config.adversarial.objective, OBJECTIVES)
     # folders:A+B names two folders.
     _choice('data.layout', config.data.layout.partition(':')[0], (SHARP, FOOTAGE, *LAYOUTS))
-    _choice(
-        'data.validation_layout', config.data.validation_layout.partition(':')[0], LAYOUTS
-    )
     for name, weight in config.losses.items():
         _choice('losses', name, LOSSES)
         if not weight >= 0:
@@ -145,12 +303,6 @@ def read_config(arguments: list[str]) -> TrainConfig:
         raise ValueError(
             f'data.crop={config.data.crop}: the discriminator judges crops of {INPUT_SIZE}, Table 1'
         )
-    if not config.stages or any(bool(s.epochs) == bool(s.steps) for s in config.stages):
-        raise ValueError('stages: a list of {epochs: N} or {steps: N}, one of both in each')
-    for stage in config.stages:
-        if min(stage.epochs, stage.steps) < 0:
-            raise ValueError(f'stages: {{epochs: {stage.epochs}, steps: {stage.steps}}}: below 0')
-    return config
 
 
 def _load(path: str) -> DictConfig:
@@ -160,18 +312,33 @@ def _load(path: str) -> DictConfig:
     return settings
 
 
+def _check_limits(config: TrainConfig) -> None:
+    """Raise ``ValueError`` that names the first of ``LIMITS`` which a ``TrainConfig`` is beyond."""
+    for name, (least, most) in LIMITS.items():
+        value = attrgetter(name)(config)
+        if value is not None and not least <= value <= most:  # so that NaN is beyond, too
+            wanted = f'{least} and more' if most == math.inf else f'{least} to {most}'
+            raise ValueError(f'{name}={value}: {wanted}')
+    data = config.data
+    if data.clean + data.light > 1:
+        raise ValueError(f'data.clean={data.clean}, data.light={data.light}: together 1 at most')
+
+
 def _check_sequences(config: TrainConfig) -> None:
     data = config.data
     if not 1 <= data.frames <= MOST_FRAMES:
         raise ValueError(f'data.frames={data.frames}: 1 to {MOST_FRAMES}')
+    if data.learned_blur and (config.task != 'deblur' or data.layout != SHARP):
+        raise ValueError(f'data.learned_blur is for task=deblur and data.layout={SHARP}')
+    if data.on_device and (data.frames > 1 or data.layout != SHARP):
+        raise ValueError(f'data.on_device is for data.frames=1 and data.layout={SHARP}')
     if data.frames == 1:
-        for name in ('footage', 'pairs', 'streaks'):
-            if getattr(data, name):
-                raise ValueError(f'data.{name} is for sequences: set data.frames, 2 and more')
         return
     given = f'data.frames={data.frames}: '
     if not PRESETS[config.preset].evidence:
         raise ValueError(f'{given}{config.preset} sees one frame only, {", ".join(VIDEO)} more')
+    if config.ramp:
+        raise ValueError(f'{given}ramp is for pictures, set ramp=0')
     if config.adversarial.weight:
         raise ValueError(f'{given}the discriminator judges pictures, set adversarial.weight=0')
     if data.layout not in (SHARP, FOOTAGE):

@@ -5,10 +5,10 @@ No generator, no crops and no discriminator are in it.
 """
 
 import math
-import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from iov_restore_ros.model import FINDERS, FinderInfo, load_finder, save_finder
 from iov_restore_ros.stop import Stop
-from iov_restore_ros.training.train import git_commit
+from iov_restore_ros.training.origin import command_text, git_commit, machine_name, settings_text
 
 LOG_EVERY = 250  # steps
 LEAST_RATE = 0.01  # of the first one, at the end
@@ -66,7 +66,7 @@ def main_of(name: str, usage: str, kind: type[Config], run: Callable[[Config, st
         print(usage.strip())
         return 0 if len(sys.argv) > 1 else 2
     try:
-        print(run(read_config(kind, sys.argv[1:]), shlex.join([name, *sys.argv[1:]])))
+        print(run(read_config(kind, sys.argv[1:]), command_text(name, sys.argv[1:])))
     except (OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -82,7 +82,11 @@ def fit(
 
     It is written into ``config.output``, now and then and when it is stopped.
     """
-    info = FinderInfo(name, trained_on, command, git_commit())
+    info = FinderInfo(
+        name, trained_on, command, git_commit(), settings_text(config),
+        machine=f'{machine_name(torch.device("cpu"))}, float32',
+    )
+    started = time.monotonic()
     network = load_finder(name, config.start_from) if config.start_from else FINDERS[name]()
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
@@ -105,7 +109,10 @@ def fit(
             losses.clear()
             averaged = average.module
             assert isinstance(averaged, nn.Module)
-            save_finder(path, averaged, info)
+            save_finder(path, averaged, replace(
+                info, steps=f'{step + 1} of {config.steps}',
+                hours=f'{(time.monotonic() - started) / 3600:.2f}',
+            ))
         if last:
             break
     return path

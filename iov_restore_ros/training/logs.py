@@ -1,5 +1,10 @@
 """What a run leaves to look at: log.csv, curves.png, TensorBoard's events, sample pictures."""
 
+import csv
+import errno
+import io
+import math
+import os
 from pathlib import Path
 
 import cv2
@@ -7,19 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iov_restore_ros.training.table import Table
-from iov_restore_ros.whole import write_whole
+from iov_restore_ros.whole import whole, write_whole
 
 try:
     from torch.utils.tensorboard import SummaryWriter
 except ImportError:  # pip install tensorboard
     SummaryWriter = None  # type: ignore[assignment, misc]
 try:
-    from iov_restore_ros.training.curves import draw_curves
+    from matplotlib.figure import Figure
 except ImportError:  # pip install matplotlib
-    draw_curves = None  # type: ignore[assignment]
+    Figure = None  # type: ignore[assignment, misc]
 
 SAMPLES = 4  # pictures
+PANELS = 3  # of curves.png in a row
+SMOOTHED = 20  # so many stretches of a run, over which the thick line is a mean
+
+Row = dict[str, str]
 
 
 class Logs:
@@ -44,7 +52,7 @@ class Logs:
     def draw(self) -> None:
         """Write curves.png, where matplotlib is installed."""
         rows = self.table.rows()
-        if draw_curves is not None and rows:
+        if Figure is not None and rows:
             draw_curves(rows, self.folder / 'curves.png')
 
     def sample(self, step: int, *columns: Tensor) -> None:
@@ -59,3 +67,108 @@ class Logs:
         write_whole(
             self.folder / 'samples' / f'{step:07d}.jpg', cv2.imencode('.jpg', image)[1].tobytes()
         )
+
+
+class Table:
+    """
+    A CSV file with a row for some of the steps of a run.
+
+    A row is there whole or not at all. Rows later than ``step``, written before a run was cut off,
+    are taken out: they come again. So is what is left of a row that was being written then.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Go on with ``path``. Raises ``ValueError`` for a file that is no such table."""
+        self.path = path
+        self.names: list[str] = []  # of the columns
+        if path.exists():
+            self.names, rows = self._read()
+            if self.names and self.names[0] != 'step':
+                raise ValueError(f'{path}: not the log of a run; move it away')
+            self._replace(self.names, [row for row in rows if int(row['step']) <= step])
+
+    def rows(self) -> list[Row]:
+        """Return all rows."""
+        return self._read()[1] if self.path.exists() else []
+
+    def append(self, row: Row) -> None:
+        """
+        Add ``row``, which has 'step' first, then what it has. Raises ``OSError``, on a full disk.
+
+        A column that is new makes the file be written anew; that is once for each.
+        """
+        names = list(dict.fromkeys([*self.names, *row]))
+        if names != self.names or not self.path.exists():
+            self._replace(names, [*self.rows(), row])
+            self.names = names
+            return
+        line = _text(names, [row]).encode()
+        with self.path.open('ab', buffering=0) as file:
+            end = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError:
+                file.truncate(end)
+                raise
+
+    def _read(self) -> tuple[list[str], list[Row]]:
+        """Return the names of the columns, and the rows that are whole."""
+        lines = self.path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith('\n') and '\0' not in line]
+        names, *rows = list(csv.reader(whole)) or [[]]
+        return names, [
+            dict(zip(names, row, strict=True)) for row in rows
+            if len(row) == len(names) and row[0].isdecimal()
+        ]
+
+    def _replace(self, names: list[str], rows: list[Row]) -> None:
+        header = dict(zip(names, names, strict=True))
+        write_whole(self.path, _text(names, [header, *rows]))
+
+
+def _text(names: list[str], rows: list[Row]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, names, lineterminator='\n').writerows(rows)
+    return text.getvalue()
+
+
+def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
+    """
+    Draw every column of ``rows``, as log.csv has them, against the step into a PNG file.
+
+    The thin line is what was logged, the thick one its running mean, as single batches differ
+    much. Where a stage begins, a line goes through all of them.
+    """
+    names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in ('step', 'stage')]
+    stages = [row['stage'] for row in rows]
+    begin = [
+        int(rows[i]['step']) for i in range(1, len(rows)) if stages[i] != stages[i - 1]
+    ]
+    columns = min(PANELS, len(names))
+    lines = math.ceil(len(names) / columns)
+    figure = Figure((4 * columns, 2.6 * lines), layout='constrained')
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        logged = [(int(row['step']), float(row[name])) for row in rows if row.get(name)]
+        steps, values = np.array(logged).T
+        axes.plot(steps, values, linewidth=0.7, alpha=0.4)
+        axes.plot(steps, running_mean(values, math.ceil(len(values) / SMOOTHED)), color='C0')
+        for step in begin:
+            axes.axvline(step, color='black', linewidth=0.6)
+        axes.set_title(name.replace('_', ' '), fontsize='medium')
+        axes.grid(alpha=0.3)
+    for axes in panels[len(names) :]:
+        axes.remove()
+    for axes in panels[max(0, len(names) - columns) : len(names)]:
+        axes.set_xlabel('step')
+    with whole(path) as part:
+        figure.savefig(part, dpi=100)
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Return the mean of the last ``width`` values at each of them, of fewer at the beginning."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - width, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)

@@ -13,8 +13,6 @@ same output, it goes on where it was. Ctrl-C saves and stops. More in docs/train
 
 import math
 import os
-import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,6 +31,7 @@ from iov_restore_ros.pictures.readings import Pair
 from iov_restore_ros.stop import Stop
 from iov_restore_ros.training.config import TrainConfig, read_config
 from iov_restore_ros.training.logs import Logs
+from iov_restore_ros.training.origin import command_text, git_commit, machine_name, settings_text
 from iov_restore_ros.training.processes import join
 from iov_restore_ros.training.trainer import Trainer, TrainingError
 
@@ -58,9 +57,8 @@ def run(config: TrainConfig) -> Path:
             f'{config.preset} {config.task} on {processes.count} x {trainer.device} in '
             f'{trainer.dtype}, step {trainer.step} of {trainer.plan.steps}'
         )
-        reader = iter(trainer.batches.read(trainer.numbers()))
-        while trainer.step < trainer.plan.steps:
-            report = trainer.take_step([next(reader) for _ in range(config.accumulate)])
+        for batches in trainer.read():
+            report = trainer.take_step(batches)
             reason = trainer.replace_collapsed()
             # Every process must stop after the same step.
             stopped = processes.mean(torch.tensor(float(stop.asked), device=trainer.device)) > 0
@@ -78,7 +76,7 @@ class Keeper:
 
     def __init__(self, trainer: Trainer, progress: Progress) -> None:
         self.trainer, self.progress = trainer, progress
-        self.config = trainer.config
+        self.config = trainer.whole
         self.logs = Logs(self.config.output, trainer.step)
         self.sums: dict[str, float] = {}
         self.steps = 0
@@ -89,7 +87,7 @@ class Keeper:
         data = self.config.data
         self.pairs = []
         if data.validation:
-            pairs = find_pairs(data.validation, data.validation_layout, 'test')
+            pairs = find_pairs(data.validation, 'folders', 'test')
             self.pairs = self._readable(pairs[:: -(-len(pairs) // VALIDATION_PICTURES)])
 
     def _readable(self, pairs: list[Pair]) -> list[Pair]:
@@ -139,7 +137,8 @@ class Keeper:
     def _log(self, measure: bool) -> None:
         trainer = self.trainer
         values = {name: value / self.steps for name, value in self.sums.items()}
-        crops = self.config.batch * self.config.accumulate * trainer.processes.count * self.steps
+        config = trainer.config  # of the stage
+        crops = config.batch * config.accumulate * trainer.processes.count * self.steps
         values['crops_per_second'] = crops / (time.monotonic() - self.since)
         values['rate'] = trainer.plan.learning_rate(trainer.step - 1)
         values['stage'] = trainer.stage
@@ -149,7 +148,7 @@ class Keeper:
             assert self.config.data.validation is not None
             self.metrics = f'{self.config.data.validation.name} {values["PSNR"]:.2f} dB RGB'
         shown = [f'{name} {values[name]:.4g}' for name in values if name in (
-            'loss', 'adversarial', 'discriminator', *self.config.losses)]
+            'loss', 'adversarial', 'discriminator', *config.losses)]
         self.progress.update(self.bar, description=' '.join([*shown, self.metrics]))
         if measure:
             self.progress.console.print(f'step {trainer.step}', *shown, self.metrics)
@@ -181,35 +180,30 @@ class Keeper:
         [batch] = batches.read([0])
         averaged = self._averaged().eval()
         with torch.inference_mode():
-            if self.config.data.frames > 1:  # the last frame of each sequence
+            if self.trainer.config.data.frames > 1:  # the last frame of each sequence
                 sequences = batches.unroll(batch, 0)
                 for number in range(sequences.frames):
                     degraded, evidence, target = sequences.frame(number)
                     restored = averaged(degraded, evidence)
                     sequences.keep(restored)
             else:
-                degraded, target = batches.degrade(batch, 0, 1.0)
+                degraded, target = batches.degrade(batch, 0)
                 restored = averaged(degraded)
         averaged.train()
         self.logs.sample(self.trainer.step, degraded, restored, target)
 
     def _export(self) -> None:
         """Write the averaged generator as a weight file."""
+        trainer = self.trainer
+        machine = machine_name(trainer.device, trainer.processes.count)
+        precision = str(trainer.dtype).removeprefix('torch.')
         save_weights(self.config.output / 'weights.safetensors', self._averaged(), WeightsInfo(
             preset=self.config.preset, task=self.config.task,
             trained_on=self.config.data.description, metrics=self.metrics,
-            command=shlex.join(['train', *sys.argv[1:]]), commit=self.commit,
+            command=command_text('train', sys.argv[1:]), commit=self.commit,
+            settings=settings_text(self.config), steps=f'{trainer.step} of {trainer.plan.steps}',
+            hours=f'{trainer.seconds() / 3600:.2f}', machine=f'{machine}, {precision}',
         ))
-
-
-def git_commit() -> str:
-    """Return the commit of the working folder, '-dirty' behind it if so, or '' outside of git."""
-    command = ['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ''
-    return result.stdout.strip()
 
 
 def main() -> int:

@@ -2,8 +2,8 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from iov_restore_ros.compute.cpu import on_one_thread
 from iov_restore_ros.compute.device import fastest_precision
 from iov_restore_ros.model import Discriminator, Generator
 from iov_restore_ros.model.fusion import Evidence
-from iov_restore_ros.pictures.sequences import Sequences
 from iov_restore_ros.training.adversarial import (
     COLLAPSE_STEPS,
     OBJECTIVES,
@@ -26,14 +25,12 @@ from iov_restore_ros.training.checkpoint import (
     ANEW,
     TrainingError,
     read_checkpoint,
+    start_from,
     write_checkpoint,
 )
-from iov_restore_ros.training.config import TrainConfig
+from iov_restore_ros.training.config import TrainConfig, config_of, make_plan
 from iov_restore_ros.training.losses import RestorationLoss
-from iov_restore_ros.training.optimisers import make_optimiser, set_rate
 from iov_restore_ros.training.processes import Processes
-from iov_restore_ros.training.schedule import grown, make_plan
-from iov_restore_ros.training.transfer import start_from
 from iov_restore_ros.training.unroll import Unroll
 
 BROKEN_STEPS = 10  # in a row, then the run is given up
@@ -41,7 +38,7 @@ BROKEN_STEPS = 10  # in a row, then the run is given up
 
 class Trainer:
     """
-    The state of a run.
+    The state of a run. ``config`` is that of the present stage, ``plan`` is of all of them.
 
     A step whose loss or gradient is not finite changes no weight; ``BROKEN_STEPS`` of them in a
     row end the run, whose last checkpoint is then still good. A discriminator that has collapsed
@@ -49,17 +46,12 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
-        self.config, self.processes = config, processes
+        self.whole, self.processes = config, processes
+        self.config = config_of(config, config.first_stage)
         self.device = processes.device
-        self.batches = Batches(config, self.device)
+        self.batches = Batches(self.config, self.device)
         per_step = config.batch * config.accumulate * processes.count
-        self.plan = make_plan(
-            config.stages, config.rate, math.ceil(self.batches.pictures / per_step)
-        )
-        if isinstance(self.batches.crops, Sequences):  # degraded as they are read, by number
-            self.batches.crops.growth = partial(
-                grown, length=config.ramp * self.plan.steps * per_step
-            )
+        self.plan = make_plan(config, math.ceil(self.batches.pictures / per_step))
         torch.manual_seed(config.seed)
         self.generator = Generator(config.preset)
         self.generator.initialise()
@@ -68,14 +60,13 @@ class Trainer:
         self.generator.to(self.device)
         self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype = self._precision()
-        self.average = AveragedModel(
-            self.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
-        )
-        self.loss = RestorationLoss(config.losses, config.vgg, config.vgg_layer).to(self.device)
+        self.average = self._new_average()
+        self.loss = RestorationLoss(self.config.losses, config.vgg).to(self.device)
         self.shared_generator = processes.share(self.generator)
-        self.step = self.stage = 0
+        self.step = self.plan.starts[config.first_stage]
         self.broken = 0  # steps in a row that were not finite
-        self.begin_stage()
+        self.started = time.monotonic()
+        self.begin_stage(config.first_stage)
         self.checkpoint = config.output / 'checkpoint.pt'
         if self.checkpoint.exists():
             self._load()
@@ -89,9 +80,27 @@ class Trainer:
         votes = torch.tensor(float(fastest == 'bfloat16'), device=self.device)
         return torch.bfloat16 if self.processes.mean(votes) > 0.5 else torch.float32
 
-    def begin_stage(self) -> None:
+    def _new_average(self) -> AveragedModel:
+        return AveragedModel(
+            self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema)
+        )
+
+    def _take_settings(self, config: TrainConfig) -> None:
+        """Go on by other settings, from the averaged weights."""
+        self.config = config
+        self.batches = Batches(config, self.device)
+        self.loss = RestorationLoss(config.losses, config.vgg).to(self.device)
+        averaged = self.average.module
+        assert isinstance(averaged, Generator)
+        self.generator.load_state_dict(averaged.state_dict())
+        self.average = self._new_average()
+
+    def begin_stage(self, stage: int) -> None:
         """Keep the generator; start the discriminator and the optimisers afresh (Sec. 4.1)."""
-        self.stage = self.plan.stage(self.step)
+        self.stage = stage
+        config = config_of(self.whole, stage)
+        if config != self.config:
+            self._take_settings(config)
         self.optimiser = make_optimiser(self.config.optimiser, self.generator)
         self.judgements: list[Judgement] = []
         self.discriminator: Discriminator | None = None
@@ -103,12 +112,25 @@ class Trainer:
                 self.config.optimiser, self.discriminator
             )
 
-    def numbers(self) -> Iterator[int]:
-        """Return the numbers of this process's batches, from the present step to the last."""
-        first = self.step * self.config.accumulate
-        last = self.plan.steps * self.config.accumulate
+    def seconds(self) -> float:
+        """Return how long the run has taken by now, with what it took before it was stopped."""
+        return time.monotonic() - self.started
+
+    def read(self) -> Iterator[list[Any]]:
+        """
+        Yield what each step learns from, from the present one to the last.
+
+        Takes the step's stage to begin with, so each step is to be taken before the next is asked.
+        """
         count, rank = self.processes.count, self.processes.rank
-        return iter(range(first * count + rank, last * count + rank, count))
+        while self.step < self.plan.steps:
+            if self.plan.stage(self.step) != self.stage:
+                self.begin_stage(self.plan.stage(self.step))
+            accumulate, end = self.config.accumulate, self.plan.end(self.stage)
+            first, last = (step * accumulate * count + rank for step in (self.step, end))
+            reader = iter(self.batches.read(range(first, last, count)))
+            while self.step < end:
+                yield [next(reader) for _ in range(accumulate)]
 
     def take_step(self, batches: list[Any]) -> dict[str, float]:
         """
@@ -117,8 +139,6 @@ class Trainer:
         Generator and discriminator step together, on the same pictures. Returns the losses by
         name, means over all processes.
         """
-        if self.plan.stage(self.step) != self.stage:
-            self.begin_stage()
         self._set_rate(self.plan.learning_rate(self.step))
         self.optimiser.zero_grad()
         if self.discriminator:
@@ -142,7 +162,7 @@ class Trainer:
             return self._accumulate_frames(self.batches.unroll(batch, number), last)
         with self._gradients_shared(last):
             return self._accumulate_pictures(
-                *self.batches.degrade(batch, number, self.ramp()), number
+                *self.batches.degrade(batch, number, self.strength()), number
             )
 
     def _accumulate_frames(self, sequences: Unroll, last: bool) -> dict[str, Tensor]:
@@ -226,12 +246,13 @@ class Trainer:
         """Start the discriminator afresh if it has collapsed; return the reason if so."""
         reason = collapsed(self.judgements)
         if reason:
-            self.begin_stage()
+            self.begin_stage(self.stage)
         return reason
 
-    def ramp(self) -> float:
+    def strength(self) -> float:
         """Return how strong the degradations are by now (0.3..1); easy ones are learnt sooner."""
-        return grown(self.step, self.config.ramp * self.plan.steps)
+        ramp = self.config.ramp
+        return min(1.0, 0.3 + 0.7 * self.plan.done(self.step) / ramp) if ramp else 1.0
 
     def _set_rate(self, rate: float) -> None:
         set_rate(self.optimiser, rate, self.config.fusion_rate)
@@ -256,6 +277,7 @@ class Trainer:
             'preset': self.config.preset,
             'step': self.step,
             'stage': self.stage,
+            'seconds': self.seconds(),
             'generator': self.generator.state_dict(),
             'average': self.average.state_dict(),
             'optimiser': self.optimiser.state_dict(),
@@ -268,7 +290,10 @@ class Trainer:
 
     def _load(self) -> None:
         """Go on from the checkpoint. Raises ``TrainingError`` for one that does not fit."""
-        state = read_checkpoint(self.checkpoint, self.config, self.device)
+        state = read_checkpoint(self.checkpoint, self.whole, self.device)
+        self.step = state['step']
+        self.started -= state.get('seconds', 0.0)  # older checkpoints have none
+        self.begin_stage(state['stage'])
         try:
             self._take(state)
         except (RuntimeError, ValueError, KeyError) as error:
@@ -277,13 +302,27 @@ class Trainer:
             ) from error
 
     def _take(self, state: dict[str, Any]) -> None:
-        self.step = state['step']
         self.generator.load_state_dict(state['generator'])
         self.average.load_state_dict(state['average'])
-        self.begin_stage()
-        self.stage = state['stage']
         self.optimiser.load_state_dict(state['optimiser'])
         if self.discriminator:
             self.discriminator.load_state_dict(state['discriminator'])
             self.discriminator_optimiser.load_state_dict(state['discriminator_optimiser'])
             self.judgements = [Judgement(*values) for values in state['judgements']]
+
+
+def make_optimiser(name: str, network: nn.Module) -> torch.optim.Optimizer:
+    """Return 'adam' or 'adamw' for ``network``; a generator's fusion is a group of its own."""
+    parts = [network]
+    if isinstance(network, Generator) and network.fusion is not None:
+        parts = [network.body, network.fusion]
+    groups = [{'params': list(part.parameters())} for part in parts]
+    if name == 'adam':
+        return torch.optim.Adam(groups, fused=True)
+    return torch.optim.AdamW(groups, weight_decay=1e-4, fused=True)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float, fusion_rate: float) -> None:
+    """Set the learning rate to ``rate``, that of the fusion to ``fusion_rate`` times as much."""
+    for group, factor in zip(optimiser.param_groups, (1.0, fusion_rate), strict=False):
+        group['lr'] = factor * rate
