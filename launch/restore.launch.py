@@ -30,7 +30,9 @@ DDS_VARIABLE = f'{FAST_DDS}_DEFAULT_PROFILES_FILE'
 
 # name: (default, help, choices). Literals alone: a test reads them without launch.
 ARGUMENTS = {
-    'cameras': ('', 'names of the cameras, separated by commas; empty: as the parameter file says', ()),
+    'cameras': (
+        '', 'names of the cameras, separated by commas; empty: as the parameter file says', ()
+    ),
     'namespace': ('', 'namespace of the node and its topics', ()),
     'input': ('{camera}/image_raw', 'input topic; without /compressed for compressed images', ()),
     'output': ('{camera}/restored/image_raw', 'output topic', ()),
@@ -44,7 +46,8 @@ ARGUMENTS = {
         ('', 'wei2021', 'wei2021_preprint', 'fast'),
     ),
     'image_transport': (
-        '', 'transport of the input images; empty: as the parameter file says', ('', 'raw', 'compressed')
+        '', 'transport of the input images; empty: as the parameter file says',
+        ('', 'raw', 'compressed'),
     ),
     'imu_topic': (
         '', 'topic of sensor_msgs/Imu, used for deblurring; empty: as the parameter file says',
