@@ -292,7 +292,7 @@ def test_what_is_wrong_is_named_and_frames_are_as_without(rig, restorer, shaken)
         shaker.turn(samples(BEGIN + 30, BEGIN + 29.99))
 
     keep_alive()
-    assert reason() == 'not used: no camera_info has come on camera/camera_info'
+    assert reason() == 'not used: no camera_info received on camera/camera_info'
     shaker.calibrate(CameraInfo(width=SIZE[1], height=SIZE[0]))
     keep_alive()
     assert reason() == 'not used: tf2_ros is not installed: set imu_rotation'

@@ -297,8 +297,8 @@ def warnings(names: Iterable[str]) -> list[str]:
     for name in sorted(set(names) - set(PARAMETERS)):
         if not name.startswith(OTHERS):
             near = difflib.get_close_matches(name, PARAMETERS, 1)
-            meant = f'; is {near[0]} meant?' if near else ''
-            lines.append(f'there is no parameter {name}, it does nothing{meant}')
+            meant = f'; did you mean {near[0]}?' if near else ''
+            lines.append(f'unknown parameter {name} is ignored{meant}')
     return lines
 
 
