@@ -67,7 +67,7 @@ def test_restore_files(folder, tmp_path, photograph):
     assert result.returncode == 1
     for line in (
         'broken.png: not a readable picture', 'broken.mp4: not a readable video',
-        'gone.png: there is no such file',
+        'gone.png: no such file',
     ):
         assert line in result.stderr
     assert 'Traceback' not in result.stderr

@@ -1,4 +1,4 @@
-"""Pictures whose pixels are taken from elsewhere in them, along a flow."""
+"""Warping pictures along an optical flow."""
 
 import functools
 
@@ -11,10 +11,10 @@ def move(
     first: int = 0, border: int = cv2.BORDER_REPLICATE,
 ) -> np.ndarray:
     """
-    Return ``image``, each pixel taken from ``times`` ``flow`` (H x W x 2, pixels) away.
+    Return ``image`` warped: each pixel is taken from the displacement ``times`` x ``flow``.
 
-    The flow is x before y, float32. It may be that of a part of ``image`` which begins ``first``
-    rows and columns in: then that part is returned. ``border``: what lies outside of ``image``.
+    ``flow`` is float32 H x W x 2, pixels, x before y. It may cover a part of ``image`` that begins
+    at row and column ``first``; then that part is returned. ``border``: OpenCV's border mode.
     """
     there = cv2.scaleAdd(flow, times, places(*flow.shape[:2], first))
     return cv2.remap(image, there, None, cv2.INTER_LINEAR, borderMode=border)
@@ -23,9 +23,9 @@ def move(
 @functools.lru_cache(maxsize=16)
 def places(height: int, width: int, first: int = 0) -> np.ndarray:
     """
-    Return x and y of pixels, from (``first``, ``first``) on; not to be changed.
+    Return the coordinates x, y of pixels, starting at (``first``, ``first``).
 
-    float32 height x width x 2.
+    float32 height x width x 2. Do not modify it: it is cached.
     """
     x, y = (np.arange(first, first + side, dtype=np.float32) for side in (width, height))
     return cv2.merge(np.meshgrid(x, y))
