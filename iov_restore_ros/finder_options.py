@@ -21,7 +21,7 @@ def add_finder_options(parser: argparse.ArgumentParser) -> None:
     for name in FLAGS:
         parser.add_argument(
             f'--{name}-weights', type=Path, metavar='FILE',
-            help='weights of the network that finds it (default: the shipped ones)',
+            help=f'weights of the {name} network (default: the shipped ones)',
         )
 
 

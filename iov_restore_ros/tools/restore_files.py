@@ -190,8 +190,8 @@ def _target(output: Path, stem: Path, suffix: str) -> Path:
 
 def add_restorer_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of restoring."""
-    parser.add_argument('--task', choices=TASKS, required=True)
-    parser.add_argument('--model', choices=PRESETS, default='fast')
+    parser.add_argument('--task', choices=TASKS, required=True, help='what to remove: blur or rain')
+    parser.add_argument('--model', choices=PRESETS, default='fast', help='default: fast')
     parser.add_argument('--weights', type=Path, help='.safetensors file (default: the shipped one)')
     add_finder_options(parser)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
