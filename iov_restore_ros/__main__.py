@@ -14,9 +14,9 @@ COMMANDS = {  # name: (module whose main() it is, what it does)
     'export': ('tools.export', 'write a generator as ONNX'),
     'weights': ('tools.weights', 'print what weight files say of their training'),
     'layer_table': ('tools.layer_table', 'print a network layer by layer'),
-    'train_glass': ('training.glass', 'train what finds drops and dirt on the glass'),
-    'train_veil': ('training.veil', 'train what finds the veil of fog and far rain'),
-    'train_blur': ('training.learned_blur', 'train what blurs sharp pictures as real ones are'),
+    'train_glass': ('training.glass', 'train the network that finds drops and dirt on the glass'),
+    'train_veil': ('training.veil', 'train the network that finds the veil of fog and far rain'),
+    'train_blur': ('training.learned_blur', 'train a network that blurs sharp pictures'),
     'train': ('training.train', 'train a generator'),
 }
 
@@ -31,7 +31,7 @@ def main() -> int:
     """Run the command line; returns the exit status."""
     name, *arguments = sys.argv[1:] or ['--help']
     if name in COMMANDS:
-        sys.argv = [f'iov_restore {name}', *arguments]  # as help and errors are to name it
+        sys.argv = [f'iov_restore {name}', *arguments]  # the name in help and errors
         return run(name)
     asked = name in ('-h', '--help') and len(sys.argv) > 1
     lines = [f'  {name:<14} {what}' for name, (_, what) in COMMANDS.items()]

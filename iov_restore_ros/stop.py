@@ -1,4 +1,4 @@
-"""To end a long command between two pieces of its work, when somebody asks for it."""
+"""Ending a long command between two pieces of its work, on SIGINT or SIGTERM."""
 
 import signal
 from collections.abc import Iterable, Iterator
@@ -11,11 +11,11 @@ Piece = TypeVar('Piece')
 
 
 class Stopped(Exception):  # noqa: N818  it is no error
-    """Somebody asked to stop."""
+    """A signal asked to stop."""
 
 
 class Stop:
-    """Whether SIGINT or SIGTERM (which job queues send) came; a second one ends at once."""
+    """Whether SIGINT or SIGTERM (which job queues send) arrived; a second one ends at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -23,7 +23,7 @@ class Stop:
             signal.signal(number, self._ask)
 
     def check(self) -> None:
-        """Raise ``Stopped`` if it came."""
+        """Raise ``Stopped`` if a signal arrived."""
         if self.asked:
             raise Stopped
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the program that writes them."""
+"""Files that are complete or absent, whatever ends the program that writes them."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 @contextlib.contextmanager
 def whole(target: Path) -> Iterator[Path]:
     """
-    Give a path to write a file to, which becomes ``target`` if all goes well, and else is removed.
+    Yield a path to write to; the file becomes ``target`` on success, and is removed on failure.
 
-    It lies beside ``target`` and ends as that does, as some writers go by the end of a name. Its
-    bytes are on the disk before the name is. Folders above ``target`` are made.
+    The path lies beside ``target`` and has its suffix, because some writers choose the format by
+    the suffix. The bytes are on the disk before the file gets its name. Parent folders are created.
     """
     part = target.with_name(f'.{target.stem}.part{target.suffix}')
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -33,28 +33,32 @@ DDS_VARIABLE = f'{FAST_DDS}_DEFAULT_PROFILES_FILE'
 # name: (default, help, choices). Literals alone: a test reads them without launch. The choices of
 # the node's parameters are those of the schema.
 ARGUMENTS = {
-    'cameras': ('', 'names of the cameras, by commas; empty: as the parameter file says', ()),
+    'cameras': (
+        '', 'names of the cameras, separated by commas; empty: as the parameter file says', ()
+    ),
     'namespace': ('', 'namespace of the node and its topics', ()),
-    'input': ('{camera}/image_raw', 'input topic; of compressed images without /compressed', ()),
+    'input': ('{camera}/image_raw', 'input topic; without /compressed for compressed images', ()),
     'output': ('{camera}/restored/image_raw', 'output topic', ()),
     'params_file': ('', 'parameter file; empty: config/restore.yaml of the package', ()),
-    'mode': ('', 'what is done to the frames; empty: as the parameter file says', ()),
+    'mode': ('', 'what to do with the frames; empty: as the parameter file says', ()),
     'model': (
-        '', 'the generator; only `fast` comes with weights; empty: as the parameter file says', (),
+        '', 'the generator; only `fast` has shipped weights; empty: as the parameter file says', (),
     ),
-    'image_transport': ('', 'how the images come; empty: as the parameter file says', ()),
+    'image_transport': (
+        '', 'transport of the input images; empty: as the parameter file says', (),
+    ),
     'imu_topic': (
-        '', 'sensor_msgs/Imu by whose gyroscope blur is undone; empty: as the parameter file says',
+        '', 'topic of sensor_msgs/Imu, used for deblurring; empty: as the parameter file says',
         (),
     ),
-    'device': ('', 'where the generators run; empty: as the parameter file says', ()),
+    'device': ('', 'device of the generators; empty: as the parameter file says', ()),
     'autostart': (
         '', 'configure and activate at the start; empty: as the parameter file says',
         ('', 'true', 'false'),
     ),
     'dds_profile': (
-        '', 'Fast DDS profile; empty: that of the environment, else config/fastdds_large_images.xml'
-        ' of the package; none: Fast DDS as it comes', (),
+        '', 'Fast DDS profile; empty: from the environment, else config/fastdds_large_images.xml'
+        ' of the package; none: the defaults of Fast DDS', (),
     ),
     'log_level': (
         'info', 'one of debug, info, warn, error, fatal',

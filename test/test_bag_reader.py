@@ -196,7 +196,7 @@ def test_an_mcap_without_a_good_end_is_read(tmp_path, cut):
     with open_bag(file) as bag:
         content, short = read(bag)
     assert len(content['/a']) == (4 if cut == 'last chunk' else 6)
-    assert ('its index is damaged' if cut == 'index' else 'it is cut off') in short[0]
+    assert ('its index is damaged' if cut == 'index' else 'it is truncated') in short[0]
 
 
 def test_messages_that_no_index_names_are_read_in_their_order(tmp_path):
@@ -289,14 +289,14 @@ def test_a_damaged_message_or_packed_file_costs_itself_only(tmp_path):
     file.write_bytes(file.read_bytes()[:-700_000])
     short = copy(bag, tmp_path / 'unpacked')
     assert short[0] == '/a: 4 of 6 messages'
-    assert any('cannot be unpacked to its end' in line for line in short)
+    assert any('cannot be unpacked completely' in line for line in short)
 
 
 def test_files_of_a_split_bag_that_miss_or_are_not_named(tmp_path):
     bag = write(tmp_path / 'bag', 'mcap')
     shutil.copy(bag / 'bag.mcap', bag / 'bag_1.mcap')
     assert copy(bag, tmp_path / 'one') == [
-        f'{bag}/bag_1.mcap: not read, as metadata.yaml does not name it: move it away, or run: '
+        f'{bag}/bag_1.mcap: not read, as metadata.yaml does not list it: move it away, or run: '
         f'ros2 bag reindex {bag}'
     ]
     edit(bag, '- bag.mcap', '- bag.mcap\n  - bag_1.mcap\n  - bag_2.mcap')
@@ -310,7 +310,7 @@ def test_files_of_a_split_bag_that_miss_or_are_not_named(tmp_path):
     ('no metadata', 'give {bag}/bag.mcap itself, or run: ros2 bag reindex {bag}'),
     ('empty metadata', 'give {bag}/bag.mcap itself, or run: ros2 bag reindex {bag}'),
     ('half metadata', "'version' is missing: give {bag}/bag.mcap itself"),
-    ('newer', 'version 10 is not known'),
+    ('newer', 'version 10 is not supported'),
     ('other compression', 'compressed as lz4, only zstd can be read'),
     ('ros 1', 'a bag of ROS 1, run: rosbags-convert --src'),
     ('ros 1 in mcap', "a recording of 'ros1', not of ROS 2"),

@@ -187,5 +187,5 @@ def test_labels_are_boxes_in_pixels(tmp_path):
         labels.check(['b'])
     for line in ('person 0 0 1 1', '3 0 0 1 1', '0 0 0 1', '0.5 0 0 1 1'):
         (tmp_path / 'b.txt').write_text(line)
-        with pytest.raises(DetectorError, match=r'b\.txt: .* is no box; wanted is CLASS'):
+        with pytest.raises(DetectorError, match=r'b\.txt: .* is no box; expected CLASS'):
             labels.read('b', 10, 10)

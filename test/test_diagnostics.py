@@ -42,7 +42,7 @@ def test_stamps_that_are_wrong_are_told():
 
     assert concern(True, 'first', '', '', 'not newer') == ''
     assert concern(True, *['not newer'] * 3, '') == (
-        '3 of 4 frames restored alone: their stamps stand still, or jump back'
+        '3 of 4 frames restored alone: their stamps do not advance, or jump back'
     )
     assert concern(True, 'time jump', *[''] * 9) == '', 'a bag that begins again'
     assert concern(False, '', '') == 'the frames have no stamps: the time of arrival counts'
@@ -94,6 +94,6 @@ def test_levels(rig, crop):
     rig.wait(lambda: 'nobody publishes /rear/image_raw' in rig.next_status('camera rear')[1])
     rig.node.create_publisher(CompressedImage, 'rear/image_raw', 1)
     rig.wait(lambda: (
-        '/rear/image_raw carries sensor_msgs/msg/CompressedImage, wanted is sensor_msgs/msg/Image'
+        '/rear/image_raw has type sensor_msgs/msg/CompressedImage, expected sensor_msgs/msg/Image'
         in rig.next_status('camera rear')[1]
     ))

@@ -244,14 +244,14 @@ def too_small_to_degrade(pairs):
 def report_of_somebody_else(pairs):
     (pairs / 'results.csv').write_text('mine')
     return (
-        [pairs, '--task', 'deblur', '--output', pairs], 'results.csv is there, and not made by eval'
+        [pairs, '--task', 'deblur', '--output', pairs], 'results.csv exists, and evaluate did'
     )
 
 
 @pytest.mark.parametrize('fault', [
     corrupt, other_size, tiny, too_small_to_degrade,
     lambda pairs: ([pairs / 'nowhere', '--task', 'deblur'], 'nowhere: not a folder'),
-    lambda pairs: ([f'gopr={pairs}'], "unknown layout 'gopr', known are gopro"),
+    lambda pairs: ([f'gopr={pairs}'], "unknown layout 'gopr', choose one of gopro"),
     lambda pairs: ([pairs], 'give --task, folders pictures may be for deblur or derain'),
     lambda pairs: ([pairs, '--task', 'derain'], "weights are for 'deblur', not for 'derain'"),
     lambda pairs: ([pairs, '--task', 'deblur', '--report'], '--report needs --output'),

@@ -197,7 +197,7 @@ def too_small(pairs):
     write(pairs / 'small', [np.zeros((100, 200, 3), np.uint8)] * FRAMES)
     return (
         [pairs / 'small', '--task', 'deblur', '--synthetic', 1],
-        'small: 200x100 pixels are too few, blurring takes 48 off every side',
+        'small: 200x100 pixels are too few, blurring removes 48 on every side',
     )
 
 
@@ -205,14 +205,15 @@ def without_motion_to_follow(pairs):
     write(pairs / 'flat', [np.zeros((200, 200, 3), np.uint8)] * FRAMES)
     return (
         [pairs / 'flat', '--task', 'deblur', '--synthetic', 1],
-        'flat: the motion cannot be followed .*: take it out, or give a smaller --limit',
+        'flat: the motion cannot be followed .*: remove it, or give a smaller --limit',
     )
 
 
 def without_a_past(pairs):
     path = pairs / 'other.safetensors'
     save_weights(path, Generator('wei2021_preprint'), WeightsInfo('wei2021_preprint', 'derain'))
-    return [pairs, '--task', 'derain', '--weights', path], 'wei2021_preprint has no past, --video'
+    reason = 'wei2021_preprint uses no previous frame, --video'
+    return [pairs, '--task', 'derain', '--weights', path], reason
 
 
 def broken(pairs):

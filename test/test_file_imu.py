@@ -103,12 +103,12 @@ def test_the_path_of_its_frames_is_the_true_one(shaken, tmp_path):
     ('', 'no samples'),
     ('t,wx,wy,wz\n', 'no samples'),
     ('t,wx,wy\n0,1,2\n', 'no column wz among t, wx, wy'),
-    ('0,1,2\n', r'line 1: 3 columns, t,wx,wy,wz are wanted'),
+    ('0,1,2\n', r'line 1: 3 columns, expected t,wx,wy,wz'),
     ('t,wx,wy,wz\n0,1,1,1\n\n0.1,1,x,1\n', "line 4: 'x' is no number"),
     ('t,wx,wy,wz\n0,1,1,nan\n', "line 2: 'nan' is no number"),
     ('0,1,1,1\n0.1,1,,1\n', 'line 2: an empty column'),
     ('0,1,1,1\n0.1,120,1,1\n', 'rates up to 120: degrees per second'),
-    ('0,1,1,1\n5000000,1,1,1\n', 'its samples are 5e.06 s apart: t is wanted in seconds'),
+    ('0,1,1,1\n5000000,1,1,1\n', 'its samples are 5e.06 s apart: t must be in seconds'),
 ])
 def test_what_is_wrong_with_rates_is_told(tmp_path, text, reason):
     (tmp_path / 'rates.csv').write_text(text)
@@ -127,8 +127,8 @@ def test_names_that_are_no_times_are_told(tmp_path, names, reason):
 
 
 @pytest.mark.parametrize(('options', 'reason'), [
-    (['--fps', '20'], '--imu wants --camera fx,fy,cx,cy too'),
-    (['--camera', '300,300,80,48'], 'are numbers of frames, no times: give --fps'),
+    (['--fps', '20'], '--imu needs --camera fx,fy,cx,cy'),
+    (['--camera', '300,300,80,48'], 'are frame numbers, not times: give --fps'),
     (['--camera', '300,300,80', '--fps', '20'], 'argument --camera'),
     (['--camera', '300,300,80,48', '--fps', '0'], 'argument --fps'),
     (['--camera', '300,300,80,48', '--fps', '20', '--imu-time-offset', '60'], 'no overlap'),

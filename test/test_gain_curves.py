@@ -133,7 +133,7 @@ def small_only(sharp):
 @pytest.mark.parametrize('fault', [
     small_only,
     lambda sharp: ([sharp / 'nowhere'], 'nowhere: not a folder'),
-    lambda sharp: ([sharp.parent], 'would be overwritten by .*gain_curves.md, or hold it'),
+    lambda sharp: ([sharp.parent], 'gain_curves.md would overwrite .*, or lie in it'),
     lambda sharp: ([sharp, '--limit', 0], '--limit must be at least 1'),
     lambda sharp: ([sharp, '--shutter', 0], '--shutter must be a share, above 0'),
     lambda sharp: ([sharp, '--derain-weights', sharp / 'a.png'], 'not a readable safetensors'),

@@ -292,7 +292,7 @@ def test_what_is_wrong_is_named_and_frames_are_as_without(rig, restorer, shaken)
         shaker.turn(samples(BEGIN + 30, BEGIN + 29.99))
 
     keep_alive()
-    assert reason() == 'not used: no camera_info has come on camera/camera_info'
+    assert reason() == 'not used: no camera_info received on camera/camera_info'
     shaker.calibrate(CameraInfo(width=SIZE[1], height=SIZE[0]))
     keep_alive()
     assert reason() == 'not used: tf2_ros is not installed: set imu_rotation'
@@ -301,7 +301,7 @@ def test_what_is_wrong_is_named_and_frames_are_as_without(rig, restorer, shaken)
     assert reason() == 'not used: camera_info is not calibrated: K has no focal lengths'
     shaker.calibrate(calibration(640, 640))
     keep_alive()
-    assert reason().startswith('not used: camera_info is for 640 x 640 pixels, which do not')
+    assert reason().startswith('not used: camera_info is for 640 x 640 pixels, which cannot')
     shaker.calibrate(calibration())
     keep_alive()
     clock = 'the newest sample is 29.8 s newer than the frame: stamps of another clock?'

@@ -116,7 +116,7 @@ def test_mismatch_by_override_is_reported_with_the_remedy(rig):
     driver = publisher_on(rig, '/camera/image_raw', BEST_EFFORT)
     rig.wait(lambda: 'set qos_overrides./camera/image_raw.subscription.reliability' in rig.said())
     assert driver.get_subscription_count() == 0
-    rig.wait(lambda: 'the QoS of no publisher' in rig.next_status('camera camera')[1])
+    rig.wait(lambda: 'has a matching QoS' in rig.next_status('camera camera')[1])
 
     watch(rig, '/camera/restored/image_raw', durability=LATCHED)
     rig.wait(lambda: 'whose durability does not match: it should be volatile' in rig.said())

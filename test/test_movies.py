@@ -128,7 +128,7 @@ def test_lossless_is_the_very_same_and_an_odd_size_stays(restore, tmp_path):
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(before, after, strict=True))
     target, made = restore(source)
     assert read(target)[0][0].pixels.shape == (97, 161, 3)
-    assert made.told == ['written as yuv444p, which some players do not play']
+    assert made.told == ['written as yuv444p, which some players cannot play']
     assert sound_of(target) == sound_of(source)
 
 
@@ -149,7 +149,7 @@ def test_sound_that_goes_back_in_time_does_not_end_the_video(restore, tmp_path, 
     monkeypatch.setattr(Movie, '_packets', packets)
     _, made = restore(source)
     assert (made.frames, made.failures) == (FRAMES, [])
-    assert made.told == ['1 packets of audio left out: their times go back']
+    assert made.told == ['1 packets of audio left out: their times decrease']
 
 
 def test_bad_frames_are_passed_over_and_told(tmp_path, monkeypatch):
@@ -199,7 +199,7 @@ def test_a_video_with_less_frames_than_were_written_gets_no_name(restore, tmp_pa
     monkeypatch.setattr(
         MovieWriter, 'write', lambda self, *given: given[1].ticks == 120 or own(self, *given)
     )
-    with pytest.raises(MovieError, match='7 of 8 frames are in the file that was written'):
+    with pytest.raises(MovieError, match='only 7 of 8 frames are in the written file'):
         restore(source)
     assert not list((tmp_path / 'out').iterdir())
 

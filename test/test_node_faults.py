@@ -136,7 +136,7 @@ def test_what_takes_too_long_is_left_behind_and_cleaned_up(home, crop, monkeypat
     assert home.state() == 'unconfigured'
     level, message, _ = rig.next_status('restorer')
     assert level == DiagnosticStatus.ERROR
-    assert message == 'on_deactivate failed: a batch takes longer than 0.2 s: it is left behind'
+    assert message == 'on_deactivate failed: a batch takes longer than 0.2 s: it is abandoned'
     rig.wait(lambda: rig.node.count_publishers(OUTPUT) == 0)
     assert str(cameras[0].statistics.report()) == '1 received = 1 dropped: stopping'
     assert not stuck.closed, 'it is in use'
@@ -149,7 +149,7 @@ def test_what_takes_too_long_is_left_behind_and_cleaned_up(home, crop, monkeypat
     stuck.gate.set()
     got = rig.round_trip(make_message(crop, 1))
     assert np.array_equal(view(got), 255 - crop)
-    assert len(rig.images['camera']) == 1, 'nothing of the batch that was left behind'
+    assert len(rig.images['camera']) == 1, 'nothing of the abandoned batch'
     assert home.node._pipeline.restorer is home.restorers[2]
 
     home.restorers[2].gate.clear()
@@ -211,7 +211,7 @@ def test_an_output_that_is_an_input_is_refused(home):
     assert not home.change('CONFIGURE')
     assert home.rig.next_status('restorer')[1].startswith(
         'cannot configure: camera/restored/image_raw and camera/image_raw are both '
-        '/camera/image_raw: what goes out must not come in again'
+        '/camera/image_raw: an output must not be an input'
     )
     assert not home.restorers, 'before anything is loaded'
 

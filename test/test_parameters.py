@@ -244,8 +244,8 @@ def test_every_dynamic_parameter_takes_effect_on_the_next_frame(rig, photograph)
 
 def test_a_name_that_is_wrong_is_told_with_the_right_one(rig):
     rig.start(modee='deblur', use_sim_time=False)
-    assert 'there is no parameter modee, it does nothing; is mode meant?' in rig.said()
-    assert rig.said().count('there is no parameter') == 1
+    assert 'unknown parameter modee is ignored; did you mean mode?' in rig.said()
+    assert rig.said().count('unknown parameter') == 1
 
 
 @pytest.mark.parametrize(('arguments', 'status', 'text'), [

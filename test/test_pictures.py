@@ -122,7 +122,7 @@ def test_several_pictures_in_a_file_are_refused(tmp_path):
     for suffix in ('.gif', '.png', '.webp', '.tif'):
         path = tmp_path / f'a{suffix}'
         two[0].save(path, save_all=True, append_images=two[1:])
-        assert why(path) == '2 pictures in one file; only files of one are read'
+        assert why(path) == '2 pictures in one file; only files with one are supported'
         two[0].save(path)
         assert read_picture(path).rgb().shape == RGB.shape
 
@@ -154,7 +154,7 @@ def test_tiffs_that_would_be_read_wrongly_are_refused(tmp_path, pixels, settings
 def test_colours_for_print_are_refused(tmp_path):
     Image.fromarray(RGB).convert('CMYK').save(tmp_path / 'a.jpg')
     assert why(tmp_path / 'a.jpg') == (
-        'CMYK pixels; only grey and RGB, of 8 and 16 bits, are read'
+        'CMYK pixels; only grey and RGB of 8 and 16 bits are supported'
     )
 
 

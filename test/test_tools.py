@@ -67,7 +67,7 @@ def test_restore_files(folder, tmp_path, photograph):
     assert result.returncode == 1
     for line in (
         'broken.png: not a readable picture', 'broken.mp4: not a readable video',
-        'gone.png: there is no such file',
+        'gone.png: no such file',
     ):
         assert line in result.stderr
     assert 'Traceback' not in result.stderr
@@ -94,15 +94,16 @@ def test_what_is_done_is_left_and_two_of_one_name_are_told(folder, tmp_path):
     (tmp_path / 'out' / 'alpha.png').write_bytes(b'mine')
     arguments = 'restore_files', folder, '--output', tmp_path / 'out', '--task', 'deblur'
     result = command(*arguments)
-    assert f'{folder}/a.png: {tmp_path}/out/a.png is made of {folder}/a.jpg' in result.stderr
-    assert '1 were there already; --overwrite' in result.stderr
+    made_twice = f'{tmp_path}/out/a.png is already the output of {folder}/a.jpg'
+    assert f'{folder}/a.png: {made_twice}' in result.stderr
+    assert '1 existed already; --overwrite' in result.stderr
     assert (tmp_path / 'out' / 'alpha.png').read_bytes() == b'mine'
-    assert '6 were there already' in command(*arguments).stderr
+    assert '6 existed already' in command(*arguments).stderr
     made = {path: path.stat().st_ino for path in (tmp_path / 'out').rglob('*') if path.is_file()}
     result = command(*arguments, '--overwrite')
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].endswith(
-        f'{tmp_path}/out/alpha.png is there, and not known to be made by restore_files: move it '
+        f'{tmp_path}/out/alpha.png exists, and restore_files has no record of making it: move it '
         'away, or give another --output'
     )
     assert made == {path: path.stat().st_ino for path in made}, 'nothing is touched'
@@ -125,8 +126,8 @@ def test_a_picture_that_fails_does_not_end_the_run(folder, tmp_path):
     assert [line.split()[1] for line in failed] == [
         f'{folder}/{name}:' for name in ('b.png', 'broken.mp4', 'broken.png', 'c.png', 'cut.jpg')
     ]
-    assert 'alpha lost in 1 pictures: jpg has none' in result.stderr
-    assert 'bits beyond 8 lost in 1 pictures: jpg has none' in result.stderr
+    assert 'alpha lost in 1 pictures: jpg cannot hold it' in result.stderr
+    assert 'bits beyond 8 lost in 1 pictures: jpg cannot hold it' in result.stderr
     deep, sharp = (cv2.imread(str(tmp_path / f'out/{name}.jpg')) for name in ('deep', 'alpha'))
     assert np.abs(deep.astype(int) - sharp).mean() < 3
 
@@ -152,7 +153,7 @@ def test_what_is_stopped_leaves_nothing_half_done_and_goes_on(tmp_path, photogra
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert 'stopped, 1 restored; the same command goes on' in said
+    assert 'stopped, 1 restored; the same command continues' in said
     assert 'Traceback' not in said
     assert {path.name for path in out.iterdir()} == {'a.png', '.restore_files'}
 
@@ -227,7 +228,7 @@ def test_restore_files_never_overwrites_its_input(folder):
     before = (folder / 'a.png').read_bytes()
     result = command('restore_files', folder / 'a.png', '--output', folder, '--task', 'derain')
     assert result.returncode == 2
-    assert 'would be overwritten' in result.stderr
+    assert 'would overwrite' in result.stderr
     assert (folder / 'a.png').read_bytes() == before
 
 
@@ -297,7 +298,7 @@ def test_frames_of_somebody_else_are_not_replaced_for_the_others(crop, tmp_path,
     for name in ('in/1.jpg', 'in/2.jpg', 'out/1.png'):
         cv2.imwrite(str(tmp_path / name), crop)
     before = content(tmp_path)
-    with pytest.raises(OutputError, match=r'out/1\.png is there, and not known to be made'):
+    with pytest.raises(OutputError, match=r'out/1\.png exists, and restore_files has no record'):
         restore([tmp_path / 'in'], tmp_path / 'out', video=True)
     assert content(tmp_path) == before
 

@@ -1,1 +1,1 @@
-"""How restored pictures are measured; knows nothing of training."""
+"""Measuring restored pictures and sequences; it does not import training."""

@@ -1,10 +1,10 @@
-"""Boxes in a picture: how much two overlap, and which of those that do are the best."""
+"""Boxes in a picture: their overlap, and non-maximum suppression."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-OVERLAP = 0.45  # IoU above which the weaker of two finds is the same thing (YOLOX's own scripts)
+OVERLAP = 0.45  # IoU above which the weaker of two detections is dropped (as in YOLOX's scripts)
 
 
 @dataclass(frozen=True)
@@ -12,8 +12,8 @@ class Boxes:
     """
     N boxes in one picture.
 
-    ``corners`` float32 N x 4: left, top, right, bottom in pixels. ``kinds`` int64 N, what each is a
-    box of. ``scores`` float32 N, 0..1; 1 for what is known.
+    ``corners`` float32 N x 4: left, top, right, bottom in pixels. ``kinds`` int64 N, the class of
+    each box. ``scores`` float32 N, 0..1; 1 for labels.
     """
 
     corners: np.ndarray
@@ -24,7 +24,7 @@ class Boxes:
         return len(self.scores)
 
     def __getitem__(self, chosen: np.ndarray) -> 'Boxes':
-        """Return those that ``chosen`` says: numbers, or bool N."""
+        """Return the ``chosen`` boxes: numbers, or bool N."""
         return Boxes(self.corners[chosen], self.kinds[chosen], self.scores[chosen])
 
 
@@ -39,7 +39,7 @@ def iou(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def best_of(boxes: Boxes) -> Boxes:
-    """Return ``boxes`` without those that overlap a better one of their kind, best first."""
+    """Return ``boxes``, best first, without those that overlap a better one of their class."""
     boxes = boxes[np.argsort(-boxes.scores, kind='stable')]
     same = iou(boxes.corners, boxes.corners) > OVERLAP
     same &= boxes.kinds[:, None] == boxes.kinds[None]

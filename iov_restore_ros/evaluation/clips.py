@@ -1,4 +1,4 @@
-"""The clips that `evaluate --video` measures: pairs in order, and sharp footage degraded here."""
+"""The clips of `evaluate --video`: pairs in order, and sharp footage that is degraded here."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ from iov_restore_ros.pictures.readings import Pair
 from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.flow import SMALLEST
 
-SHORTEST = 4  # frames: two with a full past, of which the second changed since the first
-SHUTTERS = 0.3, 1.0  # drawn for blur, where none is given
-PLACES = 1 / 2, 1 / 4, 3 / 4  # of a video, where a clip is looked for
+SHORTEST = 4  # frames: two with a full history, so that flicker can be measured
+SHUTTERS = 0.3, 1.0  # range of random shutters for blur
+PLACES = 1 / 2, 1 / 4, 3 / 4  # of a video, where clips are taken
 
 
 def open_clips(
@@ -33,11 +33,10 @@ def open_clips(
     """
     Find the clips of ``[TASK:][LAYOUT=]ROOT``, of ``SHORTEST`` frames to ``limit``.
 
-    ``task`` is for those that tell none. With ``synthetic`` footage is degraded, by that
-    seed and its name: blurred for the share ``shutter`` (0..1) of the time between two frames, for
-    0 it is drawn; or as the task's training pictures are, or instead in the weather that ``kinds``
-    of `weather.KINDS` say.
-    Raises ``DataError`` for a root, and ``ValueError`` for an argument, that cannot be used.
+    ``task`` is for roots that name none. With ``synthetic``, footage is degraded with that seed and
+    its name: blurred for the share ``shutter`` (0..1) of the frame time, where 0 means random; or
+    as the task's training pictures are; or in the weather ``kinds`` of `weather.KINDS`. Raises
+    ``DataError`` for an unusable root, and ``ValueError`` for an unusable argument.
     """
     path, name, layout, task = locate(text, task, synthetic)
     asked = TASKS[task]
@@ -104,7 +103,7 @@ def _footage_clips(
 
 
 def _frame_names(name: str, footage: Footage, limit: int) -> list[str]:
-    """Return what the frames of a clip from the middle are called, of a video by number."""
+    """Return the names of the frames of a clip from the middle; for a video their numbers."""
     return [
         f'{name}/{footage.files[number].name if footage.files else number}'
         for number in _middle(footage, limit)
@@ -137,7 +136,7 @@ def _degraded(
 def _in_weather(
     footage: Footage, limit: int, seed: int, kinds: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return frames from the middle of ``footage`` with ``kinds`` put on, and as they are."""
+    """Return frames from the middle of ``footage``, degraded by ``kinds``, and sharp."""
     sharp = _read_middle(footage, limit)
     return put_on(sharp, kinds, seed), sharp
 
@@ -150,17 +149,17 @@ def _read_middle(footage: Footage, limit: int) -> np.ndarray:
 def _blurred(
     footage: Footage, limit: int, seed: int, shutter: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return frames of ``footage`` as one exposed each, without their margin, and sharp."""
+    """Return frames of ``footage``, blurred by their exposure and cropped, and sharp."""
     rng = np.random.default_rng(seed)
     share = shutter or rng.uniform(*SHUTTERS)
     gamma = GAMMA if rng.random() < 0.5 else 1.0
-    count = min(limit + 2, footage.length)  # an exposure reaches into the frames beside
+    count = min(limit + 2, footage.length)  # an exposure also covers neighbouring frames
     for place in PLACES:
         frames = footage.read(int(place * (footage.length - count)), count)
         if min(frames.shape[1:3]) < 2 * MARGIN + SMALLEST:
             raise DataError(
                 f'{footage.path}: {frames.shape[2]}x{frames.shape[1]} pixels are too few, '
-                f'blurring takes {MARGIN} off every side'
+                f'blurring removes {MARGIN} on every side'
             )
         moments = [
             expose(frames[middle - 1 : middle + 2], share, math.inf, gamma)
@@ -174,5 +173,5 @@ def _blurred(
             return to_pictures(noisy), sharp
     raise DataError(
         f'{footage.path}: the motion cannot be followed (cuts, no detail or too fast): '
-        'take it out, or give a smaller --limit'
+        'remove it, or give a smaller --limit'
     )

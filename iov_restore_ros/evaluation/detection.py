@@ -1,4 +1,4 @@
-"""How well a detector sees: what it finds matched with what is there; recall, precision, AP."""
+"""Quality of detections: matching with the ground truth, recall, precision, AP."""
 
 import math
 from collections.abc import Sequence
@@ -11,47 +11,47 @@ from iov_restore_ros.evaluation.boxes import Boxes, iou
 from iov_restore_ros.evaluation.detector import Detector
 from iov_restore_ros.evaluation.labels import Labels
 
-SCORE = 0.5  # from which on a find counts, where nothing else is said
-MATCH = 0.5  # IoU from which on a find is one of what is there
+SCORE = 0.5  # default score from which a detection counts
+MATCH = 0.5  # IoU from which a detection matches a box
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found in a picture (best first), and what is there."""
+    """The detections in a picture (best first), and the ground truth."""
 
     found: Boxes
     truth: Boxes
-    which: np.ndarray  # int64, for each of ``found`` its number in ``truth``; -1: it is wrong
+    which: np.ndarray  # int64, for each of ``found`` its number in ``truth``; -1: wrong
 
     def counts(self, score: float) -> tuple[int, int]:
-        """Return how many finds of ``score`` and more are right, and how many are wrong."""
+        """Return the numbers of correct and of wrong detections of ``score`` or more."""
         right = self.which[self.found.scores >= score] >= 0
         return int(right.sum()), int((~right).sum())
 
 
 @dataclass(frozen=True)
 class Figures:
-    """How well a detector sees in some pictures, 0..1; NaN where there is nothing to see."""
+    """The quality of a detector's results in some pictures, 0..1; NaN without boxes."""
 
-    boxes: int  # that are there
+    boxes: int  # of the ground truth
     recall: float
     precision: float
     ap: float
 
 
 class Judge:
-    """A detector, from which score on it counts, and what is there."""
+    """A detector, the score from which it counts, and the ground truth."""
 
     def __init__(self, detector: Detector, score: float, labels: Labels | None = None) -> None:
         """
-        Judge by ``detector``.
+        Use ``detector``.
 
-        Without ``labels`` that is there which it finds in the sharp picture at ``score``.
+        Without ``labels`` the ground truth is what it finds in the sharp picture at ``score``.
         """
         self.detector, self.score, self.labels = detector, score, labels
 
     def truth(self, name: str, sharp: np.ndarray) -> Boxes:
-        """Return what is there in the picture ``name``, which is uint8 H x W x 3 RGB if sharp."""
+        """Return the ground truth of picture ``name``; ``sharp`` is uint8 H x W x 3, RGB."""
         if self.labels is not None:
             return self.labels.read(name, *sharp.shape[:2])
         found = self.detector.find(sharp)
@@ -62,7 +62,7 @@ class Judge:
         return match(self.detector.find(picture), truth)
 
     def facts(self) -> dict[str, str | float]:
-        """Return what its figures hang on."""
+        """Return the facts that its figures depend on."""
         return {
             'file': str(self.detector.path), 'layout': self.detector.layout.name,
             'classes': ', '.join(self.detector.classes), 'score': self.score,
@@ -74,17 +74,17 @@ def open_judge(
     detector: Path, classes: Sequence[str] | None = None, score: float = SCORE,
     labels: Path | None = None,
 ) -> Judge:
-    """Load a detector, and judge by it; raises ``DetectorError``."""
+    """Load a detector. Raises ``DetectorError``."""
     loaded = Detector(detector, classes)
     return Judge(loaded, score, Labels(labels, loaded.kinds) if labels else None)
 
 
 def match(found: Boxes, truth: Boxes) -> Finding:
     """
-    Match as COCO does.
+    Match detections with boxes as COCO does.
 
-    The best find first takes the box of its kind that it overlaps most, by ``MATCH`` at least and
-    if no other has taken it.
+    In the order of their scores, each detection takes the free box of its class that it overlaps
+    most, with an IoU of ``MATCH`` at least.
     """
     overlap = iou(found.corners, truth.corners)
     overlap[found.kinds[:, None] != truth.kinds[None]] = 0
@@ -97,7 +97,7 @@ def match(found: Boxes, truth: Boxes) -> Finding:
 
 
 def figures(findings: Sequence[Finding], score: float) -> Figures:
-    """Return the figures of all pictures and kinds together; recall and precision at ``score``."""
+    """Return the figures of all pictures and classes; recall and precision are at ``score``."""
     there = sum(len(finding.truth) for finding in findings)
     right, wrong = np.sum([finding.counts(score) for finding in findings], 0)
     return Figures(
@@ -111,10 +111,10 @@ def figures(findings: Sequence[Finding], score: float) -> Figures:
 
 def average_precision(scores: np.ndarray, right: np.ndarray, there: int) -> float:
     """
-    Return the area under precision against recall, as PASCAL VOC has it since 2010.
+    Return the average precision (AP), as in PASCAL VOC since 2010.
 
-    Of N finds with ``scores``, which are ``right`` or not, beside ``there`` boxes. At each recall
-    the best precision counts that this recall or a higher one has. NaN where nothing is there.
+    N detections have ``scores`` and are ``right`` or not; ``there`` is the number of boxes. At each
+    recall the best precision at this or a higher recall counts. NaN without boxes.
     """
     if not there:
         return math.nan

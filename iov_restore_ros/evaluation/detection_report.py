@@ -1,4 +1,4 @@
-"""What a detector finds, as a table, as numbers for JSON, and as boxes over a picture."""
+"""The results of a detector: as a table, as numbers for JSON, and as boxes over a picture."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from iov_restore_ros.evaluation.detection import Finding, Judge, figures
 from iov_restore_ros.evaluation.report_page import Table
 
-Ways = Mapping[str, Sequence[Finding]]  # of each way to restore, a finding for each picture
+Ways = Mapping[str, Sequence[Finding]]  # by way of restoring: a finding for each picture
 HEADINGS = 'boxes', 'recall %', 'precision %', 'AP'
 FOUND = 'boxes', 'found', 'wrong'  # numbers of one picture
 
@@ -16,7 +16,7 @@ FOUND = 'boxes', 'found', 'wrong'  # numbers of one picture
 def detection_table(
     title: str, first: str, rows: Iterable[tuple[str, str, Ways]], judge: Judge
 ) -> Table:
-    """Return a row for each of ``rows``: name, task, and what was found in each way."""
+    """Return a table with a row for each of ``rows``: name, task, and the figures of each way."""
     cells, empty = [], []
     for name, task, ways in rows:
         count = len(next(iter(ways.values())))
@@ -26,21 +26,21 @@ def detection_table(
     facts = judge.facts()
     note = (
         f'{judge.detector.path.name} ({facts["layout"]}) looks for {facts["classes"]}; car, bus '
-        f'and truck count as one. There is: {facts["truth"]}. A find is right where '
-        f'it is of that kind and IoU is 0.5. Recall and precision at score {judge.score}, AP over '
-        'scores from 0.1: the area under precision against recall, of all pictures and kinds '
-        'together (VOC 2010).'
+        f'and truck count as one class. Ground truth: {facts["truth"]}. A detection is correct if '
+        f'its class matches and IoU is 0.5. Recall and precision at score {judge.score}, AP over '
+        'scores from 0.1: the area under the precision-recall curve of all pictures and classes '
+        '(VOC 2010).'
     )
     if empty:
         note += (
             f' There is nothing to find in {", ".join(empty)}: a lower --score, other --classes or '
-            'another detector may see more.'
+            'another detector may find more.'
         )
     return Table(title, (first, 'n', 'task', *HEADINGS), cells, note)
 
 
 def detection_cells(ways: Ways, score: float) -> list[str]:
-    """Return what stands under ``HEADINGS``, all ways in a cell."""
+    """Return the cells under ``HEADINGS``, each with the figures of all ways."""
     each = [figures(findings, score) for findings in ways.values()]
     return [
         str(each[0].boxes),
@@ -51,7 +51,7 @@ def detection_cells(ways: Ways, score: float) -> list[str]:
 
 
 def detection_summary(ways: Ways, score: float) -> dict[str, dict[str, float | None]]:
-    """Return the figures of each way; None where there is nothing to see."""
+    """Return the figures of each way; None without boxes."""
     summary: dict[str, dict[str, float | None]] = {}
     for way, findings in ways.items():
         one = figures(findings, score)
@@ -63,12 +63,12 @@ def detection_summary(ways: Ways, score: float) -> dict[str, dict[str, float | N
 
 
 def found_row(finding: Finding, score: float) -> list[int]:
-    """Return what stands under ``FOUND``."""
+    """Return the numbers under ``FOUND``."""
     return [len(finding.truth), *finding.counts(score)]
 
 
 def counts_text(before: Finding, after: Finding, score: float) -> str:
-    """Return how many are found in a picture before and after, and how many finds are wrong."""
+    """Return the numbers of found boxes and of wrong detections, before and after, as text."""
     (found, wrong), (found_after, wrong_after) = (
         finding.counts(score) for finding in (before, after)
     )
@@ -80,9 +80,10 @@ def counts_text(before: Finding, after: Finding, score: float) -> str:
 
 def overlay(before: Finding, after: Finding, shape: tuple[int, ...], score: float) -> str:
     """
-    Return boxes as SVG to lie over a ``report_page.Slider`` of ``shape`` (H x W ...).
+    Return boxes as SVG for a ``report_page.Slider`` of ``shape`` (H x W ...).
 
-    Before on the left of the slider, after on its right, and all that is there on the sharp one.
+    They show the input on the left of the slider, the restored picture on its right, and the
+    ground truth on the sharp picture.
     """
     parts = []
     for side, finding in (('before', before), ('after', after)):

@@ -1,10 +1,10 @@
 """
 A detector from an ONNX file, run with onnxruntime on the CPU: a picture -> boxes.
 
-Two exports are known, and told apart by their output: that of YOLOX's tools/export_onnx.py, and
+Two exports are supported, and recognised by their output: that of YOLOX's tools/export_onnx.py, and
 that of Ultralytics' YOLOv8 to 11 (`yolo export format=onnx`). Both have a row, or a column, for
-each cell of three grids. The input is of a fixed size, into which a picture is scaled and padded,
-or free; then it is padded to multiples of 32.
+each cell of three grids. A picture is scaled and padded to a fixed input size. If the input size is
+free, the picture is padded to multiples of 32.
 """
 
 import ast
@@ -19,11 +19,11 @@ import torch
 
 from iov_restore_ros.evaluation.boxes import Boxes, best_of
 
-LEAST = 0.1  # score, from which on there is a box
+LEAST = 0.1  # least score of a box
 STRIDES = 8, 16, 32  # pixels between the cells of the three grids
-PADDING = 114  # grey, as both were trained with
-FARTHEST = 32  # cells that a centre can be from its own, in an output that is not decoded yet
-TRIED = 96, 128  # height and width, for a file of free size, of the picture that it is tried on
+PADDING = 114  # grey level of the padding, as in the training of both
+FARTHEST = 32  # largest distance of a centre from its cell, in cells, in a raw output
+TRIED = 96, 128  # height and width of the test picture for a file with free size
 COCO = (
     'person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant '
     'stop_sign parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe '
@@ -36,26 +36,26 @@ COCO = (
 ROAD = (
     'person', 'bicycle', 'car', 'motorcycle', 'bus', 'truck', 'traffic light', 'stop sign',
 )
-ONE_KIND = 'car', 'bus', 'truck'  # detectors take one for the other, also in sharp pictures
+ONE_KIND = 'car', 'bus', 'truck'  # detectors confuse them, also in sharp pictures
 
 
 class DetectorError(ValueError):
-    """A detector, or labels, that cannot be used; the message says what would do."""
+    """A detector or labels cannot be used; the message says what is supported."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """
-    What an export takes and gives.
+    Input and output of an export.
 
-    ``read`` makes of its output for a picture of height x width: centres and sizes (N x 2 each:
+    ``read`` converts its output for a picture of height x width to centres and sizes (N x 2 each:
     x, y in pixels) and scores (N x classes, 0..1).
     """
 
     name: str
     bgr: bool
-    white: float  # what 255 is for it
-    centred: bool  # where a picture lies in a fixed size; else at the top left
+    white: float  # its value for 255
+    centred: bool  # whether a picture is centred in a fixed size; else at the top left
     read: Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
@@ -90,14 +90,14 @@ ULTRALYTICS = Layout('Ultralytics', False, 1.0, True, _read_ultralytics)
 
 
 class Detector:
-    """A detector: what of some classes is in a picture, and where."""
+    """A detector of some classes."""
 
     def __init__(self, path: Path, classes: Sequence[str] | None = None) -> None:
         """
-        Load ``path`` and look what it gives; takes a tenth of a second.
+        Load ``path`` and check its output; this takes a tenth of a second.
 
-        ``classes`` are the names of those to find, by default those of ``ROAD`` that it has.
-        Raises ``DetectorError`` for a file or classes that cannot be used.
+        ``classes`` are the names of the classes to find, by default those of ``ROAD`` that the file
+        has. Raises ``DetectorError`` for a file or classes that cannot be used.
         """
         self.path = path
         self._session = _open(path)
@@ -109,11 +109,11 @@ class Detector:
         self.classes = self._choose(classes)
         kinds = {name: ONE_KIND[0] if name in ONE_KIND else name for name in self.classes}
         numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds.values()))}
-        # For each class the number of its kind; -1: not looked for.
+        # For each class the number of its kind; -1: ignored.
         self.kinds = np.array([numbers.get(kinds.get(name, ''), -1) for name in self.names])
 
     def find(self, picture: np.ndarray) -> Boxes:
-        """Return what scores ``LEAST`` and more in uint8 H x W x 3, RGB; best first."""
+        """Return the boxes of score ``LEAST`` or more in uint8 H x W x 3, RGB; best first."""
         canvas, scale, offset = self._canvas(picture)
         pixels = canvas[..., ::-1] if self.layout.bgr else canvas
         image = pixels.transpose(2, 0, 1)[None].astype(np.float32) * (self.layout.white / 255)
@@ -130,9 +130,9 @@ class Detector:
 
     def _canvas(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Return ``picture`` in a size that the file takes, and how it lies there.
+        Return ``picture`` in a size that the file takes, its scale, and its top left corner.
 
-        That is how many times as large it is, and where its top left corner is, both (x, y).
+        Scale and corner are (x, y).
         """
         height, width = picture.shape[:2]
         if self._size is None:
@@ -152,7 +152,7 @@ class Detector:
     def _run(self, image: np.ndarray) -> list[np.ndarray]:
         try:
             outputs = self._session.run(None, {self._input.name: image.astype(self._dtype())})
-        except Exception as error:  # onnxruntime's have no class of their own
+        except Exception as error:  # onnxruntime has no exception class of its own
             size = f'{image.shape[3]}x{image.shape[2]}'
             raise DetectorError(f'{self.path}: fails on a picture of {size}: {error}') from error
         return [output.astype(np.float32) for output in outputs]
@@ -161,7 +161,7 @@ class Detector:
         return np.float16 if self._input.type == 'tensor(float16)' else np.float32
 
     def _look_at_input(self) -> tuple[Any, tuple[int, int] | None]:
-        """Return the file's input, and its height and width where they are fixed."""
+        """Return the file's input, and its height and width if they are fixed."""
         inputs = self._session.get_inputs()
         first = inputs[0]
         if len(inputs) > 1 or len(first.shape) != 4 or 'float' not in first.type:
@@ -176,7 +176,7 @@ class Detector:
     def _recognise(
         self, outputs: list[np.ndarray], height: int, width: int
     ) -> tuple[Layout, int]:
-        """Return the layout of what came out for height x width, and its number of classes."""
+        """Return the layout of the output for height x width, and its number of classes."""
         count = len(cells(height, width)[0])
         shapes = [output.shape for output in outputs]
         if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][0] == 1:
@@ -192,13 +192,13 @@ class Detector:
                 return ULTRALYTICS, rows - 4
         gives = ', '.join('x'.join(map(str, shape)) for shape in shapes)
         raise DetectorError(
-            f'{self.path}: gives {gives} for a picture of {width}x{height}. What would do: '
+            f'{self.path}: gives {gives} for a picture of {width}x{height}. Supported: '
             f'1x{count}x(5 + classes), as YOLOX exports it (without --decode_in_inference), or '
             f'1x(4 + classes)x{count}, as Ultralytics exports YOLOv8 to 11 (detect, nms=False)'
         )
 
     def _names(self, count: int) -> list[str]:
-        """Return what the classes are called: as the file says, as in COCO, or by number."""
+        """Return the names of the classes: from the file, from COCO, or numbers."""
         said = self._session.get_modelmeta().custom_metadata_map.get('names')
         if said:
             try:
@@ -229,12 +229,12 @@ def _open(path: Path) -> Any:
             f"a detector needs onnxruntime: pip install '.[export]' ({error})"
         ) from error
     if not path.is_file():
-        raise DetectorError(f'{path}: no such file; wanted is a detector as ONNX')
+        raise DetectorError(f'{path}: no such file; expected a detector as ONNX')
     options = onnxruntime.SessionOptions()
-    # As many as PyTorch has; they do not wait for work in a loop, which would slow PyTorch's down.
+    # As many as PyTorch has; they do not spin while they wait, which would slow PyTorch down.
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    options.log_severity_level = 3  # what it has against a file becomes a DetectorError
+    options.log_severity_level = 3  # its errors become a DetectorError
     try:
         return onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
     except Exception as error:  # as above

@@ -4,23 +4,22 @@ Measure restored pictures against sharp ones, as the literature does.
     python -m iov_restore_ros.evaluation.evaluate gopro=/data/GOPRO rain100h=/data/Rain100H
     python -m iov_restore_ros.evaluation.evaluate my_pairs --task derain --output out --report
 
-A ROOT is a public data set whose layout is named before it (its test split), or a folder with
-input/ and gt/ (or target/), or a folder of sharp pictures. Of these it is measured how much they
-are changed although they need nothing; with --synthetic they are degraded first.
-
-derain:ROOT and deblur:ROOT are for that task, so that one run can have both.
+A ROOT is a public data set with its layout before it (the test split is used), or a folder with
+input/ and gt/ (or target/), or a folder of sharp pictures. Sharp pictures show how much clean
+pictures change; with --synthetic they are degraded first. derain:ROOT and deblur:ROOT name the
+task, so that one run can have both.
 
     python -m iov_restore_ros.evaluation.evaluate --video my_clips --task derain
     python -m iov_restore_ros.evaluation.evaluate --video drive.mp4 --task deblur --synthetic 1
 
-With --video a ROOT is one sequence for each folder of pictures, in the order of their numbers, or
-with --synthetic videos and folders of sharp frames: each frame is restored with the one before it.
-For derain these are put in rain, or with --kind drops behind drops; several --kind are all put on.
+With --video each folder of pictures in a ROOT is one sequence, in the order of the numbers. With
+--synthetic a ROOT contains videos and folders of sharp frames. Each frame is restored with its
+previous frame. For derain the frames are degraded by rain, or by the given --kind (repeatable).
 
     python -m iov_restore_ros.evaluation.evaluate my_pairs --task derain --detector yolox_nano.onnx
 
-With --detector it is also measured what that finds in them: a detector of YOLOX or Ultralytics as
-ONNX (pip install '.[export]'; docs/detection.md).
+With --detector it also measures what a detector finds: one of YOLOX or Ultralytics as ONNX
+(pip install '.[export]'; docs/detection.md).
 """
 
 import argparse
@@ -75,8 +74,8 @@ from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.clear import Clearer, load_clearer
 
 SLIDERS = 12  # in a report
-CLIP = 12  # frames of each, if --limit does not say
-TABLE_WIDTH = 150  # characters, also where there is no terminal
+CLIP = 12  # frames of each clip without --limit
+TABLE_WIDTH = 150  # characters, also without a terminal
 
 
 def measure(
@@ -86,7 +85,8 @@ def measure(
     """
     Restore and measure ``limit`` pictures (spread evenly) of ``root``, keep ``sliders``.
 
-    By ``judge`` also what a detector finds in them. ``clearer`` takes off what it finds first.
+    With ``judge`` it also measures detections. ``clearer`` first removes the veil and what is on
+    the glass.
     """
     pictures = _spread(root.pictures, limit)
     shown = {name for name, _ in _spread(pictures, sliders)}
@@ -115,36 +115,38 @@ def main() -> int:
         'evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('root', nargs='+', metavar='[TASK:][LAYOUT=]ROOT', help=', '.join(LAYOUTS))
-    parser.add_argument('--task', choices=TASKS, help='where the layout does not tell')
-    parser.add_argument('--model', choices=PRESETS, help='default: fast, or what the weights say')
-    parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
+    parser.add_argument('--task', choices=TASKS, help='needed if the layout does not determine it')
+    parser.add_argument('--model', choices=PRESETS, help='default: fast, or that of --weights')
+    parser.add_argument('--weights', type=Path, help='.safetensors file (default: the shipped one)')
     add_finder_options(parser)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--output', type=Path, help='write results.md, .csv and .json there')
-    parser.add_argument('--report', action='store_true', help='and report.html with pictures')
+    parser.add_argument('--report', action='store_true', help='write report.html with pictures too')
     parser.add_argument('--synthetic', type=int, metavar='SEED', help='degrade sharp pictures')
     parser.add_argument(
         '--kind', action='append', choices=KINDS, default=[],
-        help='with --video and --synthetic, for derain: what is put on frames (default: rain)',
+        help='with --video and --synthetic, for derain: what degrades the frames (default: rain)',
     )
     parser.add_argument(
         '--limit', type=int,
-        help=f'pictures of every root, spread evenly; frames of every clip (default: {CLIP})',
+        help=f'pictures of each root, spread evenly; frames of each clip (default: {CLIP})',
     )
     parser.add_argument('--video', action='store_true', help='measure sequences, see above')
     parser.add_argument(
         '--shutter', type=float, default=0.0,
-        help='with --video: share (0..1) of the frame time that it is open (default: unknown)',
+        help='with --video: share (0..1) of the frame time that the shutter is open '
+        '(default: unknown)',
     )
-    parser.add_argument('--detector', type=Path, metavar='ONNX', help='what does it find?')
+    parser.add_argument('--detector', type=Path, metavar='ONNX', help='measure what it finds')
     parser.add_argument(
-        '--score', type=float, help=f'from which on a find counts (default: {SCORE})'
-    )
-    parser.add_argument(
-        '--classes', nargs='+', metavar='NAME', help=f'to find (default: {", ".join(ROAD)})'
+        '--score', type=float, help=f'score from which a detection counts (default: {SCORE})'
     )
     parser.add_argument(
-        '--labels', type=Path, metavar='DIR', help='what is there, as YOLO text (default: what the '
+        '--classes', nargs='+', metavar='NAME',
+        help=f'classes to find (default: {", ".join(ROAD)})',
+    )
+    parser.add_argument(
+        '--labels', type=Path, metavar='DIR', help='ground truth as YOLO text (default: what the '
         'detector finds in the sharp pictures)',
     )
     options = parser.parse_args()
@@ -183,7 +185,7 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
-    """Measure what the command line says; return the report and what its numbers hang on."""
+    """Measure as the options say; return the report and the facts that its numbers depend on."""
     find: Callable[[str, str | None, int | None], Root] = open_root
     if options.video:
         find = partial(
@@ -228,7 +230,7 @@ def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
 
 
 def _judge(options: argparse.Namespace, roots: list[Root]) -> Judge | None:
-    """Load the detector once for all ``roots``; None where none is given."""
+    """Load the detector once for all ``roots``; None if none is given."""
     if options.detector is None:
         return None
     score = SCORE if options.score is None else options.score
@@ -236,7 +238,7 @@ def _judge(options: argparse.Namespace, roots: list[Root]) -> Judge | None:
     if judge.labels is not None:
         [root] = roots
         if root.layout == 'synthetic' and TASKS[root.task].margin:
-            raise DetectorError('--labels do not fit blur made here, which takes a margin off')
+            raise DetectorError('--labels do not fit synthetic blur, which removes a margin')
         judge.labels.check(
             name for clip, _ in root.pictures for name in root.frames.get(clip, [clip])
         )
@@ -246,16 +248,18 @@ def _judge(options: argparse.Namespace, roots: list[Root]) -> Judge | None:
 def _load(
     task: str, device: torch.device, options: argparse.Namespace
 ) -> tuple[Generator, dict[str, str]]:
-    """Return the generator for ``task``, and what its weights say of themselves."""
+    """Return the generator for ``task``, and the information in its weight file."""
     path = options.weights or shipped_weights(options.model or 'fast', task)
     generator, info = load_weights(path, task, options.model)
     if options.video and info.preset not in VIDEO:
-        raise WeightsError(f'{path}: {info.preset} has no past, --video is for {", ".join(VIDEO)}')
+        raise WeightsError(
+            f'{path}: {info.preset} uses no previous frame, --video is for {", ".join(VIDEO)}'
+        )
     return generator.to(device), {'file': str(path)} | asdict(info)
 
 
 def _spread(items: list, count: int | None) -> list:
-    """Return ``count`` of ``items``, spread evenly; all where there are no more, or for None."""
+    """Return ``count`` of ``items``, spread evenly; all if ``count`` is None or not smaller."""
     if count is None or count >= len(items):
         return items
     return [items[index * len(items) // count] for index in range(count)]

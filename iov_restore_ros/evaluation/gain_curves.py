@@ -1,11 +1,11 @@
 """
-Draw what restoring gains against blur length, rain, drops on the glass, and an even veil.
+Draw the gain of restoring against blur length, rain, drops on the glass, and an even veil.
 
     python -m iov_restore_ros.evaluation.gain_curves SHARP_DIR --output DIR
 
 A camera moves straight, at a constant speed, over sharp pictures. The third of three frames is
-measured; behind drops the last of twelve, as the memory of the glass needs some. Writes
-gain_curves.png and gain_curves.md, and prints the tables. Needs matplotlib.
+measured; behind drops the last of twelve, because the memory of the glass needs some. It writes
+gain_curves.png and gain_curves.md, and prints the tables. It needs matplotlib.
 """
 
 import argparse
@@ -51,18 +51,18 @@ from iov_restore_ros.whole import whole, write_whole
 LENGTHS = 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0  # pixels
 STRENGTHS = 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0  # of a shower, as in training
 COVERED = 0.01, 0.02, 0.05, 0.1, 0.2  # shares of the picture, by drops
-THROUGH = 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3  # of the light, by a veil
-TIMES = -1.0, 0.0, 1.0  # of the frames; those on both sides are equally far from the middle
+THROUGH = 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3  # transmission of a veil
+TIMES = -1.0, 0.0, 1.0  # of the frames; symmetric about the middle of the picture
 LONG = tuple(np.arange(12) - 5.5)  # times of the frames behind drops
-PACE = 8.0  # pixels a frame, but for blur
-WAYS: dict[str, float | None] = {'frame alone': None, 'with past': 0.0}  # but for blur
+PACE = 8.0  # pixels per frame, except for blur
+WAYS: dict[str, float | None] = {'frame alone': None, 'with past': 0.0}  # except for blur
 SIDE = 256  # pixels of what the camera sees
-SHORT_SIDE = 720  # larger pictures are shrunk, as they are often soft
-TILT = 0.15  # sigma, radians: most motion in pictures of a vehicle is level
+SHORT_SIDE = 720  # larger pictures are shrunk, because they are often soft
+TILT = 0.15  # sigma, radians: most motion in a vehicle's pictures is horizontal
 
 
 class Curves(NamedTuple):
-    """What was measured in dB: the input's PSNR and each way's gain, means for each of ``x``."""
+    """The results in dB: the PSNR of the input and the gain of each way, means for each ``x``."""
 
     title: str
     x_name: str
@@ -100,7 +100,7 @@ def rain_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
     """
     Measure the gain for each strength of rain, on ``pictures`` (uint8 H x W x 3, RGB).
 
-    Each picture has one shower, that becomes stronger: see ``pictures.degradations.shower``.
+    Each picture has one shower of increasing strength: see ``pictures.degradations.shower``.
     """
     def see(picture: np.ndarray, number: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
         sharp = ride(picture, TIMES, (seed, number))
@@ -117,7 +117,7 @@ def drop_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
     """
     Measure the gain for each share that drops cover, on ``pictures`` (uint8 H x W x 3, RGB).
 
-    Each picture has one glass, that gets more of them: see ``weather.behind_drops``.
+    Each picture has one glass with more and more drops: see ``weather.behind_drops``.
     """
     def see(picture: np.ndarray, number: int, share: float) -> tuple[np.ndarray, np.ndarray]:
         sharp = ride(picture, LONG, (seed, number))
@@ -133,7 +133,7 @@ def veil_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
     """
     Measure the gain for each transmission of an even veil, on ``pictures`` (uint8 H x W x 3, RGB).
 
-    Each picture has a veil of one colour, that becomes thicker.
+    Each picture has a veil of one airlight that becomes thicker.
     """
     def see(picture: np.ndarray, number: int, through: float) -> tuple[np.ndarray, np.ndarray]:
         sharp = ride(picture, TIMES, (seed, number))
@@ -152,9 +152,10 @@ def measure(
     pictures: list[np.ndarray], generator: Generator, task: Task,
 ) -> Curves:
     """
-    Restore what ``see`` makes of each picture, its number and each x: frames, and the last sharp.
+    Restore the frames that ``see`` returns for each picture, its number and each x.
 
-    ``ways`` are the shutters that are told (0: unknown); None stands for the frame alone.
+    ``see`` also returns the last sharp frame. ``ways`` has the shutters that the network is told
+    (0: unknown); None means the frame alone.
     """
     device = next(generator.parameters()).device
     clearer = load_clearer() if task.clears else None
@@ -179,13 +180,13 @@ def measure(
 
 
 def ride(picture: np.ndarray, times: tuple[float, ...], seed: tuple[int, int]) -> np.ndarray:
-    """Return what the camera sees at ``times`` of ``picture``, uint8 T x SIDE x SIDE x 3, RGB."""
+    """Return the camera's view of ``picture`` at ``times``, uint8 T x SIDE x SIDE x 3, RGB."""
     scene = scene_of(picture, PACE, seed)
     return to_pictures(to_tensor(np.stack([scene.frame(time) for time in times])) / 255)
 
 
 def scene_of(picture: np.ndarray, pace: float, seed: tuple[int, int]) -> MovingScene:
-    """Return the middle of ``picture``, before which a camera moves ``pace`` pixels a frame."""
+    """Return a scene of the middle of ``picture``; the camera moves ``pace`` pixels per frame."""
     angle = TILT * np.random.default_rng(seed).normal()
     still = np.zeros((2, 2))
     velocity = pace * np.array([np.cos(angle), np.sin(angle)])
@@ -196,9 +197,9 @@ def scene_of(picture: np.ndarray, pace: float, seed: tuple[int, int]) -> MovingS
 
 def read_pictures(folder: Path, limit: int, shutter: float, seed: int) -> list[np.ndarray]:
     """
-    Return up to ``limit`` of the pictures below ``folder``, drawn at random: uint8 H x W x 3, RGB.
+    Return up to ``limit`` random pictures below ``folder``: uint8 H x W x 3, RGB.
 
-    Those are left out whose border would come into view. Raises ``DataError`` if none is left.
+    It leaves out pictures whose border would be visible. Raises ``DataError`` if none is left.
     """
     way = int(max(LENGTHS) * (2 * TIMES[-1] / shutter + 1))
     files = list_images(folder)
@@ -265,12 +266,12 @@ def main() -> int:
         'gain_curves', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('sharp', type=Path, metavar='SHARP_DIR', help='a folder of sharp pictures')
-    parser.add_argument('--output', type=Path, required=True, help='folder for what is written')
+    parser.add_argument('--output', type=Path, required=True, help='folder for the results')
     parser.add_argument('--limit', type=int, default=8, help='pictures (default: 8)')
-    parser.add_argument('--seed', type=int, default=0, help='of all that is drawn')
+    parser.add_argument('--seed', type=int, default=0, help='seed of all random numbers')
     parser.add_argument(
         '--shutter', type=float, default=0.5,
-        help='share of the frame time that it is open (default: 0.5; what is assumed is another)',
+        help='share of the frame time that the shutter is open (default: 0.5; assumed is 0.7)',
     )
     for task in (DEBLUR, DERAIN):
         parser.add_argument(

@@ -1,4 +1,4 @@
-"""What is there, from label files in the YOLO text format."""
+"""Ground truth from label files in the YOLO text format."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,21 +12,21 @@ from iov_restore_ros.pictures.files import IMAGE_SUFFIXES
 
 class Labels:
     """
-    A folder of label files: ``a/b.txt`` for the picture ``a/b.png``; none: nothing is there.
+    A folder of label files: ``a/b.txt`` for the picture ``a/b.png``; no file means no boxes.
 
-    A line is a box: the number of its class, and x and y of its centre, width and height as shares
-    of the picture.
+    A line is a box: the number of its class, then x and y of its centre, width and height, relative
+    to the picture.
     """
 
     def __init__(self, folder: Path, kinds: np.ndarray) -> None:
-        """Use ``folder``; ``kinds`` is the kind of each class, -1 for those not looked for."""
+        """Use ``folder``; ``kinds`` is the kind of each class, -1 for ignored classes."""
         self.folder, self.kinds = folder, kinds
 
     def check(self, names: Iterable[str]) -> None:
         """Raise ``DetectorError`` if none of the pictures called ``names`` has a file."""
         paths = [self._path(name) for name in names]
         if not any(path.is_file() for path in paths):
-            raise DetectorError(f'{self.folder}: no labels, looked for {paths[0]} and the like')
+            raise DetectorError(f'{self.folder}: no labels, looked for {paths[0]} and so on')
 
     def read(self, name: str, height: int, width: int) -> Boxes:
         """Return the boxes in the picture ``name``, of height x width pixels."""
@@ -47,7 +47,7 @@ class Labels:
             row = []
         if len(row) != 5 or row[0] not in range(len(self.kinds)):
             raise DetectorError(
-                f'{path}: {line!r} is no box; wanted is CLASS X Y WIDTH HEIGHT, the class below '
+                f'{path}: {line!r} is no box; expected CLASS X Y WIDTH HEIGHT, the class below '
                 f'{len(self.kinds)}, the others 0 to 1'
             )
         return row

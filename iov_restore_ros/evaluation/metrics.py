@@ -1,7 +1,7 @@
 """
-How good a picture is: for people (PSNR, SSIM) and for machines (SIFT features kept).
+Quality of a picture for people (PSNR, SSIM) and for machines (SIFT features kept).
 
-And how much a sequence flickers.
+It also measures the flicker of a sequence.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ TRUNCATE = 3.5  # half of these 11 in units of SIGMA
 
 
 def check_size(name: str, picture: np.ndarray) -> None:
-    """Raise ``DataError`` for a picture that is too small to be measured."""
+    """Raise ``DataError`` if a picture is too small to be measured."""
     if min(picture.shape[:2]) < SMALLEST:
         raise DataError(f'{name}: {picture.shape}, no side may be below {SMALLEST}')
 
@@ -41,7 +41,7 @@ def luma(image: np.ndarray) -> np.ndarray:
     """
     Return Y (BT.601, 16..235, uint8 H x W) of uint8 RGB, the channel deraining is scored on.
 
-    As MATLAB's rgb2ycbcr does with uint8, which rounds. Some scripts (PReNet's) convert to double
+    It equals MATLAB's rgb2ycbcr for uint8, which rounds. Some scripts (PReNet's) convert to double
     first and don't round: 0.03 dB more at 35 dB, less below.
     """
     weights = np.array([65.481, 128.553, 24.966]) / 255
@@ -64,7 +64,7 @@ def ssim_3d(picture: np.ndarray, truth: np.ndarray) -> float:
     """
     Return the SSIM of two uint8 H x W x 3 images with a Gaussian over rows, columns and channels.
 
-    11 x 11 x 11, sigma 1.5, edges repeated, mean over every pixel: what MATLAB's ssim() makes of a
+    11 x 11 x 11, sigma 1.5, edges repeated, mean over every pixel. It equals MATLAB's ssim() for a
     colour picture (MPRNet's GOPRO figures) and NAFNet's `ssim3d`. Higher than ``ssim``.
     """
     def mean(volume: np.ndarray) -> np.ndarray:
@@ -82,12 +82,12 @@ def ssim_3d(picture: np.ndarray, truth: np.ndarray) -> float:
 
 def aligned_psnr_ssim(picture: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     """
-    Return PSNR (dB) and SSIM of ``picture`` after it was aligned to ``truth``, as RealBlur does.
+    Return PSNR (dB) and SSIM of ``picture`` after alignment to ``truth``, as in RealBlur.
 
-    Both are uint8 H x W x 3, RGB. Brightness is matched by one factor, place by a homography that
-    maximises ECC, and only pixels that the moved picture covers count. Source: the evaluation
-    script of Rim et al. 2020, after Koehler et al. 2012. Where ECC doesn't converge the picture
-    stays where it is.
+    Both are uint8 H x W x 3, RGB. One factor matches the brightness, and a homography that
+    maximises ECC matches the position. Only pixels that the warped picture covers count. If ECC
+    doesn't converge, the picture is not warped. Source: the evaluation script of Rim et al. 2020,
+    after Koehler et al. 2012.
     """
     truth, picture = (image.astype(np.float32) / 255 for image in (truth, picture))
     picture = picture * (np.sum(truth * picture) / max(np.sum(picture * picture), 1e-12))
@@ -140,11 +140,11 @@ def features_kept(picture: np.ndarray, truth: np.ndarray) -> float:
 
 def flicker(pictures: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> list[float]:
     """
-    Return how much more than the truth each picture changed since the one before it.
+    Return the flicker: how much more than the truth each picture changed since the previous one.
 
-    The RMS over pixels and channels, in units of 0..255, of (picture - picture before) - (truth -
-    truth before). An error that stays as it is does not flicker, whatever its size; one that is
-    anew in each frame does, by its sigma times the root of 2. Both are T uint8 images of one shape;
+    It is the RMS over pixels and channels, in units of 0..255, of (picture - previous picture) -
+    (truth - previous truth). A constant error does not flicker. An error that is new in each frame
+    flickers by its sigma times the root of 2. Both arguments are T uint8 images of one shape;
     returns T - 1 values.
     """
     errors = [
@@ -161,9 +161,9 @@ def restore_image(
     """
     Run ``generator``, which is in evaluation mode on ``device``, over one whole picture.
 
-    ``image`` is uint8 H x W x 3, RGB, of any size; so is what is returned. ``clearer``, if given,
-    takes off what it finds before. In the generator's own precision. NaN becomes black, so a broken
-    generator scores badly and stops nobody.
+    ``image`` is uint8 H x W x 3, RGB, of any size; so is the result. ``clearer``, if given, first
+    removes the veil and what is on the glass. The generator runs in its own precision. NaN becomes
+    black, so a broken generator gets a bad score instead of ending the run.
     """
     if clearer is not None:
         image = clearer.still(image)

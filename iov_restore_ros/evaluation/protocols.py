@@ -1,4 +1,4 @@
-"""How each data set is measured in the literature, and what the article publishes for it."""
+"""The protocol of each data set in the literature, and the article's tables."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from iov_restore_ros.evaluation.metrics import (
 )
 from iov_restore_ros.tasks import DEBLUR, DERAIN
 
-# What a number is called, and with how many digits it is written.
+# The name of a measure, and its number of digits.
 DIGITS = {
     'PSNR dB': 2, 'PSNR-Y dB': 2, 'SSIM': 4, 'SSIM 3-D': 4, 'SSIM-Y': 4, 'features kept %': 2,
 }
@@ -42,7 +42,7 @@ def full_frame(picture: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def aligned(picture: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Measure two uint8 H x W x 3 RGB images after alignment; the features where they are."""
+    """Measure two uint8 H x W x 3 RGB images after alignment; features without alignment."""
     decibels, similarity = aligned_psnr_ssim(picture, truth)
     return {
         'PSNR dB': decibels,
@@ -53,7 +53,7 @@ def aligned(picture: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the pictures of a layout are measured, and which task they are for ('': any)."""
+    """The measurement of a layout's pictures, and their task ('': any)."""
 
     name: str
     task: str = ''
@@ -82,7 +82,7 @@ PROTOCOLS = {
 
 @dataclass(frozen=True)
 class Published:
-    """A table of the article. ``columns`` gives the layouts that a column stands for."""
+    """A table of the article. ``columns`` has the layouts of each column."""
 
     title: str
     columns: dict[str, tuple[str, ...]]

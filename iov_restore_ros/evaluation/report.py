@@ -1,4 +1,4 @@
-"""What was measured, as tables for the terminal, Markdown, CSV, JSON and one HTML page."""
+"""The results, as tables for the terminal, Markdown, CSV, JSON and one HTML page."""
 
 import csv
 import io
@@ -30,9 +30,9 @@ FILES = 'results.json', 'results.md', 'results.csv'
 @dataclass(frozen=True)
 class Report:
     """
-    What was measured: tables and pictures to look at, rows and summaries to go on with.
+    The results: tables and pictures for people, rows and summaries for programs.
 
-    The first of ``rows`` is their headings; ``summaries`` is one for each root, as JSON has it.
+    The first of ``rows`` has the headings. ``summaries`` has one entry per root, for JSON.
     """
 
     tables: list[Table]
@@ -73,15 +73,15 @@ class Result:
 
 
     def found(self) -> dict[str, list[Finding]]:
-        """Return what a detector found in every picture, in both ways."""
+        """Return the detections in every picture, in both ways."""
         return {way: [score.found[way] for score in self.scores] for way in self.scores[0].found}
 
 
 def picture_report(results: list[Result], judge: Judge | None) -> Report:
     """
-    Report single pictures: with those of the article's tables to which ``results`` belong.
+    Report single pictures, with the article's tables for the data sets of ``results``.
 
-    With ``judge``, which has looked at them, also what it found.
+    With ``judge`` also what the detector found.
     """
     tables = [_summary(results)]
     if judge is not None:
@@ -135,7 +135,7 @@ def print_tables(console: Console, all_tables: list[Table]) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise ``OutputError`` if there are files of the names to write that are no report."""
+    """Raise ``OutputError`` if a file to write exists and is no report."""
     there = [folder / name for name in (*FILES, 'report.html') if (folder / name).exists()]
     try:
         facts = json.loads((folder / 'results.json').read_text())
@@ -144,12 +144,13 @@ def check_replaceable(folder: Path) -> None:
         ours = False
     if there and not ours:
         raise OutputError(
-            f'{there[0]} is there, and not made by evaluate: move it away, or give another --output'
+            f'{there[0]} exists, and evaluate did not make it: move it away, '
+            'or give another --output'
         )
 
 
 def write_files(folder: Path, report: Report, facts: dict[str, Any]) -> None:
-    """Write ``FILES`` into ``folder``, first the one by which they are known again."""
+    """Write ``FILES`` into ``folder``, first the one that identifies a report."""
     text = json.dumps(facts | {'results': report.summaries}, indent=2, allow_nan=False)
     write_whole(folder / 'results.json', text + '\n')
     write_whole(folder / 'results.md', _markdown(report.tables, facts))
@@ -159,13 +160,13 @@ def write_files(folder: Path, report: Report, facts: dict[str, Any]) -> None:
 
 
 def write_page(path: Path, report: Report, facts: dict[str, Any]) -> None:
-    """Write the tables and the pictures as one HTML file that needs no other."""
+    """Write the tables and the pictures as one self-contained HTML file."""
     text = page(report.tables, report.sliders, fact_lines(facts))
     write_whole(path, text)
 
 
 def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what the numbers hang on as (name, text): command, device, weights, detector."""
+    """Return what the numbers depend on as (name, text): command, device, weights, detector."""
     shown = 'file', 'preset', 'trained_on', 'command', 'commit'
     weights = [
         (f'weights ({task})', '; '.join(f'{key}: {about[key]}' for key in shown if about[key]))
@@ -189,12 +190,12 @@ def markdown_table(table: Table) -> str:
 
 
 def label(path: Path) -> str:
-    """Return the end of a root's path, which tells the roots of one run apart."""
+    """Return the end of a root's path, which distinguishes the roots of one run."""
     return '/'.join(path.absolute().parts[-2:])
 
 
 def mean(values: list[float]) -> float:
-    """Return the mean; one untouched picture (inf dB) shall not hide the others."""
+    """Return the mean of the finite values: an untouched picture (inf dB) must not hide others."""
     numbers = [value for value in values if math.isfinite(value)]
     return float(np.mean(numbers)) if numbers else values[0]
 
@@ -220,7 +221,7 @@ def _summary(results: list[Result]) -> Table:
 
 
 def _comparison(published: Published, results: list[Result]) -> Table:
-    """Put our rows below those of the article; several roots of one set make several rows."""
+    """Add our rows to those of the article; several roots of one set make several rows."""
     headings = ('method', *(f'{c} {m}' for c in published.columns for m in ('PSNR', 'SSIM')))
     rows = [
         (method, *(cell for pair in pairs for cell in pair))

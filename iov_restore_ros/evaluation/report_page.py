@@ -1,4 +1,4 @@
-"""The HTML page of what was measured: tables, pictures to compare by a slider, and loops."""
+"""The HTML page of the results: tables, pictures with a slider, and loops."""
 
 import base64
 import io
@@ -80,7 +80,7 @@ line where it finds what is there, dashes where it misses it, dots where it is w
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows, the first column a name, the others numbers."""
+    """Rows of text; the first column is a name, the others are numbers."""
 
     title: str
     headings: tuple[str, ...]
@@ -90,7 +90,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Slider:
-    """A picture before and after as data URLs, the sharp one where that is another, and boxes."""
+    """A picture before and after as data URLs, the sharp one if there is one, and boxes."""
 
     title: str
     text: str
@@ -102,7 +102,7 @@ class Slider:
 
 @dataclass(frozen=True)
 class Loop:
-    """Consecutive frames, input and restored side by side, as data URLs: moving, and one still."""
+    """Consecutive frames, input beside restored, as data URLs: animated, and one still."""
 
     title: str
     text: str
@@ -132,7 +132,7 @@ def page(
     tables: Sequence[Table], sliders: Sequence[Slider], facts: Sequence[tuple[str, str]],
     loops: Sequence[Loop] = (), title: str = 'iov_restore evaluation',
 ) -> str:
-    """Return the page as HTML that refers to no other file."""
+    """Return the page as HTML without references to other files."""
     described = ''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in facts)
     pictures = ''.join([*map(_loop, loops), *map(_figure, sliders)])
     return f"""<!doctype html>

@@ -1,4 +1,4 @@
-"""The pictures that are measured: public sets, folders of pairs, sharp pictures."""
+"""The pictures to measure: public sets, folders of pairs, sharp pictures."""
 
 import zlib
 from collections.abc import Callable
@@ -21,24 +21,24 @@ Read = Callable[[], tuple[np.ndarray, np.ndarray]]
 @dataclass(frozen=True)
 class Root:
     """
-    What is measured: (name, read) for each picture or clip; read returns (degraded, sharp).
+    The items to measure: (name, read) for each picture or clip; read returns (degraded, sharp).
 
-    These are ``Image``, and of clips uint8 T x H x W x 3.
+    Both are ``Image``, or uint8 T x H x W x 3 for clips.
     """
 
     path: Path
     layout: str
     task: str
     pictures: list[tuple[str, Read]]
-    frames: dict[str, list[str]] = field(default_factory=dict)  # of a clip: what each is called
+    frames: dict[str, list[str]] = field(default_factory=dict)  # names of the frames of a clip
 
 
 def open_root(text: str, task: str | None, synthetic: int | None = None) -> Root:
     """
-    Find the pictures of ``[TASK:][LAYOUT=]ROOT``. ``task`` is for those that tell none.
+    Find the pictures of ``[TASK:][LAYOUT=]ROOT``. ``task`` is for roots that name none.
 
-    With ``synthetic`` sharp pictures are degraded, by that seed and their name. Raises
-    ``DataError`` for a root, and ``ValueError`` for an argument, that cannot be used.
+    With ``synthetic``, sharp pictures are degraded with that seed and their name. Raises
+    ``DataError`` for an unusable root, and ``ValueError`` for an unusable argument.
     """
     path, name, layout, task = locate(text, task, synthetic)
     if layout in LAYOUTS:
@@ -55,7 +55,7 @@ def open_root(text: str, task: str | None, synthetic: int | None = None) -> Root
 
 
 def locate(text: str, task: str | None, synthetic: int | None) -> tuple[Path, str, str, str]:
-    """Return what ``[TASK:][LAYOUT=]ROOT`` means: path, layout as written, layout, and task."""
+    """Parse ``[TASK:][LAYOUT=]ROOT``: path, layout as written, layout, and task."""
     told, _, without = text.partition(':')
     if told in TASKS:
         text, task = without, told
@@ -64,7 +64,7 @@ def locate(text: str, task: str | None, synthetic: int | None) -> tuple[Path, st
     name, equals, rest = text.partition('=')
     layout = name.partition(':')[0] if equals else ''  # folders:A+B names two folders
     if equals and layout not in LAYOUTS:
-        raise ValueError(f'{text}: unknown layout {name!r}, known are {", ".join(LAYOUTS)}')
+        raise ValueError(f'{text}: unknown layout {name!r}, choose one of {", ".join(LAYOUTS)}')
     path = Path(rest if equals else text)
     if not layout:
         name = 'folders'
@@ -79,7 +79,7 @@ def locate(text: str, task: str | None, synthetic: int | None) -> tuple[Path, st
 
 
 def seed_of(synthetic: int, name: str) -> int:
-    """Return the seed by which one picture or clip is degraded, whatever lies beside it."""
+    """Return the seed for degrading one picture or clip, independent of the others."""
     return zlib.crc32(f'{synthetic} {name}'.encode())
 
 
@@ -88,7 +88,9 @@ def degrade(path: Path, task: str, seed: int) -> tuple[Image, Image]:
     sharp = read_image(path)
     margin, degradation = TASKS[task].margin, DEGRADATIONS[TASKS[task].degradation]
     if min(sharp.shape[:2]) <= 2 * margin:
-        raise DataError(f'{path}: {sharp.shape} is too small, {task} takes {margin} off every side')
+        raise DataError(
+            f'{path}: {sharp.shape} is too small, {task} removes {margin} on every side'
+        )
     picture = torch.from_numpy(sharp).permute(2, 0, 1)[None] / 255
     rng = torch.Generator().manual_seed(seed)
     both = degradation.pictures(picture, torch.ones(1), rng)

@@ -1,4 +1,4 @@
-"""How clips are measured: each frame, how much they flicker, and what the past is worth."""
+"""Measuring clips: each frame, the flicker, and the gain of the history."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,22 +34,22 @@ from iov_restore_ros.video.clear import Clearer
 
 INPUT, ALONE, PAST = WAYS = 'input', 'alone', 'with past'
 DIGITS = {'PSNR dB': 2, 'SSIM': 4, 'features kept %': 2, 'flicker': 2}
-FULL_PAST = 2  # number of the first frame whose frame before had one before it
+FULL_PAST = 2  # number of the first frame whose previous frame had a previous frame
 PARTS = {'from the third frame on': FULL_PAST, 'all frames': 0}
 NOTE = (
-    'Input -> each frame alone -> with the frame before, by the same network. Flicker: how much '
-    'more than the sharp frames these change from one to the next, RMS in units of 0..255. '
-    'Features kept: as on single pictures. From the third frame on the past is full: the frame '
-    'before had one, too.'
+    'Input -> each frame alone -> with the previous frame, by the same network. Flicker: how much '
+    'more than the sharp frames they change from one to the next, RMS in units of 0..255. '
+    'Features kept: as for single pictures. From the third frame on the history is full: the '
+    'previous frame had a previous frame, too.'
 )
 
 
 @dataclass(frozen=True)
 class ClipScore:
     """
-    A clip's measures: of each way in ``WAYS`` those in ``DIGITS``, a value for each frame.
+    The measures of a clip: those of ``DIGITS`` for each way in ``WAYS``, a value per frame.
 
-    Of flicker a value for each frame but the last: the change to the next one.
+    Flicker has a value for each frame but the last: the change to the next one.
     """
 
     name: str
@@ -74,7 +74,7 @@ class VideoResult:
         return mean([score.mean(way, measure, first) for score in self.scores])
 
     def found(self, first: int) -> dict[str, list[Finding]]:
-        """Return what was found in each way, in the frames of all clips from ``first`` on."""
+        """Return the detections of each way, in the frames of all clips from ``first`` on."""
         return {
             way: [finding for score in self.scores for finding in score.found[way][first:]]
             for way in WAYS
@@ -86,10 +86,10 @@ def measure_clips(
     clearer: Clearer | None = None,
 ) -> VideoResult:
     """
-    Restore and measure the clips of ``root``; keep ``sliders``, of the last frames.
+    Restore and measure the clips of ``root``; keep ``sliders`` of the last frames.
 
-    ``shutter`` is the share of the frame time that it was open; 0: unknown. By ``judge`` also what
-    a detector finds. ``clearer`` takes off what it finds first.
+    ``shutter`` is the share of the frame time that it was open; 0: unknown. With ``judge`` it also
+    measures detections. ``clearer`` first removes the veil and what is on the glass.
     """
     device = next(generator.parameters()).device
     restorer = Restorer.of({root.task: generator}, clearer=clearer)
@@ -138,10 +138,9 @@ def video_report(
     results: list[VideoResult], judge: Judge | None, kinds: Sequence[str] = ()
 ) -> Report:
     """
-    Report clips: a row for each and for the mean of a root's, and for each frame in the CSV.
+    Report clips: a row for each clip and for each root's mean; the CSV has a row for each frame.
 
-    With ``judge``, which has looked at them, also what it found. The headings say the ``kinds`` of
-    weather that was asked for.
+    With ``judge`` also what the detector found. The headings name the ``kinds`` of weather.
     """
     rows: list[list] = [['root', 'layout', 'task', 'clip', 'restored', 'frame', *DIGITS]]
     if judge is not None:
@@ -190,7 +189,7 @@ def _table(part: str, first: int, results: list[VideoResult]) -> Table:
             rows.append((f'{name}: {score.name}', str(count), task, *cells(score)))
         if len(result.scores) > 1:
             rows.append((f'{name}: mean', '', task, *cells(result)))
-    note = NOTE if first else ''  # once is enough
+    note = NOTE if first else ''  # only once
     return Table(f'Video: {part}', ('clip', 'n', 'task', *DIGITS), rows, note)
 
 

@@ -1,4 +1,4 @@
-"""The topics of one camera, and the camera_info that goes with each of its frames."""
+"""The topics of one camera, and the camera_info of each of its frames."""
 
 import time
 from collections.abc import Callable
@@ -19,12 +19,12 @@ class Camera:
     """
     Subscribes to `<name>/image_raw`, publishes `<name>/restored/image_raw`; camera_info too.
 
-    Each by the transports of image_transport that are asked for. So is `<name>/restored/compare`,
-    which the pipeline publishes behind the frames.
+    Images use the requested transports of image_transport. The pipeline publishes
+    `<name>/restored/compare` after the frames.
     """
 
     def __init__(self, node: LifecycleNode, name: str) -> None:
-        """Create the publishers, which are silent until the node is active."""
+        """Create the publishers. They publish nothing until the node is active."""
         self.name = name
         self.statistics = Statistics()
         self.gauge = BlurGauge()
@@ -34,7 +34,7 @@ class Camera:
         self._on_image: Callable[[Camera, Image | CompressedImage], None] | None = None
         self._subscriptions: list[FollowingSubscription] = []
         self._listening_since = 0.0  # s, monotonic
-        self._last_number: int | None = None  # its publisher's, of the frame before
+        self._last_number: int | None = None  # the publisher's number of the previous frame
         self._image_publisher = ImagePublisher(node, f'{name}/restored/image_raw', self.follow)
         self._info_publisher = create_publisher(
             node, CameraInfo, f'{name}/restored/camera_info', self.follow
@@ -43,20 +43,20 @@ class Camera:
 
     def subscribe(self, on_image: Callable[['Camera', Image | CompressedImage], None]) -> None:
         """
-        Begin to receive, at once or (parameter `lazy`) when somebody subscribes to the output.
+        Start to receive, now or (parameter `lazy`) when somebody subscribes to the output.
 
-        ``on_image`` is called in the executor's thread.
+        The executor's thread calls ``on_image``.
         """
         self._on_image = on_image
         self.follow()
 
     def unsubscribe(self) -> None:
-        """Receive no more."""
+        """Stop receiving."""
         self._on_image = None
         self.follow()
 
     def wanted(self) -> bool:
-        """Return whether somebody subscribes to the output, or that does not matter."""
+        """Return whether somebody subscribes to the output, or `lazy` is off."""
         return not self._node.get_parameter('lazy').value or bool(
             self._image_publisher.get_subscription_count()
             or self._info_publisher.get_subscription_count()
@@ -64,11 +64,13 @@ class Camera:
         )
 
     def follow(self) -> None:
-        """Listen or not as is wanted now, and as the publishers offer (executor's thread)."""
+        """Subscribe or unsubscribe as needed, with the publishers' QoS (executor's thread)."""
         on_image = self._on_image
         if on_image is None or not self.wanted():
             if self._subscriptions and on_image is not None:
-                self._node.get_logger().info(f'{self.name}: not listening, nobody wants its frames')
+                self._node.get_logger().info(
+                    f'{self.name}: not listening, nobody subscribes to its output'
+                )
             for subscription in self._subscriptions:
                 subscription.destroy()
             self._subscriptions = []
@@ -81,10 +83,10 @@ class Camera:
                 on_image(self, message)
 
             self._last_number = None
-            # One by one: should the second fail, the first is known.
+            # One after the other: if the second fails, the first can still be destroyed.
             self._subscriptions.append(subscribe(
                 self._node, f'{self.name}/image_raw', receive,
-                self.statistics.lose_on_the_way, depth=1,  # older is of no use
+                self.statistics.lose_on_the_way, depth=1,  # older frames are useless
             ))
             self._subscriptions.append(FollowingSubscription(
                 self._node, CameraInfo, f'{self.name}/camera_info', self._on_info, depth=5
@@ -95,16 +97,16 @@ class Camera:
             )
 
     def listening_for(self) -> float | None:
-        """Return for how long (s) it has listened; None when it does not."""
+        """Return for how many seconds it has been subscribed; None if it is not."""
         return time.monotonic() - self._listening_since if self._subscriptions else None
 
     def publishers(self) -> str:
-        """Say who publishes what it listens to."""
+        """Return why no images arrive."""
         [images, _] = self._subscriptions
         return images.trouble() or f'{images.topic} is silent'
 
     def concern(self) -> str:
-        """Return why camera_info does not go out though somebody publishes it; empty if it may."""
+        """Return why a published camera_info is not forwarded; empty if there is no problem."""
         if not self._subscriptions:
             return ''
         [_, infos] = self._subscriptions
@@ -113,17 +115,17 @@ class Camera:
         return self.infos.concern()
 
     def converts(self, message: Image | CompressedImage) -> bool:
-        """Tell whether publishing ``message`` takes compressing, decoding or comparing it."""
+        """Return whether publishing ``message`` requires compressing, decoding or comparing."""
         return self._image_publisher.converts(message) or self.comparison.wanted()
 
     def receive(self, message: Image | CompressedImage) -> None:
-        """Take note of a frame that came."""
+        """Record that a frame was received."""
         stamp = message.header.stamp
         self.statistics.receive(is_set(stamp))
         self.infos.watch(stamp)
 
     def publish(self, message: Image | CompressedImage) -> None:
-        """Publish a frame and, at once or when it comes, its camera_info."""
+        """Publish a frame, and its camera_info now or as soon as it is received."""
         self._image_publisher.publish(message)
         info = self.infos.take(message.header.stamp)
         if info is not None:
@@ -131,11 +133,11 @@ class Camera:
 
     def _count_lost(self, number: int) -> None:
         """
-        Count the frames between this and the one before, by the numbers that their publisher gave.
+        Count the frames between this one and the previous one, by their publisher's numbers.
 
         They were lost on the way, or replaced by newer ones before the executor took them.
         """
-        alone = self._subscriptions[0].matched() == 1  # otherwise the numbers are of several
+        alone = self._subscriptions[0].matched() == 1  # several publishers: several counts
         if alone and self._last_number is not None:
             self.statistics.lose(max(0, number - self._last_number - 1))
         self._last_number = number if alone else None

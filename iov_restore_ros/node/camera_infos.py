@@ -1,4 +1,4 @@
-"""Which camera_info goes out with which frame."""
+"""Which camera_info is published with which frame."""
 
 import copy
 import threading
@@ -10,13 +10,13 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 
 KEPT = 30  # a second of frames
-INTERVALS = 9  # between frames, of which the middle one counts as the frame time
-LONELY = 10  # frames in a row without a camera_info that are worth a hint
+INTERVALS = 9  # between frames; their median is the frame time
+LONELY = 10  # consecutive frames without a camera_info before a warning
 
 
 @dataclass
 class Kept:
-    """A camera_info that came, its stamp (ns), and whether it went out with a frame."""
+    """A received camera_info, its stamp (ns), and whether it was published with a frame."""
 
     info: CameraInfo
     stamp: int
@@ -25,28 +25,28 @@ class Kept:
 
 class CameraInfos:
     """
-    Gives each frame of a camera the camera_info of its stamp, whichever of both comes first.
+    Finds for each frame of a camera the camera_info of its stamp, whichever of both comes first.
 
-    Else the nearest one within half a frame time, which gets the frame's stamp and is used once.
-    Thread-safe.
+    Otherwise it takes the nearest one within half a frame time, which gets the frame's stamp and is
+    used once. Thread-safe.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._infos: deque[Kept] = deque(maxlen=KEPT)
-        self._waiting: deque[Time] = deque(maxlen=KEPT)  # stamps of frames that went out without
-        self._latest: int | None = None  # stamp (ns) of the last frame that came
+        self._waiting: deque[Time] = deque(maxlen=KEPT)  # stamps of frames published without one
+        self._latest: int | None = None  # stamp (ns) of the last received frame
         self._intervals: deque[int] = deque(maxlen=INTERVALS)  # ns
-        self._lonely = 0  # frames that went out since the last one with a camera_info
-        self._apart = 0  # ns from the last of them to the nearest camera_info
+        self._lonely = 0  # frames published since the last one with a camera_info
+        self._apart = 0  # ns between the last of these frames and the nearest camera_info
 
     def newest(self) -> CameraInfo | None:
-        """Return the camera_info that came last, if one has come."""
+        """Return the last received camera_info, if there is one."""
         with self._lock:
             return self._infos[-1].info if self._infos else None
 
     def watch(self, stamp: Time) -> None:
-        """Take note of a frame that came."""
+        """Record the stamp of a received frame."""
         with self._lock:
             now = _ns(stamp)
             if self._latest is not None and now > self._latest:
@@ -54,7 +54,7 @@ class CameraInfos:
             self._latest = now
 
     def take(self, stamp: Time) -> CameraInfo | None:
-        """Return what goes out with a frame that does now; None if that has not come, or never."""
+        """Return the camera_info for a frame that is published now; None if there is none yet."""
         now = _ns(stamp)
         with self._lock:
             near = min(
@@ -69,7 +69,7 @@ class CameraInfos:
             return None
 
     def add(self, info: CameraInfo) -> CameraInfo | None:
-        """Take in one that came; return what goes out with a frame that has gone before."""
+        """Store ``info``; return what to publish for an earlier frame, if that waits for it."""
         with self._lock:
             kept = Kept(info, _ns(info.header.stamp))
             self._infos.append(kept)
@@ -82,13 +82,14 @@ class CameraInfos:
             return self._give(kept, near)
 
     def concern(self) -> str:
-        """Return why none goes out though some come; empty if all is well."""
+        """Return why none is published although some are received; empty if all is well."""
         with self._lock:
             if not self._infos or self._lonely < LONELY:
                 return ''
             return (
-                f'camera_info stays behind: its stamps are {self._apart / 1e9:.3f} s from those of '
-                'the frames; it should come with every frame, and with its stamp'
+                'camera_info is not published: its stamps are '
+                f'{self._apart / 1e9:.3f} s from those of the frames; '
+                'the driver should send it with every frame, with the same stamp'
             )
 
     def _belong(self, one: int, other: int) -> bool:

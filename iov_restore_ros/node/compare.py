@@ -1,4 +1,4 @@
-"""For people who look: each frame as it came beside the frame that went out."""
+"""Comparisons for people: each received frame beside the published frame."""
 
 import time
 from collections import deque
@@ -13,24 +13,24 @@ from iov_restore_ros.node.compressed import open_image
 from iov_restore_ros.node.images import new_message
 from iov_restore_ros.node.transports import ImagePublisher
 
-LINE = 2  # pixels between both sides; even, as some video encoders want the width
+LINE = 2  # pixels between both sides; even, because some video encoders need an even width
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 FULL_SCALE = 900  # pixels of height at which the letters have the font's own size
-LEAST_SCALE = 0.4  # below it they cannot be read
+LEAST_SCALE = 0.4  # smaller letters are unreadable
 MARGIN = 6  # pixels below the text and left of it
-PERIOD = 3.0  # s of which the rate is told
+PERIOD = 3.0  # s over which the rate is measured
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray, text: str) -> np.ndarray:
     """
-    Return both pictures, a thin line between, and ``text`` small in the lower left corner.
+    Return both pictures with a thin line between them, and ``text`` in the lower left corner.
 
-    The pictures are uint8 H x W x 3, RGB; so is the result, but 2 W + 2 wide.
+    The pictures are uint8 H x W x 3, RGB. The result is uint8 H x (2 W + 2) x 3, RGB.
     """
     height = len(left)
     picture = np.hstack([left, np.full((height, LINE, 3), 255, np.uint8), right])
     scale = max(LEAST_SCALE, height / FULL_SCALE)
-    for colour, thickness in ((BLACK, 3), (WHITE, 1)):  # an outline, to be read on any picture
+    for colour, thickness in ((BLACK, 3), (WHITE, 1)):  # an outline: readable on any picture
         cv2.putText(
             picture, text, (MARGIN, height - MARGIN), cv2.FONT_HERSHEY_SIMPLEX, scale,
             colour, thickness, cv2.LINE_AA,
@@ -39,24 +39,25 @@ def side_by_side(left: np.ndarray, right: np.ndarray, text: str) -> np.ndarray:
 
 
 class ComparePublisher:
-    """Publishes comparisons, raw and compressed; made only while somebody subscribes."""
+    """Publishes comparisons, raw and compressed, only while somebody subscribes."""
 
     def __init__(self, node: LifecycleNode, topic: str, matched: Callable[[], None]) -> None:
         """Create the publishers; ``matched`` is called when a subscriber comes or goes."""
         self._publisher = ImagePublisher(node, topic, matched, lazy=True)
-        self._shown: deque[float] = deque()  # when, s, monotonic; of the last ``PERIOD``
+        self._shown: deque[float] = deque()  # times (s, monotonic) in the last ``PERIOD``
 
     def wanted(self) -> bool:
-        """Return whether somebody looks."""
+        """Return whether somebody subscribes."""
         return self._publisher.get_subscription_count() > 0
 
     def publish(
         self, came: Image | CompressedImage, went_out: Image | CompressedImage, task: str
     ) -> None:
         """
-        Show a frame as it ``came`` and as it ``went_out``, in rgb8, if somebody looks.
+        Publish a frame as it ``came`` beside the frame that ``went_out``, in rgb8.
 
-        Raises ``UnsupportedEncodingError`` or ``MalformedImageError`` if one cannot be opened.
+        Nothing happens if nobody subscribes. Raises ``UnsupportedEncodingError`` or
+        ``MalformedImageError`` if one of them cannot be opened.
         """
         if not self.wanted():
             return
@@ -66,7 +67,7 @@ class ComparePublisher:
         self._publisher.publish(new_message(went_out.header, picture, 'rgb8', False))
 
     def _rate(self) -> str:
-        """Count a frame; tell how many of late went out in a second, or nothing at the first."""
+        """Count a frame; return the recent frame rate as text, empty for the first frame."""
         now = time.monotonic()
         self._shown.append(now)
         while now - self._shown[0] > PERIOD:

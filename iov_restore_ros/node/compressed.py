@@ -1,7 +1,7 @@
 """
-Between sensor_msgs/CompressedImage and sensor_msgs/Image, as compressed_image_transport has it.
+Conversion between sensor_msgs/CompressedImage and Image, as in compressed_image_transport.
 
-`format` is `jpeg`, `png`, or the encoding of the picture and then how it was compressed:
+`format` is `jpeg`, `png`, or the encoding of the picture followed by its compression:
 `rgb8; jpeg compressed bgr8`, `mono16; png compressed `.
 """
 
@@ -26,19 +26,19 @@ from iov_restore_ros.node.images import (
 from iov_restore_ros.pictures.sixteen_bits import to_eight_bits
 
 CODECS = ('jpeg', 'png')
-PNG_LEVEL = 3  # as compressed_image_transport has it
-MAX_PIXELS = 50_000_000  # a small file can claim any size; decoding it takes 3 bytes for each
+PNG_LEVEL = 3  # as in compressed_image_transport
+MAX_PIXELS = 50_000_000  # a small file can claim any size; decoding takes 3 bytes per pixel
 STARTS = {b'\xff\xd8\xff': JpegImageFile, b'\x89PNG\r\n\x1a\n': PngImageFile}
 FROM_BGR = {
     'rgb8': cv2.COLOR_BGR2RGB, 'rgb16': cv2.COLOR_BGR2RGB, 'bgr8': None, 'bgr16': None,
     'rgba8': cv2.COLOR_BGR2RGBA, 'bgra8': cv2.COLOR_BGR2BGRA,
 }
-FROM_JPEG_TO_16_BITS = 256  # as compressed_image_transport does
+FROM_JPEG_TO_16_BITS = 256  # factor, as in compressed_image_transport
 
 
 def check_compressed(message: CompressedImage) -> None:
     """
-    Look at format and file header, without decoding.
+    Check format and file header, without decoding.
 
     Raises ``UnsupportedEncodingError`` for anything but JPEG and PNG, ``MalformedImageError`` for
     a broken header or more than ``MAX_PIXELS`` pixels.
@@ -58,19 +58,19 @@ def check_compressed(message: CompressedImage) -> None:
             )
         raise MalformedImageError(f'the {len(message.data)} bytes of data are neither JPEG nor PNG')
     if opener is PngImageFile and not _chunks_are_whole(message.data):
-        raise MalformedImageError('a PNG whose parts are longer than it is')
+        raise MalformedImageError('a PNG whose chunks are longer than the file')
     try:
         width, height = opener(io.BytesIO(message.data)).size
-    except Exception as error:  # Pillow's parsers raise a dozen kinds
+    except Exception as error:  # Pillow's parsers raise a dozen types
         raise MalformedImageError(f'a broken {message.format!r} header: {error}') from error
     if width * height > MAX_PIXELS:
         raise MalformedImageError(
-            f'a picture of {width} x {height} pixels, more than {MAX_PIXELS} are not decoded'
+            f'a picture of {width} x {height} pixels: more than {MAX_PIXELS} are not decoded'
         )
 
 
 def _chunks_are_whole(png: array) -> bool:
-    """Tell whether no chunk claims to go on behind the end: OpenCV would allocate all of it."""
+    """Return whether all chunks end within the file: OpenCV allocates what a chunk claims."""
     place, kind = 8, b''
     while place + 8 <= len(png) and kind != b'IEND':
         length, kind = struct.unpack_from('>I4s', png, place)
@@ -80,7 +80,7 @@ def _chunks_are_whole(png: array) -> bool:
 
 def decode(message: CompressedImage) -> Image:
     """
-    Return the picture in ``message`` in the encoding that its format names.
+    Return the picture of ``message`` in the encoding that its format names.
 
     Raises ``UnsupportedEncodingError`` or ``MalformedImageError``.
     """
@@ -97,7 +97,7 @@ def decode(message: CompressedImage) -> Image:
 
 def open_image(message: Image | CompressedImage) -> tuple[Image, np.ndarray]:
     """
-    Return the image of ``message``, and that as uint8 H x W x 3, RGB.
+    Return the image of ``message``, and its pixels as uint8 H x W x 3, RGB.
 
     Raises ``UnsupportedEncodingError`` or ``MalformedImageError``.
     """
@@ -106,7 +106,7 @@ def open_image(message: Image | CompressedImage) -> tuple[Image, np.ndarray]:
 
 
 def _as_named(pixels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
-    """Bring decoded pixels (grey, BGR or BGRA) into the encoding that the format names."""
+    """Convert decoded pixels (grey, BGR or BGRA) to the encoding that the format names."""
     encoding, named, how = name.partition(';')
     encoding = encoding.strip() if named else ''
     channels, bits = pixels.shape[2], 8 * pixels.itemsize
@@ -114,7 +114,7 @@ def _as_named(pixels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
     if known is not None and known.bits == 16 and bits == 8:
         pixels, bits = pixels.astype(np.uint16) * FROM_JPEG_TO_16_BITS, 16
     if channels == 3 and encoding in FROM_BGR and known is not None and known.bits == bits:
-        if 'compressed bgr' not in how:  # what was compressed was RGB, and called BGR
+        if 'compressed bgr' not in how:  # RGB was compressed as if it were BGR
             pixels = np.ascontiguousarray(pixels[..., ::-1])
         code = FROM_BGR[encoding]
         return pixels if code is None else cv2.cvtColor(pixels, code), encoding
@@ -124,21 +124,22 @@ def _as_named(pixels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
 
 
 def _lies_like(encoding: str, channels: int, bits: int, how: str) -> bool:
-    """Tell whether a decoded grey or BGR picture is what ``encoding`` calls one."""
+    """Return whether a decoded grey or BGR picture has the layout of ``encoding``."""
     known = ENCODINGS.get(encoding)
     if known is None:
-        return (channels, bits) == (1, 16)  # depth, or deep Bayer: no picture to restore
+        return (channels, bits) == (1, 16)  # depth, or 16-bit Bayer: cannot be restored
     if (channels, bits) != (known.channels, known.bits) or channels == 4 or known.chroma:
         return False
-    return known[1:3] == GREY or 'compressed mono' not in how  # a mosaic, or made grey from one
+    # A Bayer mosaic may have been converted to grey before it was compressed.
+    return known[1:3] == GREY or 'compressed mono' not in how
 
 
 def encode(image: Image, codec: str, jpeg_quality: int) -> CompressedImage:
     """
     Compress ``image`` with ``codec``, jpeg or png; ``jpeg_quality`` is 1..100.
 
-    JPEG has 8 bits, PNG as many as the image; neither has alpha. Bayer and YUV become RGB. Raises
-    ``UnsupportedEncodingError`` or ``MalformedImageError``.
+    JPEG has 8 bits, PNG has those of the image. Neither has alpha. Bayer and YUV become RGB.
+    Raises ``UnsupportedEncodingError`` or ``MalformedImageError``.
     """
     samples = view(image)
     encoding = ENCODINGS[image.encoding]

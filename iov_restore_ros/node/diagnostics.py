@@ -1,4 +1,4 @@
-"""What `/diagnostics` says about the node and its cameras."""
+"""The statuses that the node publishes on `/diagnostics`."""
 
 from collections.abc import Mapping
 
@@ -8,13 +8,13 @@ from iov_restore_ros.inference import Restorer
 from iov_restore_ros.node.camera import Camera
 from iov_restore_ros.node.statistics import Outcome, Report
 
-MANY = 0.1  # share of a camera's frames from which losing or dropping them is worth a warning
+MANY = 0.1  # share of lost or dropped frames of a camera from which on it warns
 REMEDY = (
     'give the camera driver and this node the Fast DDS profile config/fastdds_large_images.xml of '
     'iov_restore (FASTDDS_DEFAULT_PROFILES_FILE; on Jazzy FASTRTPS_DEFAULT_PROFILES_FILE)'
 )
-NO_INPUT = 2.0  # s without a frame that are worth one
-WRONG_STAMPS = 'not newer', 'time jump'  # reasons to be without a frame before
+NO_INPUT = 2.0  # s without a frame from which on it warns
+WRONG_STAMPS = 'not newer', 'time jump'  # reasons to have no previous frame
 
 
 def status(
@@ -28,7 +28,7 @@ def status(
 
 
 def restorer_values(restorer: Restorer) -> dict[str, object]:
-    """Return what is known of the generators in use and of what they run on."""
+    """Return the diagnostics of the generators in use and of their device."""
     memory = restorer.device_memory()
     return {
         'model': restorer.model,
@@ -49,10 +49,9 @@ def camera_status(
     node: str, camera: Camera, period: float, beside: Mapping[str, object], concern: str
 ) -> DiagnosticStatus:
     """
-    Describe what happened to the camera's frames, in all and in the last ``period`` seconds.
+    Describe the outcomes of the camera's frames, in total and in the last ``period`` seconds.
 
-    ``beside`` are values of what else is known of the camera, and ``concern`` is why there is
-    less of that than there should be; empty if all is well.
+    ``beside`` has more values to show. ``concern`` is a reason to warn; empty if all is well.
     """
     report = camera.statistics.report()
     late = report.late_outcomes
@@ -106,7 +105,7 @@ def camera_status(
 
 
 def dirt_concern(camera: Camera, dirty: float) -> str:
-    """Return that more than the share ``dirty`` of the glass is covered; empty if it is not."""
+    """Return a warning if more than the share ``dirty`` of the glass is covered; else empty."""
     covered = camera.history.covered()
     if not dirty or not covered > dirty:
         return ''
@@ -114,20 +113,21 @@ def dirt_concern(camera: Camera, dirty: float) -> str:
 
 
 def stamp_concern(report: Report) -> str:
-    """Return what is wrong with the stamps of the late frames; empty if all is well."""
+    """Return what is wrong with the stamps of recent frames; empty if all is well."""
     if report.late_unstamped > MANY * report.late_received:
         return 'the frames have no stamps: the time of arrival counts'
     restored = sum(report.late_pasts.values())
     wrong = sum(report.late_pasts.get(why, 0) for why in WRONG_STAMPS)
     if wrong > restored / 2:
         return (
-            f'{wrong} of {restored} frames restored alone: their stamps stand still, or jump back'
+            f'{wrong} of {restored} frames restored alone: '
+            'their stamps do not advance, or jump back'
         )
     return ''
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    """Say how many frames had it (a frame before, a gyroscope), and why others had none."""
+    """Return how many frames had it (a previous frame, a gyroscope), and why others did not."""
     without = ', '.join(f'{why} {count}' for why, count in sorted(counts.items()) if why)
     text = f'{counts.get("", 0)} of {sum(counts.values())}'
     return f'{text}; none: {without}' if without else text

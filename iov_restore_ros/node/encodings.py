@@ -1,7 +1,7 @@
 """
-The encodings of sensor_msgs/Image that can be restored; docs/encodings.md shows them as a table.
+The supported encodings of sensor_msgs/Image; docs/encodings.md shows them as a table.
 
-Names and layouts are those of sensor_msgs/image_encodings.hpp. OpenCV converts: cv_bridge from
+Names and layouts are those of sensor_msgs/image_encodings.hpp. OpenCV converts them: cv_bridge from
 PyPI ignores `step`, fails on big-endian data, and lacks bayer_grbg8, yuyv, nv12 and 16-bit colour.
 """
 
@@ -11,14 +11,14 @@ import cv2
 
 
 class Encoding(NamedTuple):
-    """How pixels lie in a row, and OpenCV's codes to RGB and back (None: it is RGB)."""
+    """The layout of pixels, and OpenCV's codes to RGB and back (None: it is RGB)."""
 
     channels: int  # samples per pixel in a row
     to_rgb: int | None
     from_rgb: int | None = None
     bits: int = 8  # of a sample
-    restored_as: str = ''  # the encoding that a restored frame gets; empty: the same
-    chroma: bool = False  # half as many rows again, of colour, below those of brightness
+    restored_as: str = ''  # encoding of a restored frame; empty: the same
+    chroma: bool = False  # rows of chroma, half as many, follow the rows of luma
     grid: tuple[int, int] = (1, 1)  # height and width are multiples of this
     minimum: int = 1  # pixels in height and width
 
@@ -28,7 +28,7 @@ BGR = cv2.COLOR_BGR2RGB, cv2.COLOR_RGB2BGR
 
 
 def _bayer(code: int) -> Encoding:
-    return Encoding(1, code, restored_as='rgb8', minimum=3)  # OpenCV makes smaller ones black
+    return Encoding(1, code, restored_as='rgb8', minimum=3)  # OpenCV returns black for smaller ones
 
 
 def _yuv422(code: int) -> Encoding:
@@ -46,7 +46,7 @@ ENCODINGS = {
     'bgra8': Encoding(4, cv2.COLOR_BGRA2RGB, cv2.COLOR_RGB2BGRA),
     'mono8': Encoding(1, *GREY),
     '8UC1': Encoding(1, *GREY),
-    '8UC3': Encoding(3, *BGR),  # who sends OpenCV's own type sends OpenCV's own order
+    '8UC3': Encoding(3, *BGR),  # OpenCV's own type has OpenCV's own order
     'rgb16': Encoding(3, None, bits=16),
     'bgr16': Encoding(3, *BGR, bits=16),
     'mono16': Encoding(1, *GREY, bits=16),

@@ -1,5 +1,5 @@
 """
-Between sensor_msgs/Image and the RGB frames that a restorer takes.
+Conversion between sensor_msgs/Image and the RGB frames of a restorer.
 
 Sources: sensor_msgs/msg/Image and sensor_msgs/image_encodings.hpp; REP 118 names the fields.
 """
@@ -15,7 +15,7 @@ from iov_restore_ros.pictures.sixteen_bits import corrected, to_eight_bits
 
 
 class UnsupportedEncodingError(Exception):
-    """An image in an encoding or format that this node does not restore."""
+    """An image in an encoding or format that this node does not support."""
 
 
 class MalformedImageError(Exception):
@@ -23,17 +23,17 @@ class MalformedImageError(Exception):
 
 
 def seconds(stamp: Time) -> float:
-    """Return a stamp in s; times that a camera can tell apart stay different."""
+    """Return a stamp in s; different frame times of a camera stay different."""
     return stamp.sec + stamp.nanosec / 1e9
 
 
 def is_set(stamp: Time) -> bool:
-    """Tell whether somebody has set a stamp: a driver that does not leaves it zero."""
+    """Return whether a stamp is set: a driver that sets none leaves it zero."""
     return bool(stamp.sec or stamp.nanosec)
 
 
 def moment(stamp: Time, otherwise: float) -> float:
-    """Return a stamp as ``seconds`` does, or ``otherwise`` (s) where nobody has set it."""
+    """Return a stamp as ``seconds`` does, or ``otherwise`` (s) if it is not set."""
     return seconds(stamp) if is_set(stamp) else otherwise
 
 
@@ -41,7 +41,7 @@ def check(message: Image) -> None:
     """
     Raise ``MalformedImageError`` if size, step and data of ``message`` do not agree.
 
-    Of an unknown encoding only the whole rows are checked: it may still pass as it is.
+    For an unknown encoding only complete rows are checked: the frame may still pass unchanged.
     """
     encoding = ENCODINGS.get(message.encoding)
     height, width, step = message.height, message.width, message.step
@@ -73,16 +73,18 @@ def _check_size(message: Image, encoding: Encoding) -> None:
             f'{encoding.minimum} x {encoding.minimum} are needed'
         )
     if height % encoding.grid[0] or width % encoding.grid[1]:
-        raise MalformedImageError(f'{width} x {height} pixels: {message.encoding} has no odd size')
+        raise MalformedImageError(
+            f'{width} x {height} pixels: {message.encoding} does not allow this odd size'
+        )
 
 
 def view(message: Image) -> np.ndarray:
     """
-    Return ``message``'s samples as rows x width x channels without copying them.
+    Return a view of ``message``'s samples: rows x width x channels, without copying.
 
-    uint8, or uint16 in the byte order of the message; rows are the height, of nv12 and nv21 half
-    as many more. Padding at the end of rows (``step``) is left out. Raises
-    ``UnsupportedEncodingError`` or ``MalformedImageError``.
+    They are uint8, or uint16 in the byte order of the message. The number of rows is the height, or
+    1.5 times the height for nv12 and nv21. The view leaves out the padding of rows (``step``).
+    Raises ``UnsupportedEncodingError`` or ``MalformedImageError``.
     """
     encoding = ENCODINGS.get(message.encoding)
     if encoding is None:
@@ -103,7 +105,7 @@ def view(message: Image) -> np.ndarray:
 
 
 def to_rgb(samples: np.ndarray, encoding: str) -> np.ndarray:
-    """Turn what ``view`` gives for ``encoding`` into contiguous RGB, uint8 H x W x 3."""
+    """Convert samples of ``view`` in ``encoding`` to contiguous RGB, uint8 H x W x 3."""
     code = ENCODINGS[encoding].to_rgb
     pixels = np.ascontiguousarray(to_eight_bits(samples))
     return pixels if code is None else cv2.cvtColor(pixels, code)
@@ -111,11 +113,11 @@ def to_rgb(samples: np.ndarray, encoding: str) -> np.ndarray:
 
 def from_rgb(restored: np.ndarray, message: Image) -> Image:
     """
-    Return a message like ``message`` that shows ``restored``, uint8 H x W x 3, RGB.
+    Return a message like ``message`` with the pixels ``restored``, uint8 H x W x 3, RGB.
 
-    Header and size are the same, the encoding too unless the table of encodings has another for
-    it. An alpha channel is kept. 16-bit samples are changed by as much as their 8-bit picture
-    was, so that what was not restored keeps its lower bits. Rows are without padding.
+    Header and size stay the same. So does the encoding, unless ``ENCODINGS`` has another one for
+    restored frames. An alpha channel is kept. 16-bit samples change by as much as their 8-bit
+    picture, so that unchanged samples keep their lower bits. Rows have no padding.
     """
     name = ENCODINGS[message.encoding].restored_as or message.encoding
     encoding = ENCODINGS[name]
@@ -129,7 +131,7 @@ def from_rgb(restored: np.ndarray, message: Image) -> Image:
 
 
 def new_message(header: Header, pixels: np.ndarray, encoding: str, bigendian: bool) -> Image:
-    """Return a message that holds ``pixels``, H x W x channels, in ``encoding``."""
+    """Return a message with ``pixels``, H x W x channels, in ``encoding``."""
     pixels = np.ascontiguousarray(pixels)
     message = Image(
         header=header,
@@ -139,6 +141,6 @@ def new_message(header: Header, pixels: np.ndarray, encoding: str, bigendian: bo
         is_bigendian=bigendian,
         step=pixels[0].nbytes,  # strides of a single row may be anything
     )
-    # Filled in place, because the constructor copies what it is given.
+    # Filled in place, because the constructor copies its arguments.
     message.data.frombytes(pixels.data.cast('B') if pixels.dtype == np.uint8 else pixels.tobytes())
     return message

@@ -1,4 +1,4 @@
-"""The topic `imu`: one gyroscope for all cameras, at a few microseconds a sample."""
+"""The topic `imu`: one gyroscope for all cameras, for a few microseconds per sample."""
 
 import struct
 import threading
@@ -14,23 +14,23 @@ from iov_restore_ros.node.images import seconds
 from iov_restore_ros.node.qos import PolledSubscription
 from iov_restore_ros.video.camera_path import FASTEST, KEPT, Gyroscope
 
-DEPTH = 2000  # samples that may wait to be taken: a second, at 2000 Hz
-STEP = 0.001  # s between two looks for samples that are awaited
-SILENT = 1.5  # s without a sample after which none is awaited; they are taken once a second
-AWAITED = 0.5  # s of samples that may be missing and still come
+DEPTH = 2000  # samples that may wait to be taken: one second at 2000 Hz
+STEP = 0.001  # s between two checks for awaited samples
+SILENT = 1.5  # s without a sample before waiting stops; samples are taken once a second
+AWAITED = 0.5  # s of samples that may be missing and still arrive
 OTHER_CLOCK = 'the newest sample is {:.1f} s {} than the frame: stamps of another clock?'
 BYTE_ORDERS = {b'\0\0': '>', b'\0\1': '<'}  # of plain CDR (RTPS 2.5, Sec. 10.2)
 
 
 class Lack(NamedTuple):
-    """Why a frame goes without gyroscope: in a word or two, and with what to do about it."""
+    """Why a frame has no gyroscope: a short name, and a text that says what to do."""
 
     kind: str
     text: str
 
 
 class Sample(NamedTuple):
-    """Of a sensor_msgs/Imu: s, rad/s, and the first element of their covariance."""
+    """The used fields of a sensor_msgs/Imu: s, rad/s, first element of their covariance."""
 
     stamp: float
     frame: str
@@ -40,9 +40,9 @@ class Sample(NamedTuple):
 
 def read_imu(data: bytes) -> Sample:
     """
-    Return what is of interest in a serialized Imu. Raises ``struct.error`` where it is cut off.
+    Return the used fields of a serialized Imu. Raises ``struct.error`` if it is truncated.
 
-    It is 28 doubles in Python objects otherwise, which takes ten times as long.
+    Deserialising all 28 doubles to Python objects takes ten times as long.
     """
     order = BYTE_ORDERS.get(data[:2])
     if order is None:
@@ -54,18 +54,18 @@ def read_imu(data: bytes) -> Sample:
         )
     sec, nanosec, length = struct.unpack_from(f'{order}iII', data, 4)
     frame = data[16 : 15 + length].decode(errors='replace')  # without the zero at its end
-    aligned = -(-(12 + length) // 8) * 8  # behind the four bytes of the byte order
+    aligned = -(-(12 + length) // 8) * 8  # counted after the four bytes of the byte order
     x, y, z, covariance = struct.unpack_from(f'{order}4d', data, 4 + aligned + 13 * 8)
     return Sample(sec + nanosec / 1e9, frame, (x, y, z), covariance)
 
 
 class ImuTopic:
     """
-    Samples from the topic `imu`, in the ``gyroscope`` that all cameras share.
+    Samples of the topic `imu`, in the ``gyroscope`` that all cameras share.
 
-    Nobody is woken by a sample: they are taken when a frame asks for them, or once a second.
-    Whoever touches the ``gyroscope`` or calls ``take`` or ``wait`` holds the ``lock``.
-    ``frame`` is that of the last message's header.
+    A sample wakes no thread. Samples are taken when a frame needs them, or once a second. Hold the
+    ``lock`` to use ``gyroscope`` or to call ``take`` or ``wait``. ``frame`` is the frame_id of the
+    last message.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
@@ -75,17 +75,17 @@ class ImuTopic:
         self._node = node
         self._subscription: PolledSubscription | None = None
         self._taken = self._reported = 0  # messages
-        self._refused = 0  # messages of no use
-        self._wrong = ''  # with the last one
-        self._heard = -inf  # s, monotonic
+        self._refused = 0  # unusable messages
+        self._wrong = ''  # problem of the last message; empty if it was usable
+        self._heard = -inf  # time of the last usable message, s, monotonic
 
     def subscribe(self) -> None:
-        """Begin to listen, if it does not yet."""
+        """Subscribe, unless it is subscribed."""
         if self._subscription is None:
             self._subscription = PolledSubscription(self._node, Imu, 'imu', DEPTH)
 
     def unsubscribe(self) -> None:
-        """Listen no more, and forget what was heard."""
+        """Unsubscribe, and clear the samples."""
         if self._subscription is not None:
             self._subscription.destroy()
             self._subscription = None
@@ -94,7 +94,7 @@ class ImuTopic:
             self._heard, self._wrong = -inf, ''
 
     def follow(self) -> None:
-        """Listen as the publishers offer now, and take what came unless somebody else does."""
+        """Adapt to the publishers' QoS, and take samples unless another thread does."""
         if self._subscription is None:
             return
         self._subscription.follow()
@@ -105,7 +105,7 @@ class ImuTopic:
                 self.lock.release()
 
     def take(self) -> None:
-        """Take in what has come."""
+        """Take the samples that have arrived."""
         subscription = self._subscription
         for data in subscription.take() if subscription is not None else ():
             self._taken += 1
@@ -116,11 +116,11 @@ class ImuTopic:
                 self._heard = time.monotonic()
 
     def _add(self, data: bytes) -> str:
-        """Take in a serialized message; return what is wrong with it, if anything is."""
+        """Add a serialized message; return its problem, empty if it is usable."""
         try:
             sample = read_imu(data)
         except struct.error:
-            return 'is cut off'
+            return 'has truncated messages'
         if sample.covariance == -1:
             return 'has no angular rates: angular_velocity_covariance[0] is -1 (REP 145)'
         self.frame = sample.frame
@@ -132,10 +132,10 @@ class ImuTopic:
 
     def wait(self, until: float, deadline: float) -> Lack | None:
         """
-        Wait for samples ``until`` that time, s by their stamps, to a ``deadline``, s monotonic.
+        Wait for samples ``until`` a stamp (s), but not beyond a ``deadline`` (s, monotonic).
 
-        Nothing is awaited that cannot come by then. Returns why they are not there; None if they
-        are.
+        It does not wait for samples that cannot arrive in time. Returns why they are missing; None
+        if they have arrived.
         """
         while (missing := until - self.gyroscope.newest) > 0:
             if trouble := self.trouble():
@@ -151,7 +151,7 @@ class ImuTopic:
         return None
 
     def trouble(self) -> str:
-        """Return why nothing of use comes; empty if something does."""
+        """Return why no usable samples arrive; empty if they do."""
         subscription = self._subscription
         if subscription is None:
             return 'not listening'
@@ -162,7 +162,7 @@ class ImuTopic:
         return subscription.trouble() or f'{subscription.topic} is silent'
 
     def describe(self, period: float) -> dict[str, object]:
-        """Return what diagnostics show, called every ``period`` s."""
+        """Return the diagnostics; call it every ``period`` s."""
         taken, self._reported = self._taken - self._reported, self._taken
         return {
             'imu': self.trouble() or f'{taken / period:.0f} Hz in {self.frame or "no frame"}',

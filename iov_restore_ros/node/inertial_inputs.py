@@ -1,8 +1,8 @@
 """
-What cameras are told of their own exposures: by a gyroscope, and by a topic that says how long.
+Gyroscope and exposure time of the cameras' frames, from the topics `imu` and `<camera>/exposure`.
 
 The scheduler's thread calls ``prepare``, ``look_back`` and ``leave_out`` for the frames that it
-deblurs, the executor's thread all else.
+deblurs. The executor's thread calls everything else.
 """
 
 import re
@@ -25,13 +25,13 @@ from iov_restore_ros.node.mounting import MountingError, StaticTransforms, rotat
 from iov_restore_ros.video.calibration import camera_of
 from iov_restore_ros.video.inertial import Inertial
 
-LONG = 3.0  # s without gyroscope that are worth a warning
+LONG = 3.0  # s without gyroscope from which on it warns
 NO_STAMPS = Lack('no stamps', 'the frames have no stamps')
 INERTIAL_PARAMETERS = 'imu', 'imu_rotation', 'imu_time_offset', 'readout', 'imu_wait'
 
 
 class Settings(NamedTuple):
-    """The parameters of ``INERTIAL_PARAMETERS``; rotations 3 x 3, none where tf2 is asked."""
+    """The values of ``INERTIAL_PARAMETERS``; rotations are 3 x 3, empty if tf2 gives them."""
 
     imu: bool
     rotations: list[np.ndarray]
@@ -42,29 +42,29 @@ class Settings(NamedTuple):
 
 @dataclass
 class Watched:
-    """One camera's gyroscope, and how it went lately; times in s, monotonic."""
+    """One camera's gyroscope, and its recent use; times in s, monotonic."""
 
     inertial: Inertial | None = None
-    begun: tuple[bytes, float] = b'', 0.0  # the rotation and the offset (s) that it began with
-    lack: Lack | None = None  # of the last frame that asked
-    asked: float = -inf  # when that was
-    well: float = -inf  # when one last had it, or since when they ask
-    told: str = ''  # what the log says by now
-    settled: bool = False  # whether it says the offset
+    begun: tuple[bytes, float] = b'', 0.0  # rotation and offset (s) that it started with
+    lack: Lack | None = None  # of the last deblurred frame; None if it had the gyroscope
+    asked: float = -inf  # time of that frame
+    well: float = -inf  # last time that a frame had the gyroscope, or start of deblurring
+    told: str = ''  # last state in the log
+    settled: bool = False  # whether the log has the settled offset
 
 
 def rotation_problem(name: str, value: Any, cameras: int) -> str | None:
-    """Return why a parameter is no mounting of so many ``cameras``, or None."""
+    """Return why the value of imu_rotation does not match the number of ``cameras``, or None."""
     if name != 'imu_rotation' or (count := len(value or ()) // 4) in (0, 1, cameras):
         return None
     return f'imu_rotation has {count} quaternions for {cameras} cameras: give one, or one for each'
 
 
 class InertialInputs:
-    """The topics `imu` and `<camera>/exposure`, and what of them reaches each camera's frames."""
+    """Gives each camera's frames the data of the topics `imu` and `<camera>/exposure`."""
 
     def __init__(self, node: LifecycleNode, cameras: Sequence[str]) -> None:
-        """Read the parameters of ``node``. Raises ``InputError`` when they are wrong."""
+        """Read the parameters of ``node``. Raises ``InputError`` if they are wrong."""
         self._node = node
         self._imu = ImuTopic(node)
         self._transforms: StaticTransforms | None = None
@@ -85,7 +85,7 @@ class InertialInputs:
         self.apply_parameters()
 
     def apply_parameters(self) -> None:
-        """Take over the parameters as they are now."""
+        """Apply the current values of the parameters."""
         imu, quaternions, *numbers = (
             self._node.get_parameter(name).value for name in INERTIAL_PARAMETERS
         )
@@ -93,21 +93,21 @@ class InertialInputs:
         self._listen()
 
     def subscribe(self) -> None:
-        """Begin to listen, to `imu` if the parameter says so."""
+        """Subscribe to the topics, to `imu` only if the parameter is on."""
         self._listening = True
         for exposure in self._exposures.values():
             exposure.subscribe()
         self._listen()
 
     def unsubscribe(self) -> None:
-        """Listen no more, and forget what was heard."""
+        """Unsubscribe, and clear what was received."""
         self._listening = False
         for exposure in self._exposures.values():
             exposure.unsubscribe()
         self._listen()
 
     def follow(self) -> None:
-        """Listen as the publishers offer now; called every second or so."""
+        """Adapt the subscriptions to the publishers' QoS; call it about once a second."""
         for exposure in self._exposures.values():
             exposure.follow()
         self._imu.follow()
@@ -118,10 +118,10 @@ class InertialInputs:
 
     def prepare(self, camera: Camera, header: Header, size: tuple[int, int], came: float) -> None:
         """
-        Give the camera's history what is known of a frame that is to be deblurred.
+        Give the camera's history the exposure and the gyroscope of a frame to deblur.
 
-        ``header`` is the frame's, ``size`` its height and width, and ``came`` is when it was
-        received, s, monotonic: until `imu_wait` after that its samples are awaited.
+        ``header`` is the frame's, ``size`` its height and width, and ``came`` its time of arrival
+        (s, monotonic). It waits for the frame's samples until `imu_wait` after that.
         """
         history = camera.history
         history.exposure = self._exposure(camera.name) or 0.0
@@ -143,7 +143,7 @@ class InertialInputs:
     def look_back(
         self, camera: Camera, pixels: np.ndarray, stamp: float, task: str
     ) -> Before | None:
-        """Return what ``History.look_back`` does for a frame that is prepared."""
+        """Return the result of ``History.look_back`` for a prepared frame."""
         with self._imu.lock:
             before = camera.history.look_back(pixels, stamp, task)
         inertial = camera.history.inertial
@@ -155,15 +155,17 @@ class InertialInputs:
             watched.well = watched.asked
             camera.statistics.turn('')
         elif why := camera.history.reason:
-            self.leave_out(camera, Lack(why, f'there is no frame before to compare it by ({why})'))
+            self.leave_out(
+                camera, Lack(why, f'there is no previous frame to compare it with ({why})')
+            )
         elif not inertial.trusted:
             self.leave_out(camera, Lack('not trusted', f'it is not trusted: {inertial.reason}'))
         else:
-            self.leave_out(camera, Lack('no samples', 'samples are missing among those that came'))
+            self.leave_out(camera, Lack('no samples', 'samples are missing during the exposure'))
         return before
 
     def leave_out(self, camera: Camera, lack: Lack) -> None:
-        """Count a frame that is deblurred without gyroscope, if there should be one."""
+        """Count a frame that is deblurred without the gyroscope, if `imu` is on."""
         if not self._settings.imu:
             return
         watched = self._cameras[camera.name]
@@ -176,11 +178,11 @@ class InertialInputs:
     # For people
 
     def describe(self, period: float) -> dict[str, object]:
-        """Return what diagnostics show of the topic `imu`, called every ``period`` s."""
+        """Return the diagnostics of the topic `imu`; call it every ``period`` s."""
         return self._imu.describe(period) if self._settings.imu else {'imu': 'off'}
 
     def describe_camera(self, name: str) -> dict[str, object]:
-        """Return what diagnostics show of a camera's gyroscope and exposure."""
+        """Return the diagnostics of a camera's gyroscope and exposure."""
         values: dict[str, object] = {'gyroscope': self._state(name)}
         inertial = self._cameras[name].inertial
         if self._settings.imu and inertial is not None:
@@ -195,18 +197,18 @@ class InertialInputs:
         return values
 
     def concern(self, name: str) -> str:
-        """Return why a camera's frames are told less than they should; empty if all is well."""
+        """Return why a camera lacks its gyroscope or exposure; empty if all is well."""
         watched = self._cameras[name]
         now = time.monotonic()
         recent = now - watched.asked < LONG
         if self._settings.imu and watched.lack and recent and now - watched.well > LONG:
             return f'no gyroscope: {watched.lack.text}'
         if name in self._exposures and self._exposure(name) is None:
-            return f'nothing heard on topic {name}/exposure: the parameter shutter counts'
+            return f'no message on topic {name}/exposure: the parameter shutter applies'
         return ''
 
     def _state(self, name: str) -> str:
-        """Say whether a camera's gyroscope is used."""
+        """Return whether a camera's gyroscope is used, as text."""
         watched = self._cameras[name]
         if not self._settings.imu:
             return 'off'
@@ -215,7 +217,7 @@ class InertialInputs:
         return f'not used: {watched.lack.text}' if watched.lack else 'used'
 
     def _tell(self) -> None:
-        """Log once what has changed."""
+        """Log each change once."""
         log = self._node.get_logger()
         for name, watched in self._cameras.items():
             concern = self.concern(name)
@@ -236,10 +238,10 @@ class InertialInputs:
             else:
                 log.info(f'{name}: the gyroscope is used')
 
-    # How it comes together
+    # Connecting topics, calibration and mounting
 
     def _listen(self) -> None:
-        """Listen to `imu` and to tf2 or not, as is wanted now."""
+        """Subscribe to `imu` and to tf2, or unsubscribe, as needed."""
         if not (self._listening and self._settings.imu):
             self._imu.unsubscribe()
             if self._transforms is not None:
@@ -251,7 +253,7 @@ class InertialInputs:
             self._transforms = StaticTransforms(self._node)
 
     def _exposure(self, name: str) -> float | None:
-        """Return for how long (s) a camera exposes, if its topic says so."""
+        """Return a camera's exposure (s) from its topic, if there is a recent one."""
         if name not in self._exposures:
             return None
         now = self._node.get_clock().now().nanoseconds / 1e9
@@ -268,10 +270,10 @@ class InertialInputs:
         """Give the camera's history its gyroscope, or return why there is none."""
         self._imu.take()
         if not len(self._imu.gyroscope):
-            return Lack('no samples', self._imu.trouble() or 'its first sample is on its way')
+            return Lack('no samples', self._imu.trouble() or 'waiting for its first sample')
         info = camera.infos.newest()
         if info is None:
-            return Lack('no calibration', f'no camera_info has come on {camera.name}/camera_info')
+            return Lack('no calibration', f'no camera_info received on {camera.name}/camera_info')
         try:
             rotation = self._rotation(
                 camera.name, header.frame_id or info.header.frame_id, settings
@@ -300,6 +302,6 @@ class InertialInputs:
             number = list(self._cameras).index(name)
             return settings.rotations[number if len(settings.rotations) > 1 else 0]
         transforms = self._transforms
-        if transforms is None:  # the parameter has just changed
+        if transforms is None:  # the parameter changed a moment ago
             raise MountingError('imu_rotation is not set')
         return transforms.rotation(self._imu.frame, frame)

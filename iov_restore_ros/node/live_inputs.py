@@ -1,4 +1,4 @@
-"""Topics of any message type: how fast the vehicle is, whether it rains, how long it exposed."""
+"""Topics of any message type: the vehicle's speed, rain, and a camera's exposure."""
 
 import importlib
 import math
@@ -22,25 +22,25 @@ Value = TypeVar('Value')
 
 
 class InputError(Exception):
-    """A message type or field that cannot be read; the message says why."""
+    """A message type or field cannot be read; the message says why."""
 
 
 def as_speed(value: Any) -> float | None:
-    """Return a number as a speed in m/s, or None when it is not finite."""
+    """Return a number as a speed in m/s, or None if it is not finite."""
     return float(value) if math.isfinite(value) else None
 
 
 def as_exposure(value: Any) -> float | None:
-    """Return a number as the time (s) of an exposure, or None when it is none, as 5000 us are."""
+    """Return a number as an exposure in s, or None if it is implausible, such as 5000 (us)."""
     return float(value) if 0 < value <= LONGEST_EXPOSURE else None
 
 
 def as_rain(value: Any, threshold: float) -> bool | None:
     """
-    Return whether ``value`` means rain (or fog), or None when it does not say.
+    Return whether ``value`` means rain (or fog), or None if it is not valid.
 
-    A bool is the answer, a number means rain above ``threshold``, a string is one of
-    ``RAINS`` in any case.
+    A bool is the answer. A number means rain above ``threshold``. A string is one of ``RAINS``,
+    in upper or lower case.
     """
     if isinstance(value, bool):
         return value
@@ -53,7 +53,7 @@ def message_type(name: str) -> type:
     """
     Return the class of a message type such as `std_msgs/msg/Bool`.
 
-    Raises ``InputError``. Nothing else in this package needs the packages of such types.
+    Raises ``InputError``. It is imported here, because nothing else needs the package of the type.
     """
     match = re.fullmatch(r'(\w+)/msg/(\w+)', name)
     if match is None:
@@ -86,7 +86,7 @@ def read_field(message: Any, path: str) -> Any:
 
 
 class LiveInput(Generic[Value]):
-    """One such topic: its last value, when it came, and how many values made no sense."""
+    """One topic: its last valid value, its time of arrival, and the number of ignored values."""
 
     def __init__(
         self, node: LifecycleNode, topic: str, kinds: tuple[type, ...],
@@ -95,9 +95,9 @@ class LiveInput(Generic[Value]):
         """
         Read the parameters `<topic>_type` and `<topic>_field` of ``node``.
 
-        ``parameters``, if given, stands for the topic in their names. The field's Python type must
-        be one of ``kinds``; ``understand`` returns None for a value to be ignored. Raises
-        ``InputError`` when type or field are wrong.
+        ``parameters``, if given, replaces the topic in their names. The field's Python type must be
+        one of ``kinds``. ``understand`` returns None for a value to ignore. Raises ``InputError``
+        if type or field are wrong.
         """
         self.topic = topic
         self.ignored = 0
@@ -119,22 +119,23 @@ class LiveInput(Generic[Value]):
         self._lock = threading.Lock()
         self._subscription: FollowingSubscription | None = None
         self._raw: Any = None
-        self._heard = math.inf  # s by the node's clock: when the value came, or listening began
+        # Time of the last value, or of subscribing; s, by the node's clock.
+        self._heard = math.inf
 
     def subscribe(self) -> None:
-        """Begin to listen."""
+        """Subscribe."""
         self._heard = self._now()
         self._subscription = FollowingSubscription(
             self._node, self._type, self.topic, self._on_message, depth=1
         )
 
     def follow(self) -> None:
-        """Listen as the publishers offer now."""
+        """Adapt the subscription to the publishers' QoS."""
         if self._subscription is not None:
             self._subscription.follow()
 
     def unsubscribe(self) -> None:
-        """Listen no more, and forget what was heard."""
+        """Unsubscribe, and clear the last value."""
         if self._subscription is not None:
             self._subscription.destroy()
             self._subscription = None
@@ -142,16 +143,16 @@ class LiveInput(Generic[Value]):
             self._raw, self._heard = None, math.inf
 
     def silence(self, time: float) -> float:
-        """Return for how long (s) nothing of use has come at ``time``; 0 when not listening."""
+        """Return the seconds without a valid value at ``time``; 0 if not subscribed."""
         with self._lock:
             if self._heard == math.inf:
                 return 0.0
-            # After a jump back in time (a bag begins again) it counts from there.
+            # After a jump back in time (a bag restarts) it counts from there.
             self._heard = min(self._heard, time)
             return time - self._heard
 
     def reading(self, time: float) -> Reading[Value] | None:
-        """Return the last value at ``time``, as it is understood now, if there is one."""
+        """Return the last value at ``time``, interpreted by the current parameters, if any."""
         with self._lock:
             if self._raw is None:
                 return None

@@ -1,4 +1,4 @@
-"""Loading generators: at configure, and in the background beside those at work."""
+"""Loading generators: at configure, and in the background while others are in use."""
 
 import queue
 import threading
@@ -19,12 +19,12 @@ from iov_restore_ros.tasks import TASKS
 
 WARM_UP_SIZE = 360, 640  # pixels
 MODEL_PARAMETERS = ('model', *(f'{name}_weights' for name in WEIGHTS), *FLAGS.values())
-# RuntimeError: PyTorch, also when the memory of the device is full.
+# PyTorch raises RuntimeError, also if the memory of the device is full.
 LOAD_ERRORS = (WeightsError, RestoreError, ValueError, RuntimeError, MemoryError)
 
 
 def weights_problem(parameter: str, path: str) -> str | None:
-    """Return why the file that a parameter names is no weights for its task, or None."""
+    """Return why the file that a parameter names has no weights for its task, or None."""
     name = parameter.removesuffix('_weights')
     if name not in WEIGHTS or not path:
         return None
@@ -40,7 +40,7 @@ def weights_problem(parameter: str, path: str) -> str | None:
 
 def load_restorer(value: Mapping[str, Any], log: RcutilsLogger) -> Restorer:
     """
-    Load what the parameters ``value`` name and run each generator once, telling ``log``.
+    Load the model of the parameters ``value``, and run each generator once; report to ``log``.
 
     Raises one of ``LOAD_ERRORS``.
     """
@@ -78,9 +78,9 @@ def load_restorer(value: Mapping[str, Any], log: RcutilsLogger) -> Restorer:
 
 class BackgroundLoader:
     """
-    Hands the newest request to ``load``, in a thread of its own.
+    Calls ``load`` with the newest request, in its own thread.
 
-    ``problem`` says why the last one failed; empty if it did not.
+    ``problem`` says why the last request failed; empty if it succeeded.
     """
 
     def __init__(self, load: Callable[[Mapping[str, Any]], None], log: RcutilsLogger) -> None:
@@ -88,28 +88,28 @@ class BackgroundLoader:
         self._load = load
         self._log = log
         self._requests: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-        # A daemon: the process may end while a large model is being loaded.
+        # A daemon, because the process may end while a large model is being loaded.
         self._thread = threading.Thread(target=self._run, name='load', daemon=True)
         self._thread.start()
 
     def request(self, value: Mapping[str, Any]) -> None:
-        """Load as ``value`` says as soon as what is being loaded is there."""
+        """Load the model of ``value`` as soon as the current loading ends."""
         self._requests.put(value)
 
     def stop(self, timeout: float) -> None:
-        """End the thread; ``TimeoutError`` when a model is still being loaded then."""
+        """End the thread. Raises ``TimeoutError`` if a model is still loading after ``timeout``."""
         self._requests.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
-            raise TimeoutError(f'a model takes longer than {timeout} s: it is left behind')
+            raise TimeoutError(f'loading takes longer than {timeout} s: it is abandoned')
 
     def _run(self) -> None:
         while (value := self._requests.get()) is not None:
-            if not self._requests.empty():  # there is a newer one
+            if not self._requests.empty():  # there is a newer request
                 continue
             try:
                 self._load(value)
                 self.problem = ''
-            except Exception as error:  # noqa: BLE001  whatever it is, those of before still work
-                self.problem = f'the generators of before stay: {error}'
+            except Exception as error:  # noqa: BLE001  of any kind: the previous model still works
+                self.problem = f'the previous model stays in use: {error}'
                 self._log.error(self.problem)

@@ -1,4 +1,4 @@
-"""The mode policy at work: fed by parameters and topics, by the node's clock."""
+"""Applies the mode policy to the node's parameters, topics and clock."""
 
 import threading
 from dataclasses import fields
@@ -10,10 +10,10 @@ from iov_restore_ros.node.mode_policy import Decision, Inputs, Settings, decide
 
 
 class ModeChooser:
-    """Chooses the task of the next frame; for the receiving and the restoring thread."""
+    """Chooses the task of the next frame. The receiving and the restoring thread call it."""
 
     def __init__(self, node: LifecycleNode) -> None:
-        """Follow the parameters of ``node``, which are declared already."""
+        """Read the parameters of ``node``, which must be declared."""
         self._node = node
         self._speed: LiveInput[float] | None = None
         self._rain: LiveInput[bool] | None = None
@@ -23,7 +23,7 @@ class ModeChooser:
         self.apply_parameters()
 
     def apply_parameters(self) -> None:
-        """Take over the parameters as they are now."""
+        """Apply the current values of the parameters."""
         with self._lock:
             self._settings = Settings(**{
                 field.name: self._node.get_parameter(field.name).value
@@ -42,24 +42,24 @@ class ModeChooser:
             )
 
     def subscribe(self) -> None:
-        """Begin to listen to the topics."""
+        """Subscribe to the topics."""
         for live in self._inputs():
             live.subscribe()
 
     def unsubscribe(self) -> None:
-        """Listen no more: the parameters alone count."""
+        """Unsubscribe: only the parameters apply."""
         for live in self._inputs():
             live.unsubscribe()
         with self._lock:
             self._silent.clear()
 
     def follow(self) -> None:
-        """Listen to the topics as their publishers offer now."""
+        """Adapt the subscriptions to the QoS of the publishers."""
         for live in self._inputs():
             live.follow()
 
     def decide(self) -> Decision:
-        """Return what becomes of a frame now, and log what has changed."""
+        """Return the decision for the current frame, and log changes."""
         with self._lock:
             now = self._node.get_clock().now().nanoseconds / 1e9
             self._watch(now)
@@ -75,14 +75,14 @@ class ModeChooser:
         return decision
 
     def warning(self) -> str:
-        """Return which topics are silent, or nothing if there are none or mode is not auto."""
+        """Return which topics are silent; empty if none is, or if mode is not auto."""
         with self._lock:
             if not self._silent or self._settings.mode != 'auto':
                 return ''
-            return f'nothing heard on {" and ".join(sorted(self._silent))}: the parameters count'
+            return f'no message on {" and ".join(sorted(self._silent))}: the parameters apply'
 
     def describe(self) -> dict[str, object]:
-        """Return what diagnostics show about the topics."""
+        """Return the diagnostics of the topics."""
         with self._lock:
             return {
                 f'{live.topic} {key}': value for live in self._inputs() for key, value in (
@@ -95,16 +95,16 @@ class ModeChooser:
         return [live for live in (self._speed, self._rain) if live is not None]
 
     def _watch(self, now: float) -> None:
-        """Say once that a topic has fallen silent, and once that it is back."""
+        """Log once that a topic is silent, and once that it is back."""
         timeout = self._settings.input_timeout
         for live in self._inputs():
             silent = timeout > 0 and live.silence(now) > timeout
             if silent and live.topic not in self._silent:
                 self._silent.add(live.topic)
                 self._node.get_logger().warning(
-                    f'nothing heard on topic {live.topic} for {timeout} s (input_timeout): '
-                    'the parameters count again'
+                    f'no message on topic {live.topic} for {timeout} s (input_timeout): '
+                    'the parameter applies again'
                 )
             elif not silent and live.topic in self._silent:
                 self._silent.remove(live.topic)
-                self._node.get_logger().info(f'topic {live.topic} counts again')
+                self._node.get_logger().info(f'topic {live.topic} is used again')

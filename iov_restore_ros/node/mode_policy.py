@@ -1,4 +1,4 @@
-"""Which task a frame gets: a pure function of the time, the inputs and the decision before."""
+"""The task of a frame: a pure function of the time, the inputs and the previous decision."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -8,7 +8,7 @@ from iov_restore_ros.tasks import TASKS
 MODES = ('auto', *TASKS, 'passthrough')
 CLEAR, RAIN = 'clear', 'rain'  # what the topic `rain` says
 WEATHERS = tuple(dict.fromkeys(weather for task in TASKS.values() for weather in task.weathers))
-STAY_FAST = 0.8  # of deblur_min_speed: a fast vehicle counts as fast until it is slower than that
+STAY_FAST = 0.8  # of deblur_min_speed: a fast vehicle counts as fast until it is slower
 
 Value = TypeVar('Value')
 
@@ -23,24 +23,24 @@ class Settings:
     deblur_min_speed: float = 5.0
     min_dwell: float = 2.0
     input_timeout: float = 2.0
-    rain_threshold: float = 0.0  # decides about nothing here, but a change of it is a person's
+    rain_threshold: float = 0.0  # not used here, but changing it takes effect at once
 
 
 @dataclass(frozen=True)
 class Reading(Generic[Value]):
-    """What a topic said last, and when that came (s)."""
+    """The last value of a topic, and its time of arrival (s)."""
 
     value: Value
     time: float
 
     def counts(self, time: float, timeout: float) -> bool:
-        """Return whether it is still to be believed; without a ``timeout`` (0) it always is."""
+        """Return whether it is recent enough; always if ``timeout`` is 0."""
         return not timeout or time - self.time <= timeout
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the topics said last: speed in m/s, negative when reversing, and whether it rains."""
+    """The last values of the topics: speed in m/s, negative in reverse, and whether it rains."""
 
     speed: Reading[float] | None = None
     rain: Reading[bool] | None = None
@@ -48,26 +48,25 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Decision:
-    """A task (``None``: leave the frame as it is), the reason, and what the next one builds on."""
+    """A task (``None``: pass the frame unchanged), the reason, and the state for the next one."""
 
     task: str | None
     reason: str
     settings: Settings
     fast: bool = False
-    since: float = 0.0  # s, when the task was chosen
+    since: float = 0.0  # time of the last change of the task, s
 
 
 def decide(
     time: float, settings: Settings, inputs: Inputs, before: Decision | None = None
 ) -> Decision:
     """
-    Choose the task for the next frame at ``time`` (s, of the clock that the readings have).
+    Choose the task for the next frame at ``time`` (s, of the clock of the readings).
 
-    A change of the settings is a person's and takes effect at once. What the topics say changes
-    the task ``min_dwell`` seconds after the change before at the earliest, also when the time
-    jumps back. In rain and fog a fast vehicle gets its frames derained: what a drop hides cannot be
-    seen at all, blur can, and one network after the other costs twice the time, on pictures that
-    the second was not trained on.
+    A change of the settings takes effect at once. Topics change the task ``min_dwell`` seconds
+    after its last change at the earliest, even if the time jumps back. In rain and fog the frames
+    of a fast vehicle are derained, because a drop hides what blur only smears. Both networks in
+    turn would cost twice the time, on pictures that the second one was not trained on.
     """
     if settings.mode != 'auto':
         task = None if settings.mode == 'passthrough' else settings.mode
@@ -89,7 +88,7 @@ def decide(
 def _wanted(
     time: float, settings: Settings, inputs: Inputs, was_fast: bool
 ) -> tuple[bool, str | None, str]:
-    """Return (whether the vehicle is fast, the task for that moment, the reason)."""
+    """Return whether the vehicle is fast, the task for this moment, and the reason."""
     speed, speed_source = settings.vehicle_speed, 'parameter'
     if inputs.speed is not None and inputs.speed.counts(time, settings.input_timeout):
         speed, speed_source = inputs.speed.value, 'topic'

@@ -1,4 +1,4 @@
-"""How an IMU is mounted beside the cameras: by a parameter, or by tf2 where that is installed."""
+"""The rotation from the IMU to the cameras: from a parameter, or from tf2 if it is installed."""
 
 import importlib
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from rclpy.time import Time
 
 from iov_restore_ros.video.calibration import rotation_of
 
-UNIT = 0.01  # by which a quaternion's length may differ from 1
+UNIT = 0.01  # largest difference of a quaternion's length from 1
 
 
 class MountingError(Exception):
-    """A rotation that is not known; the message says why."""
+    """The rotation is not known; the message says why."""
 
 
 def rotations(values: Sequence[float]) -> list[np.ndarray]:
     """
-    Return the rotations (3 x 3 each) that quaternions x, y, z, w behind each other are.
+    Return the rotations (3 x 3 each) of quaternions x, y, z, w, one after the other in ``values``.
 
-    Raises ``ValueError`` for anything else.
+    Raises ``ValueError`` for other values.
     """
     quaternions = np.array(values, float).reshape(-1, 4)
     lengths = np.linalg.norm(quaternions, axis=1)
@@ -32,10 +32,10 @@ def rotations(values: Sequence[float]) -> list[np.ndarray]:
 
 
 class StaticTransforms:
-    """What /tf_static says, looked up by tf2_ros until it is found, and then remembered."""
+    """Rotations from /tf_static. tf2_ros looks them up until they are found; then they are kept."""
 
     def __init__(self, node: LifecycleNode) -> None:
-        """Begin to listen, if tf2_ros is installed."""
+        """Subscribe to /tf_static, if tf2_ros is installed."""
         self._found: dict[tuple[str, str], np.ndarray] = {}
         self._node = node
         self._subscription: Any = None
@@ -46,14 +46,14 @@ class StaticTransforms:
             self._tf2 = None
             return
         self._buffer = self._tf2.Buffer()
-        # Not by its TransformListener, which listens to /tf too, where rclpy has much to do.
+        # Without its TransformListener, which also subscribes to /tf and costs much in rclpy.
         self._subscription = node.create_subscription(
             kind, '/tf_static', self._on_transforms,
             QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         )
 
     def rotation(self, imu: str, camera: str) -> np.ndarray:
-        """Return the rotation (3 x 3) from the frame ``imu`` to ``camera``; ``MountingError``."""
+        """Return the rotation (3 x 3) from frame ``imu`` to ``camera``, or ``MountingError``."""
         frames = imu, camera
         if frames in self._found:
             return self._found[frames]
@@ -74,7 +74,7 @@ class StaticTransforms:
         return self._found[frames]
 
     def destroy(self) -> None:
-        """Listen no more."""
+        """Unsubscribe."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
 

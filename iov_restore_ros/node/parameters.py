@@ -1,4 +1,4 @@
-"""The node's parameters in one table: what they are, may be, and when they may change."""
+"""The node's parameters in one table: meaning, valid values, and when they may change."""
 
 import argparse
 import difflib
@@ -22,14 +22,14 @@ from iov_restore_ros.video.history import LONGEST_GAP
 
 
 class Form(NamedTuple):
-    """What a text (each text of a list) must look like: a regular expression, and in words."""
+    """What a text (each text of a list) must match: a regular expression, and a description."""
 
     pattern: str
     words: str
 
 
 class Numbers(NamedTuple):
-    """What a list of numbers must be: a function that raises ``ValueError``, and in words."""
+    """What a list of numbers must be: a function that raises ``ValueError``, and a description."""
 
     read: Callable[[Any], object]
     words: str
@@ -52,7 +52,7 @@ QUATERNIONS = Numbers(
 
 @dataclass(frozen=True)
 class NodeParameter:
-    """One parameter. ``dynamic`` ones may change at any time, the others until `configure`."""
+    """One parameter. A ``dynamic`` one may change at any time, another one until `configure`."""
 
     name: str
     default: Any
@@ -65,7 +65,7 @@ class NodeParameter:
     numbers: Numbers | None = None
 
     def constraint(self) -> str:
-        """Return which values of its type are good, in words; nothing if all are."""
+        """Return which values of its type are valid, in words; empty if all are."""
         if self.choices:
             return f'one of {", ".join(self.choices)}'
         if words := self.form or self.numbers:
@@ -75,7 +75,7 @@ class NodeParameter:
         return f'at least {self.minimum}' + (f', at most {self.maximum}' if self.maximum else '')
 
     def text(self) -> str:
-        """Return what it is and what values are good."""
+        """Return the description and the valid values."""
         return '; '.join(filter(None, (self.description, self.constraint())))
 
     def descriptor(self) -> ParameterDescriptor:
@@ -84,22 +84,22 @@ class NodeParameter:
         descriptor = ParameterDescriptor(
             description=self.description,
             additional_constraints='; '.join(filter(None, (self.constraint(), when))),
-            # Types are checked here. A whole number is a good speed, and rclpy would say of a wrong
-            # one "expected '4' got '1'".
+            # ``problem`` checks types. A whole number is a valid speed, and rclpy reports a wrong
+            # type as "expected '4' got '1'".
             dynamic_typing=True,
         )
         if isinstance(self.default, int) and self.maximum:
-            # Not for the others: rqt draws a slider, which needs both ends.
+            # Only with both ends: rqt draws a slider for it.
             descriptor.integer_range = [
                 IntegerRange(from_value=self.minimum, to_value=self.maximum)
             ]
         return descriptor
 
     def problem(self, value: Any) -> str | None:
-        """Return why ``value`` cannot be taken, or None."""
+        """Return why ``value`` is not valid, or None."""
         if self.numbers:
             return self._numbers_problem(value)
-        if value is None:  # what an empty list on the command line comes to
+        if value is None:  # rclpy's value of an empty list on the command line
             return f'{self.name} has no value'
         if not _is_of_type(value, type(self.default)):
             wanted = self.constraint() if self.choices else TYPES[type(self.default)]
@@ -111,7 +111,7 @@ class NodeParameter:
 
     def _numbers_problem(self, value: Any) -> str | None:
         assert self.numbers is not None
-        # None is what an empty list comes to; rclpy has arrays of its own.
+        # rclpy turns an empty list into None, and other lists into arrays.
         numbers = [] if value is None else value
         if isinstance(numbers, list | tuple | array) and all(
             _is_of_type(number, float) for number in numbers
@@ -151,15 +151,15 @@ PARAMETERS = {
     parameter.name: parameter
     for parameter in (
         NodeParameter('cameras', ['camera'], 'names of the cameras', form=TOPIC_NAMESPACE),
-        NodeParameter('mode', 'auto', 'what is done to the frames', True, MODES),
+        NodeParameter('mode', 'auto', 'what to do with the frames', True, MODES),
         NodeParameter('weather', 'clear', 'the weather, for mode auto', True, WEATHERS),
-        NodeParameter('vehicle_speed', 0.0, 'm/s, for mode auto', True),
+        NodeParameter('vehicle_speed', 0.0, 'speed of the vehicle in m/s, for mode auto', True),
         NodeParameter(
-            'deblur_min_speed', 5.0, 'm/s from which mode auto deblurs', True, minimum=0.0
+            'deblur_min_speed', 5.0, 'speed in m/s from which mode auto deblurs', True, minimum=0.0
         ),
         NodeParameter(
-            'min_dwell', 2.0, 's between two changes of the task that topics cause', True,
-            minimum=0.0,
+            'min_dwell', 2.0, 'shortest time in seconds between two changes of the task by topics',
+            True, minimum=0.0,
         ),
         NodeParameter(
             'vehicle_speed_type', '', 'message type of the topic `vehicle_speed`; empty: no topic'
@@ -174,57 +174,55 @@ PARAMETERS = {
         NodeParameter('rain_threshold', 0.0, 'a number on `rain` above this means rain', True),
         NodeParameter(
             'input_timeout', 2.0,
-            's of silence after which parameters count instead of a topic; 0: never',
+            'seconds without a message on a topic before the parameter applies; 0: never',
             True, minimum=0.0,
         ),
         NodeParameter(
-            'skip_sharp', False, 'mode `auto` leaves sharp frames alone instead of deblurring them',
-            True,
+            'skip_sharp', False, 'mode `auto` passes sharp frames instead of deblurring them', True
         ),
         NodeParameter(
-            'use_past', True, 'each frame is restored with what the one before it shows', True
+            'use_past', True, 'restore each frame with the help of the previous frame', True
         ),
         NodeParameter(
-            'unveil', True, 'the veil of fog and far rain is taken off what is derained', True
+            'unveil', True, 'remove the veil of fog and far rain before deraining', True
         ),
         NodeParameter(
-            'clean_glass', True, 'drops and dirt on the glass are taken off what is derained', True
+            'clean_glass', True, 'remove drops and dirt on the glass before deraining', True
         ),
         NodeParameter(
             'dirty_glass', 0.1,
-            'share of the glass that drops or dirt cover, from which on `/diagnostics` warns; '
-            '0: never', True, minimum=0.0, maximum=1.0,
+            'share of the glass under drops or dirt from which `/diagnostics` warns; 0: never',
+            True, minimum=0.0, maximum=1.0,
         ),
         NodeParameter(
             'max_gap', LONGEST_GAP,
-            's between two frames of a camera beyond which they have nothing to do with each other',
-            True, minimum=0.0,
+            "seconds between two frames after which a camera's history is cleared", True,
+            minimum=0.0,
         ),
         NodeParameter(
             'shutter', 0.0,
-            'share of the time between two frames that the shutter is open; 0: unknown, it is '
-            'looked for in blurred frames', True, minimum=0.0, maximum=1.0,
+            'share of the frame time that the shutter is open; 0: unknown, estimated from blurred '
+            'frames', True, minimum=0.0, maximum=1.0,
         ),
-        NodeParameter(
-            'imu', False, 'blur is undone by the gyroscope on the topic `imu`', True
-        ),
+        NodeParameter('imu', False, 'use the gyroscope on the topic `imu` for deblurring', True),
         NodeParameter(
             'imu_rotation', [],
-            "from the IMU's frame to the cameras' optical ones; empty: as /tf_static says", True,
-            numbers=QUATERNIONS,
+            "rotation from the IMU's frame to the optical frame of the cameras; empty: from "
+            '/tf_static', True, numbers=QUATERNIONS,
         ),
         NodeParameter(
             'imu_time_offset', 0.0,
-            "s: a moment's stamp by the IMU less that by the camera, as Kalibr has it; where the "
-            'search for it begins', True, minimum=-1.0, maximum=1.0,
+            "seconds: the IMU's stamp of a moment minus the camera's stamp (Kalibr's convention); "
+            'the estimate starts there', True, minimum=-1.0, maximum=1.0,
         ),
         NodeParameter(
             'readout', 0.0,
-            's from the first row of a frame to the last, of a rolling shutter; negative if it is '
-            'read from below; 0: a global shutter', True, minimum=-0.1, maximum=0.1,
+            'seconds from the first row to the last of a rolling shutter; negative if it is read '
+            'from below; 0: a global shutter', True, minimum=-0.1, maximum=0.1,
         ),
         NodeParameter(
-            'imu_wait', 0.01, 's that a frame waits for its samples of the gyroscope', True,
+            'imu_wait', 0.01,
+            'longest time in seconds that a frame waits for its gyroscope samples', True,
             minimum=0.0, maximum=1.0,
         ),
         NodeParameter(
@@ -232,71 +230,75 @@ PARAMETERS = {
         ),
         NodeParameter(
             'exposure_field', 'data',
-            'field of that message: for how many s the frames are exposed; counts before `shutter`',
+            'field of that message with the exposure in seconds; takes precedence over `shutter`',
         ),
         NodeParameter(
-            'on_error', 'passthrough', 'what becomes of a frame that cannot be restored', True,
+            'on_error', 'passthrough', 'what to do with a frame that cannot be restored', True,
             ('passthrough', 'drop'),
         ),
         NodeParameter(
             'lazy', True,
-            "a camera's frames are received and restored only while somebody subscribes to its "
+            'receive and restore the frames of a camera only while somebody subscribes to its '
             'output', True,
         ),
-        NodeParameter('image_transport', 'raw', 'how the images come', choices=TRANSPORTS),
         NodeParameter(
-            'compressed_format', 'jpeg', 'how `<output>/compressed` is compressed', True, CODECS
+            'image_transport', 'raw', 'transport of the input images', choices=TRANSPORTS
         ),
         NodeParameter(
-            'jpeg_quality', 95, 'of `<output>/compressed` as JPEG', True, minimum=1, maximum=100
+            'compressed_format', 'jpeg', 'format of `<output>/compressed`', True, CODECS
         ),
         NodeParameter(
-            'model', 'fast', 'the generator; only `fast` comes with weights', True, tuple(PRESETS)
+            'jpeg_quality', 95, 'JPEG quality of `<output>/compressed`', True,
+            minimum=1, maximum=100,
+        ),
+        NodeParameter(
+            'model', 'fast', 'the generator; only `fast` has shipped weights', True, tuple(PRESETS)
         ),
         *(
             NodeParameter(
                 f'{name}_weights', '', 'a `.safetensors` file; empty: the shipped one', True
             ) for name in WEIGHTS
         ),
-        NodeParameter('device', 'auto', 'where the generators run', form=DEVICE),
+        NodeParameter('device', 'auto', 'device of the generators', form=DEVICE),
         NodeParameter(
             'precision', 'auto',
-            'of the computation; `auto`: the fastest, measured at configure; `int8`: the residual '
-            'blocks, on a CPU with VNNI', choices=('auto', *PRECISIONS),
+            'precision of the generators; `auto`: the fastest, measured at configure; `int8`: the '
+            'residual blocks, on a CPU with VNNI', choices=('auto', *PRECISIONS),
         ),
         NodeParameter(
             'max_batch', 0,
-            'frames restored together at most; 0: what suits the device, 8 on CUDA, 1 on a CPU',
+            'largest number of frames in one batch; 0: by the device, 8 on CUDA, 1 on a CPU',
             minimum=0, maximum=64,
         ),
         NodeParameter(
-            'batch_wait', 0.002, 's that an incomplete batch waits for the other cameras',
+            'batch_wait', 0.002,
+            'longest time in seconds that an incomplete batch waits for other cameras',
             minimum=0.0, maximum=1.0,
         ),
         NodeParameter(
-            'threads', 0, 'of the CPU, for restoring; 0: one per core, or `OMP_NUM_THREADS`',
+            'threads', 0, 'CPU threads for restoring; 0: one per core, or `OMP_NUM_THREADS`',
             minimum=0, maximum=1024,
         ),
         NodeParameter('autostart', True, 'configure and activate at the start'),
     )
 }
-# Those of rclpy and of every node.
+# Parameters of rclpy, which every node has.
 OTHERS = 'use_sim_time', 'start_type_description_service', 'qos_overrides.'
 
 
 def warnings(names: Iterable[str]) -> list[str]:
-    """Return a line for each name that is no parameter, with the one that may have been meant."""
+    """Return a line for each name that is no parameter, with the most similar parameter."""
     lines = []
     for name in sorted(set(names) - set(PARAMETERS)):
         if not name.startswith(OTHERS):
             near = difflib.get_close_matches(name, PARAMETERS, 1)
-            meant = f'; is {near[0]} meant?' if near else ''
-            lines.append(f'there is no parameter {name}, it does nothing{meant}')
+            meant = f'; did you mean {near[0]}?' if near else ''
+            lines.append(f'unknown parameter {name} is ignored{meant}')
     return lines
 
 
 def read_arguments(arguments: list[str]) -> None:
-    """Take what is left of a command line without ``--ros-args``: --help, or nothing."""
+    """Read a command line without its ``--ros-args``: --help, or nothing."""
     parser = argparse.ArgumentParser(
         prog='restore_node', formatter_class=argparse.RawDescriptionHelpFormatter,
         usage='%(prog)s [--ros-args -p NAME:=VALUE ... --params-file FILE -r __node:=NAME ...]',

@@ -1,9 +1,9 @@
 """
-The way of the frames through the node: received, restored, published, and counted once.
+How frames go through the node: received, restored, published, and counted once.
 
-The executor's thread receives: it looks at a message, puts it into its camera's slot and is done; a
-frame that only passes it hands on itself, as waking the other thread would cost more than that. The
-scheduler's thread restores and publishes, and what compares both goes out last.
+The executor's thread receives. It checks a message and puts it into its camera's slot. If a frame
+only passes, this thread also publishes it, because waking the other thread would cost more. The
+scheduler's thread restores and publishes. It publishes comparisons last.
 """
 
 import re
@@ -39,46 +39,46 @@ from iov_restore_ros.node.scheduler import FrameScheduler
 from iov_restore_ros.node.statistics import Outcome, Timing
 from iov_restore_ros.tasks import TASKS
 
-LOG_PERIOD = 10.0  # s between two log lines about the same trouble
-MOST_REASONS = 100  # that are remembered; they come from outside
-NO_PAST = Lack('no past', 'use_past is false, or the model is none that has a past')
-OFF, FAILED = 'off', 'failed'  # what a comparison says instead of a task
+LOG_PERIOD = 10.0  # s between two log lines about the same problem
+MOST_REASONS = 100  # remembered at most, because they contain text from messages
+NO_PAST = Lack('no past', 'use_past is false, or the model does not use the previous frame')
+OFF, FAILED = 'off', 'failed'  # text of a comparison instead of a task
 
 
 @dataclass
 class Frame:
-    """A frame on its way: its camera, the message, and when it came (s, monotonic)."""
+    """A frame in the node: its camera, the message, and its time of arrival (s, monotonic)."""
 
     camera: Camera
     message: Image | CompressedImage
     received: float
-    ended: bool = False  # whether it is counted what became of it
+    ended: bool = False  # whether its outcome is counted
 
     def stamp(self) -> float:
-        """Return when it was taken, s; when it came, if nobody has stamped it."""
+        """Return its stamp in seconds; its time of arrival if it has no stamp."""
         return moment(self.message.header.stamp, self.received)
 
     def end(self, outcome: Outcome, timing: Timing | None = None) -> None:
-        """Count what becomes of it; the first time counts."""
+        """Count its outcome; only the first call counts."""
         if not self.ended:
             self.ended = True
             self.camera.statistics.end(outcome, timing)
 
     def open(self) -> tuple[Image, np.ndarray]:
-        """Return its image, and that as uint8 H x W x 3, RGB."""
+        """Return its image message, and the pixels: uint8 H x W x 3, RGB."""
         return open_image(self.message)
 
     def pixels(self) -> np.ndarray | None:
-        """Return its pixels as ``open`` does; None when it cannot be opened."""
+        """Return its pixels as ``open`` does; None if it cannot be opened."""
         try:
             return self.open()[1]
-        except Exception:  # noqa: BLE001  it is only the frame before: nothing is lost
+        except Exception:  # noqa: BLE001  it is only the previous frame: nothing is lost
             return None
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame that has been opened: its image, and that as uint8 H x W x 3, RGB."""
+    """An opened frame: its image message, and its pixels as uint8 H x W x 3, RGB."""
 
     frame: Frame
     image: Image
@@ -88,7 +88,7 @@ class Picture:
 
 
 class Shown(NamedTuple):
-    """A frame as it came and as it went out, for those who look at comparisons."""
+    """A frame as it was received and as it was published, for a comparison."""
 
     camera: Camera
     came: Image | CompressedImage
@@ -98,7 +98,7 @@ class Shown(NamedTuple):
 
 @dataclass
 class Batch:
-    """Frames that are taken together: some are restored, some go out as they are."""
+    """Frames that are processed together: some are restored, some pass unchanged."""
 
     frames: list[Frame]
     passing: list[tuple[Frame, Outcome]] = field(default_factory=list)
@@ -106,23 +106,23 @@ class Batch:
     restoring: Restoring | None = None
     restored: list[np.ndarray] = field(default_factory=list)
     shown: list[Shown] = field(default_factory=list)
-    error: Exception | None = None  # why they are not restored
+    error: Exception | None = None  # why the frames are not restored
     task: str = 'choosing the task'
-    started: float = nan  # s, monotonic: when restoring began
-    took: float = nan  # s
+    started: float = nan  # start of the restoring, s, monotonic
+    took: float = nan  # duration of the restoring, s
 
     def attempt(self, step: 'Callable[[Batch], None]') -> None:
-        """Take a ``step``, unless one before failed; what it raises is the ``error``."""
+        """Run ``step``, unless an earlier one failed; store its exception in ``error``."""
         if self.error is not None:
             return
         try:
             step(self)
-        except Exception as error:  # noqa: BLE001  whatever it is, the stack must not go blind
+        except Exception as error:  # noqa: BLE001  of any kind: the stack must not go blind
             self.error = error
 
 
 class FramePipeline:
-    """Takes the cameras' frames, restores them and publishes them while it is active."""
+    """Receives the cameras' frames, restores them and publishes them while it is active."""
 
     def __init__(
         self, node: LifecycleNode, chooser: ModeChooser, restorer: Restorer,
@@ -135,9 +135,9 @@ class FramePipeline:
         self._cameras = cameras
         self._inertial = inertial
         self._scheduler: FrameScheduler[Frame, Batch] | None = None
-        self._told: dict[str, float] = {}  # when a reason for skipping a frame was last logged
-        self._restored_by: Restorer | None = None  # what the cameras' histories hold
-        self._left_behind = False  # whether a batch still uses the restorer
+        self._told: dict[str, float] = {}  # last time (s) that each reason was logged
+        self._restored_by: Restorer | None = None  # it restored the frames in the histories
+        self._left_behind = False  # whether an abandoned batch still uses the restorer
         self._closed = False
 
     @property
@@ -147,12 +147,12 @@ class FramePipeline:
 
     @property
     def active(self) -> bool:
-        """Whether frames are taken."""
+        """Whether frames are received."""
         return self._scheduler is not None
 
     def swap(self, restorer: Restorer) -> None:
-        """Use ``restorer`` from the next batch on, and close the one of before."""
-        if self._closed:  # it was loaded for too long
+        """Use ``restorer`` from the next batch on, and close the previous one."""
+        if self._closed:  # loading took too long
             restorer.close()
             return
         with self._restorer_in_use:
@@ -160,13 +160,13 @@ class FramePipeline:
         before.close()
 
     def close(self) -> None:
-        """Give the memory of the generators back; a batch that is left behind does at its end."""
+        """Free the memory of the generators; an abandoned batch frees it when it ends."""
         self._closed = True
         if not self._left_behind:
             self._restorer.close()
 
     def activate(self) -> None:
-        """Begin to receive and to restore."""
+        """Start to receive and to restore."""
         self._scheduler = FrameScheduler(
             [camera.name for camera in self._cameras], self._start, self._wait, self._finish,
             self._restorer.batch, self._restorer.in_flight,
@@ -177,10 +177,10 @@ class FramePipeline:
 
     def stop(self, timeout: float) -> None:
         """
-        Receive no more, finish the batches at hand, log each camera's account.
+        Stop receiving, finish the current batches, log each camera's account.
 
-        Raises ``TimeoutError`` when they take longer than ``timeout`` s: they are left behind, and
-        their frames do not go out.
+        Raises ``TimeoutError`` if they take longer than ``timeout`` s. They are then abandoned, and
+        their frames are not published.
         """
         for camera in self._cameras:
             camera.unsubscribe()
@@ -193,12 +193,12 @@ class FramePipeline:
         for camera in self._cameras:
             self._node.get_logger().info(f'{camera.name}: {camera.statistics.report()}')
         if self._left_behind:
-            raise TimeoutError(f'a batch takes longer than {timeout} s: it is left behind')
+            raise TimeoutError(f'a batch takes longer than {timeout} s: it is abandoned')
         for camera in self._cameras:
             camera.history.forget()
 
     def _receive(self, camera: Camera, message: Image | CompressedImage) -> None:
-        """Put a frame into its slot, or pass it on (executor's thread)."""
+        """Put a frame into its slot, or publish it unchanged (executor's thread)."""
         received = time.monotonic()
         camera.receive(message)
         frame = Frame(camera, message, received)
@@ -208,7 +208,7 @@ class FramePipeline:
             self._skip(frame, error)
             return
         assert self._scheduler is not None
-        # Not ahead of an older frame, and nothing here that takes its time.
+        # It must not overtake an older frame, and this thread must not do slow work.
         at_once = self._scheduler.idle(camera.name) and not camera.converts(message)
         if at_once and self._passes():
             self._publish(frame, message, Outcome.PASSED)
@@ -217,21 +217,21 @@ class FramePipeline:
             older.end(Outcome.DROPPED_FOR_NEWER)
 
     def _passes(self) -> bool:
-        """Tell whether frames go out as they are now."""
+        """Return whether frames currently pass unchanged."""
         try:
             return self._chooser.decide().task is None
-        except Exception:  # noqa: BLE001  the other thread meets it too, and accounts for it
+        except Exception:  # noqa: BLE001  the other thread gets it too, and reports it
             return False
 
     def _skip(self, frame: Frame, error: Exception) -> None:
-        """Count and name a frame that is of no use."""
+        """Count and log a frame that cannot be used."""
         unsupported = isinstance(error, UnsupportedEncodingError)
         frame.end(Outcome.DROPPED_ENCODING if unsupported else Outcome.DROPPED_MALFORMED)
         self._tell(f'{frame.camera.name}: frame skipped, {error}')
 
     def _tell(self, line: str) -> None:
-        """Log an error that comes with each frame, once in a while."""
-        # rclpy's throttle goes by the place in the code, where one reason would hide another.
+        """Log an error that occurs with each frame, once per ``LOG_PERIOD``."""
+        # rclpy throttles by line of code, so that one reason would hide another.
         reason = re.sub(r'\d+', '', line)
         now = time.monotonic()
         if now - self._told.get(reason, -inf) < LOG_PERIOD:
@@ -242,7 +242,7 @@ class FramePipeline:
         self._node.get_logger().error(line)
 
     def _start(self, frames: list[Frame]) -> Batch:
-        """Open frames and begin to restore them (scheduler's thread)."""
+        """Open frames and start to restore them (scheduler's thread)."""
         batch = Batch(frames)
         batch.attempt(self._begin)
         return batch
@@ -281,16 +281,16 @@ class FramePipeline:
             picture.frame.camera.history.keep(pixels, picture.frame.stamp())
 
     def _finish(self, batch: Batch) -> None:
-        """Publish a batch, and behind all of it what compares it (scheduler's thread)."""
+        """Publish a batch, and then its comparisons (scheduler's thread)."""
         for frame, outcome in batch.passing:
             self._publish(frame, frame.message, outcome)
             batch.shown.append(Shown(frame.camera, frame.message, frame.message))
         batch.attempt(self._publish_restored)
         if batch.error is not None:
-            with suppress(Exception):  # as that of a node that is being destroyed
+            with suppress(Exception):  # for example while the node is being destroyed
                 self._fail(batch, batch.error)
         for frame in batch.frames:
-            frame.end(Outcome.DROPPED_AFTER_ERROR)  # unless it had another end
+            frame.end(Outcome.DROPPED_AFTER_ERROR)  # no effect if its outcome is counted
         for comparison in batch.shown:
             self._compare(comparison)
 
@@ -305,7 +305,7 @@ class FramePipeline:
             batch.shown.append(Shown(frame.camera, picture.image, message, batch.task))
 
     def _look_back(self, pictures: list[Picture], task: str) -> list[Picture]:
-        """Return ``pictures`` with the frame before each, where there is one."""
+        """Return ``pictures`` with the previous frame of each, where there is one."""
         if self._restored_by is not self._restorer:
             self._restored_by = self._restorer
             for camera in self._cameras:
@@ -332,7 +332,7 @@ class FramePipeline:
         return looked
 
     def _set_sharp_aside(self, batch: Batch) -> None:
-        """Let the frames that need no deblurring pass, if `skip_sharp` is set."""
+        """Pass the frames that need no deblurring, if `skip_sharp` is set."""
         if not self._node.get_parameter('skip_sharp').value:
             return
         sharp = [picture.frame.camera.gauge.is_sharp(picture.pixels) for picture in batch.pictures]
@@ -344,23 +344,23 @@ class FramePipeline:
         batch.pictures = list(compress(batch.pictures, map(not_, sharp)))
 
     def _open(self, frame: Frame) -> Picture | None:
-        """Return a frame's image and its RGB pixels; None, counted, when there are none."""
+        """Return an opened frame; None if it cannot be opened, which is counted."""
         try:
             return Picture(frame, *frame.open())
-        except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
+        except Exception as error:  # noqa: BLE001  this thread must survive every error
             self._skip(frame, error)
             return None
 
     def _compare(self, shown: Shown) -> None:
-        """Show what came and what went out to those who look."""
+        """Publish the comparison of a frame."""
         try:
             shown.camera.comparison.publish(shown.came, shown.went_out, shown.task)
-        except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
+        except Exception as error:  # noqa: BLE001  this thread must survive every error
             if self._node.context.ok():
                 self._tell(f'{shown.camera.name}: cannot compare: {error}')
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """Pass or drop, as `on_error` says, what could not be restored."""
+        """Pass or drop, as `on_error` says, the frames that could not be restored."""
         self._node.get_logger().error(
             f'{batch.task} failed: {error}', throttle_duration_sec=LOG_PERIOD
         )
@@ -375,19 +375,19 @@ class FramePipeline:
         self, frame: Frame, message: Image | CompressedImage, outcome: Outcome,
         restoring: float = nan, aligning: float = nan,
     ) -> None:
-        """Let a frame go out as ``message``, and count it; in either thread."""
+        """Publish a frame as ``message``, and count it; in either thread."""
         camera = frame.camera
         try:
             camera.publish(message)
             latency = nan
-            if is_set(stamp := message.header.stamp):  # not as a Time, which refuses a negative one
+            if is_set(stamp := message.header.stamp):  # no rclpy Time: it refuses negative ones
                 now = self._node.get_clock().now().nanoseconds
                 latency = (now - stamp.sec * 10**9 - stamp.nanosec) / 1e9
             in_node = time.monotonic() - frame.received
             frame.end(outcome, Timing(latency, in_node, restoring, aligning))
         except (UnsupportedEncodingError, MalformedImageError) as error:
             self._skip(frame, error)
-        except Exception as error:  # noqa: BLE001  this thread must outlive any trouble
+        except Exception as error:  # noqa: BLE001  this thread must survive every error
             frame.end(Outcome.DROPPED_AFTER_ERROR)
             if self._node.context.ok():
                 self._node.get_logger().error(

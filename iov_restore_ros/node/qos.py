@@ -1,9 +1,9 @@
 """
 Quality of service: subscriptions that follow the publishers, and what to do about a mismatch.
 
-What a publisher offers reliably is asked for reliably: over a network a best-effort image is lost
-with any of its fragments. What only some of the publishers offer is not asked for, because those
-without it would not match.
+A subscription is reliable if all publishers are: over a network a best-effort image is lost with
+any of its fragments. If only some publishers are reliable, it is best effort, because the others
+would not match. The same is true of durability.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,12 +33,12 @@ Policies = tuple[QoSReliabilityPolicy, QoSDurabilityPolicy]
 
 # A function, because rclpy writes qos_overrides into the profile that it is given.
 def qos_out() -> QoSProfile:
-    """Reliable, so that every subscriber matches; one that asks for best effort gets that."""
+    """Return a reliable profile: every subscriber matches it, also a best-effort one."""
     return QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
 
 
 def settle(asked: Policies, offered: Sequence[QoSProfile]) -> Policies:
-    """Replace BEST_AVAILABLE in ``asked`` by what all publishers offer; the least without any."""
+    """Replace BEST_AVAILABLE in ``asked`` by what all publishers offer; the minimum if none do."""
     reliability, durability = asked
     if reliability == QoSReliabilityPolicy.BEST_AVAILABLE:
         everywhere = all(o.reliability == QoSReliabilityPolicy.RELIABLE for o in offered)
@@ -56,7 +56,7 @@ def settle(asked: Policies, offered: Sequence[QoSProfile]) -> Policies:
 
 
 class FollowingSubscription:
-    """A subscription that asks for what its publishers offer, unless `qos_overrides` say what."""
+    """A subscription with the QoS that its publishers offer, unless `qos_overrides` set it."""
 
     remedy = 'see the log'
 
@@ -65,10 +65,10 @@ class FollowingSubscription:
         on_lost: Callable[[int], None] | None = None, **options: Any,
     ) -> None:
         """
-        Subscribe; ``callback`` is called with each message in the executor's thread.
+        Subscribe. The executor's thread calls ``callback`` with each message.
 
-        ``on_lost`` is called there with the number of messages that were lost on the way.
-        ``options`` are those of rclpy's ``create_subscription``.
+        It calls ``on_lost`` with the number of messages that the middleware lost. ``options`` are
+        those of rclpy's ``create_subscription``.
         """
         self._node = node
         self._on_lost = on_lost
@@ -87,7 +87,7 @@ class FollowingSubscription:
         return self._subscription.get_publisher_count()
 
     def trouble(self) -> str:
-        """Say why nothing can come: no publisher, another type or QoS; empty when it could."""
+        """Return why no message can arrive: no publisher, another type or QoS; else empty."""
         if self.matched():
             return ''
         types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)}
@@ -96,19 +96,19 @@ class FollowingSubscription:
         kind, _, _ = self._arguments
         wanted = f'{kind.__module__.partition(".")[0]}/msg/{kind.__name__}'
         if wanted not in types:
-            return f'{self.topic} carries {", ".join(sorted(types))}, wanted is {wanted}'
-        return f'the QoS of no publisher of {self.topic} matches, {self.remedy}'
+            return f'{self.topic} has type {", ".join(sorted(types))}, expected {wanted}'
+        return f'no publisher of {self.topic} has a matching QoS, {self.remedy}'
 
     def follow(self) -> None:
-        """Subscribe anew if the publishers offer something else by now."""
+        """Subscribe again if the publishers now offer another QoS."""
         offered = self._offered()
-        # Without publishers it stays as it is: the one that left may come back.
+        # Without publishers it stays unchanged: the one that left may return.
         if offered and settle(self._asked, offered) != self._settled:
             self.destroy()
             self._subscribe()
 
     def destroy(self) -> None:
-        """Receive no more."""
+        """Unsubscribe."""
         self._node.destroy_subscription(self._subscription)
 
     def _subscribe(self) -> None:
@@ -120,7 +120,7 @@ class FollowingSubscription:
         self._subscription = self._node.create_subscription(
             *self._arguments, qos,
             # rclpy calls it after it has written the overrides into ``qos``. The middleware knows
-            # BEST_AVAILABLE too, but takes the most, which matches few, where nobody publishes.
+            # BEST_AVAILABLE too. But without publishers it takes the maximum, which few match.
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE, callback=self._settle),
             event_callbacks=self._events(),
             **self._options,
@@ -131,7 +131,7 @@ class FollowingSubscription:
         return SubscriptionEventCallbacks(
             matched=lambda _: self.follow(), incompatible_qos=self._on_incompatible,
             message_lost=on_lost and (lambda event: on_lost(event.total_count_change)),
-            use_default_callbacks=False,  # that of another type: Fast DDS never calls it
+            use_default_callbacks=False,  # for another type, which Fast DDS never reports
         )
 
     def _settle(self, qos: QoSProfile) -> SetParametersResult:
@@ -147,11 +147,11 @@ class FollowingSubscription:
     def _on_incompatible(self, event) -> None:
         settled = self._settled
         self.follow()
-        if self._settled != settled:  # that was the remedy
+        if self._settled != settled:  # solved by subscribing again
             return
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         self._node.get_logger().error(
-            f'{self.topic}: nothing comes from a publisher whose {policy} does not match: '
+            f'{self.topic}: no messages from a publisher whose {policy} does not match: '
             f'set qos_overrides.{self.topic}.subscription.{policy} to best_available, '
             'or change the publisher'
         )
@@ -159,28 +159,28 @@ class FollowingSubscription:
 
 class PolledSubscription(FollowingSubscription):
     """
-    One whose messages wait, serialized, until they are taken.
+    A subscription whose messages wait, serialized, until they are taken.
 
-    For many small ones: each time the executor wakes it asks everything else of the node too. Nor
-    does it wait for events of this one: what is not taken would wake it again and again.
+    It is for many small messages: each time the executor wakes, it checks all entities of the node.
+    The executor ignores this subscription, because untaken messages would wake it again and again.
     """
 
     remedy = 'look at qos_overrides'
 
     def __init__(self, node: LifecycleNode, kind: type, topic: str, depth: int) -> None:
-        """Subscribe; of more messages than ``depth`` that wait the oldest are lost."""
+        """Subscribe; if more than ``depth`` messages wait, the oldest are lost."""
         super().__init__(
             node, kind, topic, lambda _: None, depth, raw=True, callback_group=_Nobody()
         )
 
     def take(self) -> Iterator[bytes]:
-        """Yield what has come; in any thread, but in one at a time."""
+        """Yield the waiting messages; in any thread, but in one at a time."""
         subscription = self._subscription
         try:
             with subscription.handle:
                 while taken := subscription.handle.take_message(subscription.msg_type, True):
                     yield taken[0]
-        except InvalidHandle:  # destroyed by now
+        except InvalidHandle:  # destroyed meanwhile
             return
 
     def _events(self) -> SubscriptionEventCallbacks:
@@ -188,7 +188,7 @@ class PolledSubscription(FollowingSubscription):
 
 
 class _Nobody(CallbackGroup):
-    """Keeps the executor away."""
+    """Keeps the executor from this subscription."""
 
     def can_execute(self, entity: object) -> bool:
         return False
@@ -203,7 +203,7 @@ class _Nobody(CallbackGroup):
 def create_publisher(
     node: LifecycleNode, kind: type, topic: str, matched: Callable[[], None]
 ) -> LifecyclePublisher:
-    """Publish ``kind`` on ``topic``; ``matched`` is called when a subscriber comes or goes."""
+    """Publish ``kind`` on ``topic``; call ``matched`` when a subscriber appears or leaves."""
     return node.create_lifecycle_publisher(
         kind, topic, qos_out(),
         qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
@@ -214,13 +214,13 @@ def create_publisher(
 def _publisher_events(
     node: LifecycleNode, topic: str, matched: Callable[[], None]
 ) -> PublisherEventCallbacks:
-    """Call ``matched`` when a subscriber comes or goes; report one that does not match."""
+    """Call ``matched`` when a subscriber appears or leaves; report one that does not match."""
     def on_incompatible(event) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         name = node.resolve_topic_name(topic)
         override = f', or set qos_overrides.{name}.publisher.{policy}'
         node.get_logger().error(
-            f'{name}: nothing goes to a subscriber whose {policy} does not match: it should be '
+            f'{name}: no messages to a subscriber whose {policy} does not match: it should be '
             f'{MATCHES_ANY.get(policy, "the default")} there'
             f'{override if policy in MATCHES_ANY else ""}'
         )

@@ -1,4 +1,4 @@
-"""The lifecycle node `restore`: parameters, states and diagnostics around its pipeline."""
+"""The lifecycle node `restore`: parameters, states and diagnostics."""
 
 import functools
 import os
@@ -51,20 +51,20 @@ from iov_restore_ros.node.pipeline import FramePipeline
 from iov_restore_ros.node.topics import check_topics
 
 DIAGNOSTICS_PERIOD = 1.0  # s
-BATCH_TIMEOUT = 60.0  # s that deactivate waits for the batch at hand
-EXIT_TIMEOUT = 1.0  # s that the process waits for it when told to end
+BATCH_TIMEOUT = 60.0  # s that deactivate waits for the current batch
+EXIT_TIMEOUT = 1.0  # s that the process waits for it after a signal
 LOG_PERIOD = 10.0  # s between two log lines about callbacks that fail
 
 Transition = Callable[['RestoreNode', LifecycleState], TransitionCallbackReturn]
 
 
 def told(transition: Transition) -> Transition:
-    """Have the node report what its ``transition`` raises, which rclpy keeps to itself."""
+    """Let the node report the exceptions of ``transition``, which rclpy hides."""
     @functools.wraps(transition)
     def run(node: 'RestoreNode', state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(node, state)
-        except Exception as error:  # noqa: BLE001  whatever it is, `on_error` comes next
+        except Exception as error:  # noqa: BLE001  of any kind: `on_error` follows
             node.report(f'{transition.__name__} failed: {error}')
             return TransitionCallbackReturn.ERROR
 
@@ -72,7 +72,7 @@ def told(transition: Transition) -> Transition:
 
 
 class RestoreNode(LifecycleNode):
-    """Restores the frames of cameras and publishes them; see the README for its interface."""
+    """Restores the frames of cameras and publishes them; README.md describes its interface."""
 
     def __init__(self) -> None:
         super().__init__('restore')
@@ -88,14 +88,14 @@ class RestoreNode(LifecycleNode):
         except ParameterException:
             self.destroy_node()
             raise
-        for line in warnings(self._parameter_overrides):  # which rclpy passes over in silence
+        for line in warnings(self._parameter_overrides):  # rclpy ignores them silently
             self.get_logger().warning(line)
         if 'imu' not in self._parameter_overrides and self._is_remapped('imu'):
             self.set_parameters([Parameter('imu', value=True)])
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._chooser = ModeChooser(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        # By the wall clock, so that a stopped simulation does not silence the diagnostics.
+        # A steady clock, so that a stopped simulation does not stop the diagnostics.
         self.create_timer(
             DIAGNOSTICS_PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -108,9 +108,9 @@ class RestoreNode(LifecycleNode):
             self.trigger_activate()
 
     def destroy_node(self) -> None:
-        """Let go of all that is ROS, also while a thread still restores or loads."""
+        """Release everything of ROS, even while a thread still restores or loads."""
         super().destroy_node()
-        # rclpy forgets this, which keeps the DDS participant and its shared memory.
+        # rclpy does not release this, so that the DDS participant and its shared memory stay.
         self._state_machine.destroy_when_not_in_use()
 
     # Lifecycle
@@ -119,7 +119,7 @@ class RestoreNode(LifecycleNode):
         """Load the weights, run each generator once, create the publishers."""
         try:
             self._configure(self._values())
-        except Exception as error:  # noqa: BLE001  of many kinds: nothing of it stays
+        except Exception as error:  # noqa: BLE001  of any kind: nothing may remain
             self._release()
             self.report(f'cannot configure: {error}')
             return TransitionCallbackReturn.FAILURE
@@ -128,7 +128,7 @@ class RestoreNode(LifecycleNode):
 
     @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin to receive, restore and publish."""
+        """Start to receive, restore and publish."""
         assert self._pipeline is not None and self._inertial is not None
         super().on_activate(state)
         self._chooser.subscribe()
@@ -139,35 +139,35 @@ class RestoreNode(LifecycleNode):
 
     @told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop receiving, finish the batch at hand; if that takes too long, see ``on_error``."""
+        """Stop receiving and finish the current batch; if it takes too long, see ``on_error``."""
         self._stop(BATCH_TIMEOUT)
         return super().on_deactivate(state)
 
     @told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give back the publishers and the memory of the generators."""
+        """Release the publishers and the memory of the generators."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
     @told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop and clean up, from whatever state."""
+        """Stop and clean up, from any state."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
     @told
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Clean up after a transition that failed: the node is unconfigured then."""
+        """Clean up after a failed transition: the node is then unconfigured."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
     def report(self, problem: str) -> None:
-        """Log why the node does not work; `/diagnostics` say so until it is configured."""
+        """Log why the node does not work; `/diagnostics` shows it until configure succeeds."""
         self._problem = problem
         self.get_logger().error(problem)
 
     def stop_now(self) -> None:
-        """Stop because the process ends: a batch that takes long is left behind."""
+        """Stop because the process ends; a batch that takes long is abandoned."""
         try:
             self._stop(EXIT_TIMEOUT)
         except TimeoutError as error:
@@ -190,7 +190,7 @@ class RestoreNode(LifecycleNode):
             self.get_logger().warning(concern)
 
     def _stop(self, timeout: float) -> None:
-        """Receive no more; ``TimeoutError`` when the batch at hand is left behind after that."""
+        """Stop receiving. Raises ``TimeoutError`` if the current batch is abandoned."""
         self._chooser.unsubscribe()
         try:
             if self._pipeline is not None:
@@ -200,7 +200,7 @@ class RestoreNode(LifecycleNode):
                 self._inertial.unsubscribe()
 
     def _release(self) -> None:
-        """Let go of all that `configure` and `activate` made; what takes long is left behind."""
+        """Release everything of `configure` and `activate`; abandon what takes too long."""
         stops = [self._stop] if self._loader is None else [self._stop, self._loader.stop]
         for stop in stops:
             try:
@@ -211,7 +211,7 @@ class RestoreNode(LifecycleNode):
             self._pipeline.close()
         self._pipeline = self._loader = self._inertial = None
         self._cameras = []
-        # All there are, also of a camera that was made by half.
+        # All publishers, including those of a camera whose creation failed.
         for publisher in list(self.publishers):
             if isinstance(publisher, LifecyclePublisher):
                 self.destroy_lifecycle_publisher(publisher)
@@ -240,7 +240,7 @@ class RestoreNode(LifecycleNode):
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
         self._chooser.apply_parameters()
         self._chooser.decide()
-        # Not for every parameter: subscribing declares some (qos_overrides).
+        # Only for this parameter: subscribing itself declares parameters (qos_overrides).
         if any(parameter.name == 'lazy' for parameter in parameters):
             for camera in self._cameras:
                 camera.follow()
@@ -250,7 +250,7 @@ class RestoreNode(LifecycleNode):
             self._loader.request(self._values())
 
     def _is_remapped(self, topic: str) -> bool:
-        """Tell whether a rule of the command line gives ``topic`` another name."""
+        """Return whether a remapping rule gives ``topic`` another name."""
         return self.resolve_topic_name(topic) != self.resolve_topic_name(topic, only_expand=True)
 
     def _values(self) -> dict[str, Any]:
@@ -261,7 +261,7 @@ class RestoreNode(LifecycleNode):
     def _diagnose(self) -> None:
         try:
             statuses = self._statuses()
-        except Exception as error:  # noqa: BLE001  those who watch have to hear of it
+        except Exception as error:  # noqa: BLE001  of any kind: it must be visible
             self.get_logger().error(
                 f'diagnostics failed: {error}', throttle_duration_sec=LOG_PERIOD
             )
@@ -275,7 +275,7 @@ class RestoreNode(LifecycleNode):
         return status(level, f'{name}: restorer', str(values.get('device', '')), message, values)
 
     def _statuses(self) -> list[DiagnosticStatus]:
-        for camera in self._cameras:  # events may come before the graph knows what they are about
+        for camera in self._cameras:  # an event may arrive before the graph knows the publisher
             camera.follow()
         self._chooser.follow()
         inertial = self._inertial
@@ -314,7 +314,7 @@ class RestoreNode(LifecycleNode):
         return statuses
 
     def _concerns(self) -> list[str]:
-        """Return what works, but not as it should."""
+        """Return what works, but not as it should work."""
         concerns = []
         assert self._pipeline is not None and self._loader is not None
         if (
@@ -330,11 +330,11 @@ class RestoreNode(LifecycleNode):
 
 
 def serve(node: LifecycleNode, executor: Executor, told_to_end: threading.Event) -> None:
-    """Call the node's callbacks until told to end, whatever they raise."""
+    """Run the node's callbacks until ``told_to_end`` is set, whatever they raise."""
     while not told_to_end.is_set():
         try:
             executor.spin_once()
-        except Exception:  # noqa: BLE001  one message less, but the stack must not go blind
+        except Exception:  # noqa: BLE001  one message is lost, but the stack must not go blind
             node.get_logger().error(
                 f'a callback failed: {traceback.format_exc()}', throttle_duration_sec=LOG_PERIOD
             )
@@ -343,8 +343,8 @@ def serve(node: LifecycleNode, executor: Executor, told_to_end: threading.Event)
 def main() -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status."""
     read_arguments(remove_ros_args(sys.argv)[1:])
-    # rclpy's own handlers shut ROS down under the executor and the frame at hand. Ours let both
-    # come to an end first, and a second signal changes nothing.
+    # rclpy's own handlers shut ROS down while the executor and a frame still use it. Ours let both
+    # finish first, and a second signal changes nothing.
     signalled, reports = socket.socketpair()
     reports.setblocking(False)
     signal.set_wakeup_fd(reports.fileno(), warn_on_full_buffer=False)
@@ -362,7 +362,7 @@ def main() -> int:
     told_to_end = threading.Event()
     ending = node.create_guard_condition(told_to_end.set)
 
-    def wait_for_signal() -> None:  # the executor waits where Python's handlers are not called
+    def wait_for_signal() -> None:  # Python calls no handlers while the executor waits
         signalled.recv(1)
         ending.trigger()
 
@@ -376,7 +376,7 @@ def main() -> int:
     node.destroy_node()
     rclpy.shutdown()
     if threading.active_count() > 1:
-        # The one that computes, perhaps at a long batch or a model: Python would end it inside
+        # The computing thread may be busy with a long batch or a model. Python would end it inside
         # PyTorch, which aborts the process.
         os._exit(0)
     return 0

@@ -1,10 +1,10 @@
 """
-The way of frames from many cameras to one worker thread.
+How frames of many cameras reach one worker thread.
 
-One slot per camera holds its newest frame; a newer one replaces it, so nothing queues up and
-nothing is older than it need be. The worker takes frames in turns, beginning behind the camera
-that it served last, so that no camera starves however many there are. When a batch is ready, the
-next one is started before it is finished (published): what computes need not wait for that.
+Each camera has one slot for its newest frame. A newer frame replaces it, so no queue builds up and
+no frame gets older than necessary. The worker takes frames in turns. It starts after the camera
+that it served last, so no camera starves. When a batch is ready, the worker starts the next one
+before it finishes (publishes) this one, so computing does not wait for publishing.
 """
 
 import threading
@@ -16,11 +16,11 @@ from typing import Generic, TypeVar
 Item = TypeVar('Item')
 Work = TypeVar('Work')
 
-RECENT = 1.0  # s since a camera's last frame for which another one is expected
+RECENT = 1.0  # s after a camera's last frame in which another one is expected
 
 
 class FrameScheduler(Generic[Item, Work]):
-    """Newest-frame slots and the thread that empties them."""
+    """The slots of the newest frames, and the thread that empties them."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class FrameScheduler(Generic[Item, Work]):
         in_order: bool = False,
     ) -> None:
         """
-        Call ``start`` with up to ``batch`` items at a time, then ``wait`` and ``finish`` with that.
+        Call ``start`` with up to ``batch`` items, then ``wait`` and ``finish`` with its result.
 
-        All in one thread, so none of them may raise; each in order, with up to ``in_flight``
-        batches started and not ready.
-        While there are none, an incomplete batch waits ``batch_wait`` s for the other cameras. With
-        ``in_order`` a camera's frame is started only when its frame before is ready.
+        One thread calls all three, so none of them may raise. Batches keep their order. Up to
+        ``in_flight`` batches are started and not ready. While there are none, an incomplete batch
+        waits ``batch_wait`` s for the other cameras. With ``in_order`` a camera's frame is started
+        only when its previous frame is ready.
         """
         self._cameras = list(cameras)
         self._start = start
@@ -50,20 +50,20 @@ class FrameScheduler(Generic[Item, Work]):
         self._batch_wait = batch_wait
         self._in_order = in_order
         self._slots: dict[str, Item] = {}
-        self._offered: dict[str, float] = {}  # when, s, monotonic
-        self._at_work: deque[dict[str, Item]] = deque()  # batches on their way, by their cameras
-        self._ready: deque[Work] = deque()  # of those, to be finished; one at most
+        self._offered: dict[str, float] = {}  # time of the last offer, s, monotonic
+        self._at_work: deque[dict[str, Item]] = deque()  # started batches, by camera
+        self._ready: deque[Work] = deque()  # of these, ready and not finished; one at most
         self._finishing: dict[str, Item] = {}
         self._next = 0
         self._stopping = False
-        self.left_behind = False  # whether the thread outlasted ``stop``
+        self.left_behind = False  # whether ``stop`` abandoned the thread
         self._changed = threading.Condition()
-        # A daemon, because a batch on a slow machine may outlast the process's time to end.
+        # A daemon, because a batch on a slow machine may take longer than the process may.
         self._thread = threading.Thread(target=self._run, name='restore', daemon=True)
         self._thread.start()
 
     def offer(self, camera: str, item: Item) -> Item | None:
-        """Put the newest frame of ``camera``; return the older one that is dropped for it."""
+        """Store the newest frame of ``camera``; return the older one that it replaces."""
         with self._changed:
             replaced = self._slots.get(camera)
             self._slots[camera] = item
@@ -72,17 +72,16 @@ class FrameScheduler(Generic[Item, Work]):
             return replaced
 
     def idle(self, camera: str) -> bool:
-        """Tell whether no frame of ``camera`` waits or is being processed."""
+        """Return whether no frame of ``camera`` waits or is being processed."""
         with self._changed:
             places = self._slots, self._finishing, *self._at_work
             return not any(camera in place for place in places)
 
     def stop(self, timeout: float) -> list[Item]:
         """
-        End the thread after the batches at hand; return the frames left over.
+        End the thread after the current batches; return the frames that are not finished.
 
-        Batches that take longer than ``timeout`` s are left behind: their frames are among those,
-        and are never finished.
+        Batches that take longer than ``timeout`` s are abandoned: their frames are returned too.
         """
         with self._changed:
             self._stopping = True
@@ -106,7 +105,7 @@ class FrameScheduler(Generic[Item, Work]):
                     self._gather()
                 if self._stopping and not started and not ready:
                     return
-                # What is ready does not wait for a batch to fill.
+                # A ready batch does not wait for the next one to fill.
                 batch = [] if ready and not self._complete() else self._take()
             if batch:
                 started.append(self._start(batch))
@@ -120,24 +119,24 @@ class FrameScheduler(Generic[Item, Work]):
                 with self._changed:
                     self._finishing = {}
                 if not batch:
-                    continue  # there may be one by now
+                    continue  # frames may have arrived meanwhile
             if started and (not batch or len(started) >= self._in_flight):
                 self._wait(started[0])
                 ready.append(started.popleft())
 
     def _gather(self) -> None:
-        """Wait a little for the frames of the other cameras that are sending."""
+        """Wait up to ``batch_wait`` for the frames of the other cameras that are sending."""
         self._changed.wait_for(lambda: self._complete() or self._stopping, self._batch_wait)
 
     def _complete(self) -> bool:
-        """Tell whether as many frames are there as can be, of the cameras that are sending."""
+        """Return whether all cameras that are sending have a frame, or the batch is full."""
         since = time.monotonic() - RECENT
         busy = self._busy()
         sending = sum(when > since for name, when in self._offered.items() if name not in busy)
         return len(self._slots.keys() - busy) >= min(self._batch, sending)
 
     def _busy(self) -> set[str]:
-        """Return the cameras whose next frame has to wait for the one before."""
+        """Return the cameras whose next frame must wait for the previous one."""
         if not self._in_order:
             return set()
         return {name for batch in list(self._at_work)[len(self._ready) :] for name in batch}

@@ -1,4 +1,4 @@
-"""What became of a camera's frames: every one is counted, once."""
+"""The outcomes of a camera's frames: each frame is counted once."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ TIMINGS_KEPT = 300
 
 
 class Outcome(Enum):
-    """The ways a received frame can end."""
+    """The possible outcomes of a received frame."""
 
     RESTORED = 'restored'
     PASSED = 'passed through'
@@ -33,31 +33,33 @@ PUBLISHED = (
 
 
 class Timing(NamedTuple):
-    """How long a published frame took, in s; NaN where that cannot be told."""
+    """Durations of a published frame, in s; NaN if unknown."""
 
-    latency: float  # from its stamp on, by the ROS clock: negative when that has jumped back
+    latency: float  # since its stamp, by the ROS clock: negative if the clock jumped back
     in_node: float  # from receiving to publishing
-    restoring: float  # its batch in the restorer; NaN when it passed as it was
-    aligning: float = nan  # finding its motion since the frame before; NaN when it had none
+    restoring: float  # its batch in the restorer; NaN if it passed unchanged
+    aligning: float = nan  # finding the optical flow; NaN without a previous frame
 
 
 @dataclass(frozen=True)
 class Report:
-    """A camera's frames: in all, and of late (since the report before)."""
+    """A camera's frames: in total, and recent ones (``late_``, since the previous report)."""
 
     received: int
     outcomes: dict[Outcome, int]
     late_received: int
     late_outcomes: dict[Outcome, int]
-    lost: int = 0  # before they were received, by the numbers that the publisher gave its frames
-    lost_on_the_way: int = 0  # as the middleware tells
+    lost: int = 0  # before they were received, by the publisher's numbers of its frames
+    lost_on_the_way: int = 0  # as the middleware reports
     late_lost_on_the_way: int = 0
     timings: list[Timing] = field(default_factory=list)
     age: float = inf  # s since the last frame came; infinite before the first
     late_unstamped: int = 0
-    pasts: dict[str, int] = field(default_factory=dict)  # restored frames, by why without past
+    # Restored frames, by the reason to have no previous frame; empty reason: they had one.
+    pasts: dict[str, int] = field(default_factory=dict)
     late_pasts: dict[str, int] = field(default_factory=dict)
-    turns: dict[str, int] = field(default_factory=dict)  # deblurred, by why without gyroscope
+    # Deblurred frames, by the reason to have no gyroscope; empty reason: they had one.
+    turns: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return the account: received = ... + ..."""
@@ -65,18 +67,18 @@ class Report:
         return f'{self.received} received = {ends or 0}'
 
     def late_published(self) -> int:
-        """Return how many frames went out since the report before."""
+        """Return how many frames were published since the previous report."""
         return sum(self.late_outcomes.get(outcome, 0) for outcome in PUBLISHED)
 
     def percentile(self, timing: str, percent: float) -> float:
-        """Return a percentile (0..100) of a field of the latest timings, s; NaN without any."""
+        """Return a percentile (0..100) of a field of the latest timings, s; NaN if empty."""
         values = np.array([getattr(t, timing) for t in self.timings])
         values = values[~np.isnan(values)]
         return float(np.percentile(values, percent)) if values.size else nan
 
 
 class Statistics:
-    """Counts of one camera, written by the receiving and the restoring thread."""
+    """The counts of one camera. The receiving and the restoring thread write them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -91,14 +93,14 @@ class Statistics:
         self._reported = 0, 0, 0, Counter[Outcome](), Counter[str]()
 
     def receive(self, stamped: bool = True) -> None:
-        """Count a frame that came in, and whether it has a stamp."""
+        """Count a received frame, and whether it has a stamp."""
         with self._lock:
             self._received += 1
             self._unstamped += not stamped
             self._last_received = time.monotonic()
 
     def lose(self, count: int) -> None:
-        """Count frames that were published, but did not come."""
+        """Count frames that were published, but not received."""
         with self._lock:
             self._lost += count
 
@@ -108,24 +110,24 @@ class Statistics:
             self._lost_on_the_way += count
 
     def look_back(self, reason: str) -> None:
-        """Count a frame that is restored, by why it has no frame before; empty: it has one."""
+        """Count a restored frame by its reason to have no previous frame; empty: it has one."""
         with self._lock:
             self._pasts[reason] += 1
 
     def turn(self, reason: str) -> None:
-        """Count a frame that asked for the gyroscope, by why it went without; empty: it had it."""
+        """Count a deblurred frame by its reason to have no gyroscope; empty: it had one."""
         with self._lock:
             self._turns[reason] += 1
 
     def end(self, outcome: Outcome, timing: Timing | None = None) -> None:
-        """Count what became of a frame and, if it went out, how long it took."""
+        """Count the outcome of a frame and, if it was published, its timing."""
         with self._lock:
             self._outcomes[outcome] += 1
             if timing is not None:
                 self._timings.append(timing)
 
     def report(self) -> Report:
-        """Return the counts and begin the next period."""
+        """Return the counts and start the next period."""
         with self._lock:
             received, lost, unstamped, outcomes, pasts = self._reported
             report = Report(

@@ -1,4 +1,4 @@
-"""The names of the cameras' topics: none that goes out may come in again."""
+"""Checks the names of the cameras' topics: no output may be an input."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,29 +8,29 @@ from iov_restore_ros.node.transports import compressed_topic
 
 
 class TopicError(Exception):
-    """Topics that must not be the same; the message says which."""
+    """Two topics must not be the same; the message says which."""
 
 
 def check_topics(node: LifecycleNode, cameras: Iterable[str]) -> None:
     """
-    Look at where remapping leads the topics of ``cameras``.
+    Check the remapped topics of ``cameras``.
 
-    Raises ``TopicError`` where an output is an input, so that frames would go in circles, or is
-    another output, so that two cameras would become one.
+    Raises ``TopicError`` if an output is an input, which would make a loop, or another output,
+    which would mix two cameras.
     """
     taken = {topic: name for camera in cameras for name, topic in _inputs(node, camera)}
     for camera in cameras:
         for name, topic in _outputs(node, camera):
             if topic in taken:
                 raise TopicError(
-                    f'{name} and {taken[topic]} are both {topic}: what goes out must not come in '
-                    'again, nor go out as something else; change the remapping, or cameras'
+                    f'{name} and {taken[topic]} are both {topic}: an output must not be an input '
+                    'or another output; change the remapping, or cameras'
                 )
             taken[topic] = name
 
 
 def _inputs(node: LifecycleNode, camera: str) -> Iterator[tuple[str, str]]:
-    """Yield each topic that is listened to: its name here, and its full, remapped name."""
+    """Yield each input topic: its name here, and its full, remapped name."""
     images = f'{camera}/image_raw'
     if node.get_parameter('image_transport').value == 'compressed':
         yield f'{images}/compressed', _compressed(node, images)
@@ -41,7 +41,7 @@ def _inputs(node: LifecycleNode, camera: str) -> Iterator[tuple[str, str]]:
 
 
 def _outputs(node: LifecycleNode, camera: str) -> Iterator[tuple[str, str]]:
-    """Yield each topic that is published, likewise."""
+    """Yield each output topic: its name here, and its full, remapped name."""
     for images in (f'{camera}/restored/image_raw', f'{camera}/restored/compare'):
         yield images, node.resolve_topic_name(images)
         yield f'{images}/compressed', _compressed(node, images)

@@ -1,7 +1,7 @@
 """
-Raw and compressed images under image_transport's names.
+Raw and compressed images, with the topic names of image_transport.
 
-The base topic is resolved, then `/compressed` is added: remapping the base topic moves both.
+`/compressed` is added to the resolved base topic, so remapping the base topic moves both.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from iov_restore_ros.node.images import MalformedImageError, UnsupportedEncoding
 from iov_restore_ros.node.qos import FollowingSubscription, create_publisher
 
 TRANSPORTS = ('raw', 'compressed')
-LOG_PERIOD = 10.0  # s between two log lines about the same trouble
+LOG_PERIOD = 10.0  # s between two log lines about the same problem
 
 
 def compressed_topic(node: LifecycleNode, base: str) -> str:
-    """Return the topic of the compressed images that go with those on ``base``."""
+    """Return the topic of the compressed images that belong to ``base``."""
     return f'{node.resolve_topic_name(base)}/compressed'
 
 
@@ -31,10 +31,10 @@ def subscribe(
     depth: int,
 ) -> FollowingSubscription:
     """
-    Subscribe to ``base`` by the transport that the parameter `image_transport` names.
+    Subscribe to ``base`` with the transport of the parameter `image_transport`.
 
-    ``on_image`` is given what the middleware says of the message, too; ``on_lost`` the number of
-    messages that it lost on the way.
+    ``on_image`` gets the message and the middleware's information about it. ``on_lost`` gets the
+    number of messages that the middleware lost.
     """
     raw = node.get_parameter('image_transport').value == 'raw'
     return FollowingSubscription(
@@ -46,15 +46,15 @@ def subscribe(
 
 
 class ImagePublisher:
-    """Publishes images raw and, when somebody subscribes to that, compressed."""
+    """Publishes images raw and, while somebody subscribes to them, compressed."""
 
     def __init__(
         self, node: LifecycleNode, base: str, matched: Callable[[], None], lazy: bool = False
     ) -> None:
         """
-        Create both publishers; ``matched`` is called when a subscriber comes or goes.
+        Create both publishers; call ``matched`` when a subscriber appears or leaves.
 
-        With ``lazy`` raw images too go out only while somebody subscribes to them.
+        With ``lazy``, raw images are published only while somebody subscribes to them, too.
         """
         self._node = node
         self._lazy = lazy
@@ -64,20 +64,20 @@ class ImagePublisher:
         )
 
     def get_subscription_count(self) -> int:
-        """Return how many subscribe to either."""
+        """Return the number of subscribers of both topics."""
         return self._raw.get_subscription_count() + self._compressed.get_subscription_count()
 
     def converts(self, message: Image | CompressedImage) -> bool:
-        """Tell whether publishing ``message`` takes compressing or decoding it."""
+        """Return whether publishing ``message`` requires compressing or decoding it."""
         other = self._compressed if isinstance(message, Image) else self._raw
         return other.get_subscription_count() > 0
 
     def publish(self, message: Image | CompressedImage) -> None:
         """
-        Publish ``message``, converted only where it must be and somebody subscribes.
+        Publish ``message`` raw and compressed, converting it only if somebody subscribes.
 
-        Raises ``UnsupportedEncodingError`` or ``MalformedImageError``, and publishes nothing, when
-        a compressed image cannot be decoded.
+        Raises ``UnsupportedEncodingError`` or ``MalformedImageError``, and publishes nothing, if a
+        compressed image cannot be decoded.
         """
         raw: Image | None
         compressed: CompressedImage | None

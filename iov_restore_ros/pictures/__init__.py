@@ -1,1 +1,1 @@
-"""Pictures to learn from and to measure on, and how they are degraded; knows no model."""
+"""Pictures and videos: reading, writing, data sets and degradations; it imports no model."""

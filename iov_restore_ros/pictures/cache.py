@@ -6,20 +6,20 @@ from multiprocessing import get_context
 
 import numpy as np
 
-FORK = get_context('fork')  # workers that are started otherwise would not have the same memory
+FORK = get_context('fork')  # only forked workers share the memory
 MOST_AXES = 5
 ABSENT, COMING, THERE = range(3)
 
 
 class Cache:
     """
-    Arrays of uint8 by number, the first ones up to ``size`` bytes of all of them together.
+    Arrays of uint8 by number, up to ``size`` bytes in total.
 
-    Whatever forks of this process keep is there for all of them. Memory is taken as it is filled.
+    All forks of this process share what any of them keeps. Memory is allocated as it is filled.
     """
 
     def __init__(self, count: int, size: int) -> None:
-        """Make room for the arrays number 0 to ``count`` - 1."""
+        """Reserve space for the arrays number 0 to ``count`` - 1."""
         size = min(size, os.sysconf('SC_PHYS_PAGES') * mmap.PAGESIZE)  # more would be refused
         self.size = size
         self.lock = FORK.Lock()
@@ -29,7 +29,7 @@ class Cache:
         self.bytes = _shared(size, np.uint8)
 
     def get(self, number: int) -> np.ndarray | None:
-        """Return an array that was kept, else None."""
+        """Return a kept array, or None."""
         with self.lock:
             if self.states[number] != THERE:
                 return None
@@ -37,7 +37,7 @@ class Cache:
         return self.bytes[begin : begin + int(np.prod(shape))].reshape(shape)
 
     def keep(self, number: int, array: np.ndarray) -> None:
-        """Keep a copy of ``array`` if there is room, and no other process is doing it."""
+        """Keep a copy of ``array`` if there is space, and no other process is keeping it."""
         with self.lock:
             begin = int(self.used[0])
             if self.states[number] != ABSENT or begin + array.nbytes > self.size:

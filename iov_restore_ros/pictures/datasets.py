@@ -1,4 +1,4 @@
-"""Public sets of (degraded, sharp) pairs, found in the layouts that people have on disk."""
+"""Public sets of (degraded, sharp) pairs, in the layouts that people have on disk."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from iov_restore_ros.pictures.readings import (
 
 @dataclass(frozen=True)
 class Layout:
-    """How a set may lie on disk: the first reading that finds pairs is taken."""
+    """The possible structures of a set on disk; the first reading that finds pairs is used."""
 
     about: str  # one line for help texts
     readings: tuple[Reading, ...]
@@ -36,7 +36,7 @@ class Layout:
     in_order: bool = False  # whether the pictures of a folder are consecutive frames
 
 
-INPUT_TARGET = Folders(('input',), ('target', 'gt'))  # the sets as they are passed on today
+INPUT_TARGET = Folders(('input',), ('target', 'gt'))  # the usual structure of copies today
 RAIN = r'(?:no)?rain-(\d+)(?:x2)?'
 NO_RAIN = r'norain-(\d+)'
 
@@ -117,9 +117,9 @@ def find_pairs(root: Path, layout: str, split: str = 'train') -> list[Pair]:
     """
     Return the pairs of a set, sorted.
 
-    ``layout`` is a name of ``LAYOUTS``. ``split`` is 'train' or 'test'; a root without folders (or
-    lists) for the splits is one of them and is read as it is. Raises ``DataError`` when nothing is
-    found, or a picture has no partner.
+    ``layout`` is a name of ``LAYOUTS``. ``split`` is 'train' or 'test'. A root without folders (or
+    lists) for the splits is read as a whole. Raises ``DataError`` if nothing is found, or if a
+    picture has no partner.
     """
     name, _, folders = layout.partition(':')
     if name not in LAYOUTS or bool(folders) > (name == 'folders'):

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
-    """A data folder that cannot be used; the message says what was looked for and found."""
+    """A data folder cannot be used; the message says what was looked for and what was found."""
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -53,8 +53,8 @@ def files_below(folder: Path) -> list[Path]:
     """
     Return the files in a folder and all below it, one folder after the other, 2 before 10.
 
-    What is hidden is left out: its name begins with a point. Symbolic links are followed, also to
-    folders, but not back to one that they lie in.
+    Hidden files and folders, whose names begin with a point, are left out. Symbolic links are
+    followed, also to folders, but not to a folder that contains the link.
     """
     found: list[tuple[list[list[tuple[int, str]]], Path]] = []
     for here, folders, names in os.walk(folder, followlinks=True):
@@ -87,7 +87,7 @@ def video_length(path: Path) -> tuple[int, float]:
     except MovieError as error:
         raise DataError(f'{path}: {error}') from error
     if frames < 1:
-        raise DataError(f'{path}: does not tell how long it is')
+        raise DataError(f'{path}: its length is unknown')
     return frames, rate
 
 
@@ -109,7 +109,7 @@ class Still:
 
     path: Path
     frame: int | None = None
-    file_share: float = 1.0  # of the file's bytes, that this picture has
+    file_share: float = 1.0  # share of the file's bytes that this picture takes
 
     def read(self) -> np.ndarray:
         """Return uint8 H x W x 3, RGB. Raises ``DataError`` when it cannot be read."""
@@ -122,7 +122,7 @@ def list_stills(folder: Path) -> list[Still]:
     """
     Return every image below ``folder``, then one frame per second of every video, sorted.
 
-    A video that cannot be read is warned about. Raises ``DataError`` when nothing is left.
+    It warns about a video that cannot be read. Raises ``DataError`` if nothing is left.
     """
     stills = []
     for path in _list_files(folder, 'image', IMAGE_SUFFIXES, VIDEO_SUFFIXES):
@@ -145,7 +145,7 @@ class Pictures(Generic[Source]):
     """
     Decoded pictures by number; the first ``cache_gb`` GB of them stay in memory, see ``Cache``.
 
-    A picture that cannot be read is warned about, and the next one is taken.
+    It warns about a picture that cannot be read, and returns the next one.
     """
 
     def __init__(
@@ -201,10 +201,10 @@ class SharpCrops(Dataset):
     Crop number i, cut at random from the sharp images and videos below a folder, flipped at random.
 
     With ``detailed`` an image is drawn by the size of its file, and of two places in it the one
-    with the stronger edges is taken: a blurred sky teaches nothing.
+    with the stronger edges is used, because a blurred sky teaches nothing.
 
-    An item is a function of (seed, i) alone, so a training run that goes on at sample i sees what
-    it would have seen. Items are uint8 3 x size x size, RGB.
+    An item is a function of (seed, i) alone, so a run that continues at sample i gets the same
+    items. Items are uint8 3 x size x size, RGB.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ def side_to_shrink(image: np.ndarray, size: int, rng: np.random.Generator) -> in
     """
     Return the side, size to 2 size, to cut out of ``image`` (... x H x W x 3) and shrink to size.
 
-    Large pictures are often soft: half of the time they are shrunk, which sharpens them.
+    Large pictures are often soft. Half of the time they are shrunk, which sharpens them.
     """
     room = min(image.shape[-3:-1]) / size
     return round(size * rng.uniform(1, min(2, room))) if room > 1.5 and rng.random() < 0.5 else size
@@ -254,7 +254,7 @@ def cut_at_random(image: np.ndarray, side: int, rng: np.random.Generator) -> np.
 
 
 def detail(image: np.ndarray) -> float:
-    """Return how strong the edges in ``image`` are, on the mean."""
+    """Return the mean strength of the edges in ``image``."""
     return float(cv2.Laplacian(image[::2, ::2, 1], cv2.CV_32F).std())
 
 

@@ -1,4 +1,4 @@
-"""Blurred pairs made of consecutive frames of videos, as GOPRO was made."""
+"""Blurred pairs from consecutive frames of videos, made like GOPRO."""
 
 import logging
 import math
@@ -29,10 +29,10 @@ from iov_restore_ros.pictures.warp import move
 
 FRAMES = 13  # greatest M of Eq. 2; GOPRO has 7 to 13
 MAX_BLUR = 30.0  # pixels, for 95 % of a crop
-MARGIN = 48  # pixels around a crop, from where in-between frames move into it
+MARGIN = 48  # pixels around a crop, from which interpolated frames move into it
 CROPS_PER_MOMENT = 4  # seeking in a video takes longer than everything else
 ATTEMPTS = 40
-PLACES = 4  # of which the one with the strongest edges is taken: sky and road show no blur
+PLACES = 4  # candidates; the one with the strongest edges is used, as sky and road show no blur
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ def list_footage(root: Path) -> list[Footage]:
     """
     Return every video and folder of frames of ``files_below(root)``; or the video ``root`` itself.
 
-    Videos that can't be read are warned about; what has less than ``FRAMES`` frames is left out.
-    Raises ``DataError`` when nothing is left.
+    It warns about videos that can't be read, and leaves out those with fewer than ``FRAMES``
+    frames. Raises ``DataError`` if nothing is left.
     """
     if not root.exists():
         raise DataError(f'{root}: neither a folder of videos or frames nor a video')
@@ -89,8 +89,8 @@ class FootageCrops(Dataset):
     Crop number i of a random moment: the average of an exposure, and the frame at its middle.
 
     Frames too far apart to be averaged are first interpolated along the optical flow (see
-    ``expose``). Half of the crops are averaged in linear light (Eq. 1), half as they are. Scene
-    cuts and places where the flow fails are passed over.
+    ``expose``). Half of the crops are averaged in linear light (Eq. 1), half in gamma-encoded
+    values. Scene cuts and places where the flow fails are skipped.
 
     An item is a function of (seed, i) alone: (blurred, sharp), both uint8 3 x size x size, RGB.
     """
@@ -151,15 +151,15 @@ def expose(
     frames: np.ndarray, exposure: float, max_blur: float, gamma: float
 ) -> np.ndarray | None:
     """
-    Average ``frames`` over an exposure about the middle one (Eqs. 2, 3).
+    Average ``frames`` over an exposure around the middle one (Eqs. 2, 3).
 
-    ``frames`` is uint8 M x H x W x 3, M odd. ``exposure`` is in frames, and shortened so that 95 %
-    of the picture move by no more than ``max_blur`` pixels meanwhile. Frames are averaged as they
-    are where they are at most a pixel apart, as in high-speed footage. Otherwise frames less
-    than a pixel apart are made between them, along the optical flow.
+    ``frames`` is uint8 M x H x W x 3, M odd. ``exposure`` is in frames, and is shortened so that
+    95 % of the picture move by ``max_blur`` pixels at most. Frames that are at most a pixel apart,
+    as in high-speed footage, are averaged directly. Otherwise frames less than a pixel apart are
+    interpolated between them, along the optical flow.
 
-    Returns (blurred, middle frame) as uint8 2 x (H - 2 MARGIN) x (W - 2 MARGIN) x 3; None where
-    there is no detail or the flow doesn't explain the next frame (a cut, too fast a motion).
+    Returns (blurred, middle frame) as uint8 2 x (H - 2 MARGIN) x (W - 2 MARGIN) x 3; None if there
+    is no detail, or if the flow doesn't explain the next frame (a cut, or too fast motion).
     """
     middle = len(frames) // 2
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
@@ -188,7 +188,7 @@ def expose(
 
 
 def flow_pace(frame: np.ndarray, after: np.ndarray) -> float:
-    """Return the pixels by which 95 % of a crop move less from ``frame`` to the one after it."""
+    """Return the 95th percentile of the displacement (pixels) from ``frame`` to the next one."""
     grey, grey_after = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (frame, after))
     return _pace(_flow(grey, grey_after))
 
@@ -203,7 +203,7 @@ def shrink(frames: np.ndarray, side: int) -> np.ndarray:
 
 
 def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return where the pixels of one grey frame are in the next, H x W x (x, y) in pixels."""
+    """Return the optical flow from one grey frame to the next, H x W x (x, y) in pixels."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     return dis.calc(first, second, None)
 
@@ -213,7 +213,7 @@ def _pace(flow: np.ndarray) -> float:
 
 
 def _explains(flow: np.ndarray, first: np.ndarray, second: np.ndarray) -> bool:
-    """Tell whether the second frame, moved back along the flow, is the first one."""
+    """Return whether the second frame, warped back along the flow, equals the first one."""
     back = _move(second, flow, 1.0)
     smooth = cv2.GaussianBlur(_inner(first), (0, 0), 1).astype(np.float32)
     contrast = float(smooth.std())
@@ -223,13 +223,13 @@ def _explains(flow: np.ndarray, first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def _between(first: np.ndarray, second: np.ndarray, flow: np.ndarray, share: float) -> np.ndarray:
-    """Return the frame at ``share`` (0..1) of the way from the first to the second."""
+    """Return the frame interpolated at ``share`` (0..1) between the first and the second."""
     early, late = _move(first, flow, -share), _move(second, flow, 1 - share)
     return (1 - share) * early + share * late
 
 
 def _move(image: np.ndarray, flow: np.ndarray, share: float) -> np.ndarray:
-    """Return the inner part of ``image``, each pixel taken from ``share`` of the flow away."""
+    """Return the inner part of ``image``, warped along ``share`` of the flow."""
     return move(image, _inner(flow), share, first=(MARGIN, MARGIN), border=cv2.BORDER_REFLECT)
 
 

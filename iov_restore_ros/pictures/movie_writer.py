@@ -1,4 +1,4 @@
-"""The writer of all videos: frames at their times, and whatever else their source has."""
+"""The writer of all videos: frames at their times, and the other streams of their source."""
 
 import contextlib
 import io
@@ -12,38 +12,38 @@ import numpy as np
 
 from iov_restore_ros.pictures.movies import ACCURATE, Movie, MovieError, Shot, fraction
 
-CRF = 10  # of H.264; the lower, the nearer to what is written
-# libx264 writes the same bytes with as many threads only. Frames that are not in the order of their
-# times (B) would let libav end an MP4 of variable rate too early.
+CRF = 10  # quality of H.264; lower is closer to the original
+# libx264 writes the same bytes only with the same number of threads. With B frames, which are not
+# in the order of their times, libav would end an MP4 of variable rate too early.
 H264 = {'preset': 'veryfast', 'threads': '4', 'bf': '0'}
 BT709 = 1  # of AVColorSpace, and of libswscale
-BT601 = 5  # of libswscale, which takes what it does not know for that
-MATRICES = {1: BT709, 4: 4, 7: 7, 9: 9}  # what libswscale calls an AVColorSpace
+BT601 = 5  # of libswscale, also its value for unknown colour spaces
+MATRICES = {1: BT709, 4: 4, 7: 7, 9: 9}  # libswscale's names of AVColorSpace
 LIMITED, FULL = 1, 2  # AVColorRange: black and white are 16 and 235, or 0 and 255
 
 
 def movie_suffix(crf: int | None) -> str:
-    """Return how the name of what ``MovieWriter`` writes has to end."""
+    """Return the suffix of the files that ``MovieWriter`` writes."""
     return '.mkv' if crf is None else '.mp4'
 
 
 class MovieWriter:
     """
-    Writes frames that replace those of ``source`` one by one, within ``with``.
+    Writes frames that replace those of ``source`` one by one; use it in a ``with`` statement.
 
-    ``crf``: H.264 of that quality (0..51) in MP4; None: the very same pixels, FFV1 in Matroska.
-    Sides of pixels, colours and their range stay as in the source, and its other streams are copied
-    as they are. ``told``: what of the source is not there, or otherwise.
+    ``crf``: H.264 of that quality (0..51) in MP4; None: exactly the same pixels, FFV1 in Matroska.
+    Pixel aspect ratio, colour space and range stay as in the source, and its other streams are
+    copied. ``told``: lines about what is missing or different.
     """
 
     def __init__(self, path: Path, source: Movie, crf: int | None = CRF) -> None:
-        """Open ``path``, which ends with ``movie_suffix(crf)``. Raises what libav raises."""
+        """Open ``path``, which ends with ``movie_suffix(crf)``. Raises libav's errors."""
         self.source, self.crf = source, crf
         self.told: list[str] = []
         self.out = av.open(str(path), 'w')
         self.out.metadata.update(source.container.metadata)
-        self._video: Any = None  # the stream, as soon as there is a frame
-        self._waiting: list[Any] = []  # packets of other streams that came before
+        self._video: Any = None  # the stream, after the first frame
+        self._waiting: list[Any] = []  # packets of other streams before that
         self._copies: dict[int, Any] = {}  # streams, by their index in the source
         self._refused: Counter[str] = Counter()  # packets of other streams
 
@@ -59,13 +59,13 @@ class MovieWriter:
                 self.out.mux(self._video.encode())
             self.out.close()
             for stream, count in self._refused.items():
-                self.told.append(f'{count} packets of {stream} left out: their times go back')
+                self.told.append(f'{count} packets of {stream} left out: their times decrease')
         else:
-            with contextlib.suppress(av.FFmpegError):  # what went wrong before is to be told
+            with contextlib.suppress(av.FFmpegError):  # the earlier error must be reported
                 self.out.close()
 
     def write(self, pixels: np.ndarray, shot: Shot) -> None:
-        """Write uint8 H x W x 3, RGB, in place of ``shot``. Raises what libav raises."""
+        """Write uint8 H x W x 3, RGB, in place of ``shot``. Raises libav's errors."""
         if self._video is None:
             self._begin(shot)
         coding = self._video.codec_context
@@ -78,7 +78,7 @@ class MovieWriter:
         self.out.mux(self._video.encode(frame))
 
     def copy(self, packet: Any) -> None:
-        """Write a packet of another stream of the source as it is. Raises what libav raises."""
+        """Copy a packet of another stream of the source. Raises libav's errors."""
         if self._video is None:
             self._waiting.append(packet)
         elif packet.dts is not None and packet.stream.index in self._copies:
@@ -92,7 +92,7 @@ class MovieWriter:
                 self._refused[packet.stream.type] += 1
 
     def _begin(self, shot: Shot) -> None:
-        """Open all streams, now that a frame is there that shows what the video is like."""
+        """Open all streams; the first frame shows the properties of the video."""
         frame, like = shot.decoded, self.source.stream
         height, width = shot.pixels.shape[:2]
         codec, options = ('ffv1', {}) if self.crf is None else ('libx264', H264)
@@ -104,7 +104,7 @@ class MovieWriter:
             turned = width != frame.width  # upright
             coding.sample_aspect_ratio = 1 / aspect if turned else aspect
             if self.crf is None and aspect != 1:
-                self.told.append(f'pixels of {aspect}: only FFV1 says so, not Matroska')
+                self.told.append(f'pixel aspect ratio {aspect}: stored by FFV1, not by Matroska')
         coding.color_primaries, coding.color_trc = frame.color_primaries, frame.color_trc
         if self.crf is None:
             coding.pix_fmt = 'bgr0'  # FFV1's RGB of 8 bits
@@ -134,23 +134,23 @@ class MovieWriter:
             copy.metadata.update(stream.metadata)
             self._copies[stream.index] = copy
             if stream.type == 'video':
-                self.told.append(f'another video ({named}) copied as it is: only one is restored')
+                self.told.append(f'another video ({named}) only copied: one is restored')
 
     def _tell(self, frame: av.VideoFrame, samples: str) -> None:
-        """Note what of ``frame`` is otherwise in the file that is written."""
+        """Record what is different from ``frame`` in the written file."""
         components = frame.format.components
         if max(component.bits for component in components) > 8:
             self.told.append('bits beyond 8 lost')
         if any(component.is_alpha for component in components):
             self.told.append('alpha lost')
         if frame.interlaced_frame:
-            self.told.append('interlaced: restored and written as if it were not')
+            self.told.append('interlaced: restored and written as progressive')
         if samples in ('yuv422p', 'yuv444p'):
-            self.told.append(f'written as {samples}, which some players do not play')
+            self.told.append(f'written as {samples}, which some players cannot play')
 
 
 def samples_for(source: av.VideoFormat, width: int, height: int) -> str:
-    """Return the format of libav that has no less colour than ``source``, and holds odd sides."""
+    """Return a pixel format with no less chroma than ``source`` that supports odd sides."""
     grey = len(source.components) == 1
     across = source.is_rgb or (not grey and source.chroma_width(width) == width > 1)
     down = source.is_rgb or (not grey and source.chroma_height(height) == height > 1)
@@ -160,7 +160,7 @@ def samples_for(source: av.VideoFormat, width: int, height: int) -> str:
 
 
 def can_hold(form: str, stream: Any) -> bool:
-    """Tell whether a file of libav's format ``form`` takes the packets of ``stream``: by trying."""
+    """Return whether libav's format ``form`` accepts the packets of ``stream``, by trying."""
     try:
         with av.open(io.BytesIO(), 'w', format=form) as trial:
             trial.add_stream_from_template(stream, opaque=True)
@@ -171,8 +171,8 @@ def can_hold(form: str, stream: Any) -> bool:
 
 
 def check_written(path: Path, frames: int) -> None:
-    """Raise ``MovieError`` unless the video at ``path`` is read again with as many frames."""
+    """Raise ``MovieError`` unless ``frames`` frames can be read from the video at ``path``."""
     with Movie(path) as movie:
         count = sum(1 for _ in movie.frames())
     if count != frames or movie.lost:
-        raise MovieError(f'{count} of {frames} frames are in the file that was written')
+        raise MovieError(f'only {count} of {frames} frames are in the written file')

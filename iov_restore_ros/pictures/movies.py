@@ -10,48 +10,48 @@ from typing import Any
 import av
 import numpy as np
 
-# What libav opens is a video. These are the names by which one is known in a folder.
+# In a folder a video is recognised by these suffixes.
 VIDEO_SUFFIXES = {
     '.3g2', '.3gp', '.asf', '.avi', '.dv', '.f4v', '.flv', '.h264', '.hevc', '.m2ts', '.m2v',
     '.m4v', '.mjpeg', '.mjpg', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.mts', '.mxf', '.ogv',
     '.ts', '.vob', '.webm', '.wmv', '.y4m',
 }
-# What libav opens too: single pictures, which have a reader of their own, and any text.
+# libav also opens single pictures, which have their own reader, and any text.
 NO_VIDEOS = {'apng', 'gif', 'image2', 'tty'}
-PICTURE = '_pipe'  # libav's names of pictures end so
-RATE = Fraction(30)  # frames per second, where a file does not tell
+PICTURE = '_pipe'  # suffix of libav's names of picture formats
+RATE = Fraction(30)  # frames per second of files with unknown rate
 TRIES = 100  # at a place that cannot be read
-TELLING = 'matroska,webm', 'flv', 'asf'  # formats that say how long they are, not how many frames
-SHORT = 0.5  # s: so much the streams of a whole file may be shorter than it says
-HIDDEN = 0x10  # bit of the first byte of a VP8 packet that is unset where it is not to be shown
-ATTACHED = 1024  # libav's mark of a stream that is a cover, AV_DISPOSITION_ATTACHED_PIC
+TELLING = 'matroska,webm', 'flv', 'asf'  # formats that store their duration, not the frame count
+SHORT = 0.5  # s by which the streams of a complete file may be shorter than its duration
+HIDDEN = 0x10  # bit of the first byte of a VP8 packet; unset if the frame is not shown
+ATTACHED = 1024  # libav's flag of a cover picture, AV_DISPOSITION_ATTACHED_PIC
 
-# Of libswscale. FAST takes the colour of the nearest sample, as OpenCV does, to the bit; on the way
-# to 4:2:0 and back that costs 5 dB more than ACCURATE, which takes twenty times as long.
+# Flags of libswscale. FAST takes the chroma of the nearest sample and equals OpenCV, bit for bit.
+# ACCURATE is 5 dB better for 4:2:0 and back, and takes twenty times as long.
 FAST = 0x4  # SWS_BICUBIC
 ACCURATE = FAST | 0x2000 | 0x4000 | 0x40000  # SWS_FULL_CHR_H_INT, _INP, SWS_ACCURATE_RND
 
 
 class MovieError(ValueError):
-    """Why a video cannot be read or written: one line, without the name of its file."""
+    """A video cannot be read or written; the message is one line, without the file name."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One frame, ``ticks`` of ``Movie.tick`` s behind the begin of the file."""
+    """One frame, ``ticks`` of ``Movie.tick`` s after the start of the file."""
 
     pixels: np.ndarray  # uint8 H x W x 3, RGB, upright
     ticks: int
     time: float  # s, after the first frame
-    decoded: av.VideoFrame  # as it lies in the file: its colours and the like
+    decoded: av.VideoFrame  # as in the file, with its colour space and so on
 
 
 class Movie:
     """
-    The first video stream of a file, open within ``with``.
+    The first video stream of a file; use it in a ``with`` statement.
 
-    Counted, of the frames that were read: ``lost`` could not be decoded, ``damaged`` are there in
-    part, ``resized`` had another size than the first; ``retimed`` came no later than the last.
+    Counts of the frames that were read: ``lost`` could not be decoded, ``damaged`` were decoded in
+    part, ``resized`` had another size than the first, ``retimed`` were not later than the previous.
     """
 
     def __init__(self, path: Path | str, accurate: bool = False) -> None:
@@ -60,7 +60,7 @@ class Movie:
             self.container = _open(path)
         except av.FFmpegError as error:
             missing = isinstance(error, FileNotFoundError)
-            reason = 'there is no such file' if missing else 'not a readable video'
+            reason = 'no such file' if missing else 'not a readable video'
             raise MovieError(reason) from error
         kind = self.container.format.name
         streams = [
@@ -73,11 +73,11 @@ class Movie:
         self.stream = streams[0]
         self.tick = fraction(self.stream.time_base) or 1 / RATE
         self.rate = fraction(self.stream.average_rate or self.stream.guessed_rate) or RATE
-        self.aspect = fraction(self.stream.sample_aspect_ratio)  # of a pixel; 0: not told
+        self.aspect = fraction(self.stream.sample_aspect_ratio)  # of a pixel; 0: unknown
         self.begin = Fraction(self.container.start_time or 0, av.time_base)  # s
         self.conversion = ACCURATE if accurate else FAST
         self.lost = self.damaged = self.resized = self.retimed = 0
-        self.missing = 0.0  # s, at the end, where the file says how long it is
+        self.missing = 0.0  # s at the end, if the file stores its duration
         self._decoded = self._seen = self._unseen = 0  # frames; packets with one, without one
         self._first: int | None = None  # dts of the first packet
         self._wait: int | None = None  # ticks from there to the first frame
@@ -93,7 +93,7 @@ class Movie:
 
     @property
     def length(self) -> int:
-        """How many frames there are, as the file says, or by its duration; 0: not told."""
+        """Number of frames, as the file stores it, or by its duration; 0: unknown."""
         if self.stream.frames:
             return self.stream.frames
         if self.stream.duration:
@@ -102,9 +102,9 @@ class Movie:
 
     def frames(self, beside: Callable[[Any], None] | None = None) -> Iterator[av.VideoFrame]:
         """
-        Yield the frames as they are decoded, in their order, and read on past bad ones.
+        Yield the frames as they are decoded, in order, and continue after bad ones.
 
-        ``beside`` gets the packets of the other streams as they come.
+        ``beside`` gets the packets of the other streams.
         """
         end = self.begin
         for packet in self._packets():
@@ -132,7 +132,7 @@ class Movie:
             self.missing = max(0.0, float(claimed - (end - self.begin)))
 
     def shots(self, beside: Callable[[Any], None] | None = None) -> Iterator[Shot]:
-        """Yield the frames of the first one's size with their times, which increase."""
+        """Yield the frames that have the size of the first one, with increasing times."""
         first: Shot | None = None
         ticks: int | None = None
         for frame in self.frames(beside):
@@ -148,9 +148,9 @@ class Movie:
 
     def span(self, first: int, count: int) -> list[np.ndarray]:
         """
-        Return ``count`` frames from number ``first``, counted by the rate, as ``rgb`` has them.
+        Return ``count`` frames from number ``first``, by the frame rate, in the form of ``rgb``.
 
-        There are less where the file ends.
+        There are fewer at the end of the file.
         """
         step = 1 / self.rate / self.tick
         target = (self.stream.start_time or 0) + round(first * step)
@@ -170,7 +170,7 @@ class Movie:
         return np.ascontiguousarray(np.rot90(pixels.to_ndarray(), round(frame.rotation / 90) % 4))
 
     def troubles(self) -> list[str]:
-        """Return what is wrong with the frames that were read."""
+        """Return lines about the problems of the frames that were read."""
         count = self._decoded + self.lost
         told = {
             'cannot be decoded': self.lost, 'are damaged': self.damaged,
@@ -207,7 +207,7 @@ class Movie:
         self._unseen += not seen
 
     def _ticks(self, frame: av.VideoFrame, before: int | None) -> int:
-        """Return when ``frame`` comes: later than the one ``before``, whatever the file says."""
+        """Return the time of ``frame``: later than the one ``before``, whatever the file says."""
         stamp = self._stamp(frame)
         if stamp is None:
             return 0 if before is None else before + max(1, round(1 / self.rate / self.tick))
@@ -219,10 +219,10 @@ class Movie:
 
     def _stamp(self, frame: av.VideoFrame) -> int | None:
         """
-        Return when ``frame`` comes, as its file has it; None: it does not say.
+        Return the time of ``frame`` in its file; None if the file has none.
 
-        AVI says only when frames are to be decoded, and libav makes up the rest. So they come
-        one after the other, as they are decoded, less the wait for the first.
+        AVI only has decoding times, and libav guesses the rest. So frames follow one another in
+        the order of decoding, minus the delay of the first.
         """
         if self.container.format.name != 'avi':
             return frame.dts if frame.pts is None else frame.pts
@@ -234,7 +234,7 @@ class Movie:
 
 
 def fraction(number: Any) -> Fraction:
-    """Return a ratio of libav, which is of another type from av 19 on; 0 for none."""
+    """Return a ratio of libav, which has another type from av 19 on; 0 for none."""
     return Fraction(number.numerator, number.denominator) if number else Fraction(0)
 
 
@@ -246,7 +246,7 @@ def _open(path: Path | str) -> Any:
 
 
 def is_movie(path: Path) -> bool:
-    """Tell whether ``path`` is a video, whatever its name."""
+    """Return whether ``path`` is a video, whatever its name."""
     try:
         with Movie(path):
             return True

@@ -1,4 +1,4 @@
-"""A photograph becomes a sequence: a camera that moves, and objects that move by themselves."""
+"""Sequences from a photograph: a moving camera, and objects that move by themselves."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from iov_restore_ros.pictures.files import detail
 from iov_restore_ros.pictures.shaking import QUICK, ShakenCamera
 
 SHRINK = 2.2  # as much at most, which sharpens and shows more of the scene
-PLACES = 3  # of which the one with the strongest edges is taken
+PLACES = 3  # candidates; the one with the strongest edges is used
 WITH_OBJECT = 0.3  # share of the scenes
 # Pixels, mean of an exponential draw. A flow between frames knows nothing of it, so it is a reason
 # not to trust the flow: without it a shaken camera came out worse with its shutter told than alone.

@@ -1,4 +1,4 @@
-"""A picture with all that is restored and written again, and the error of one that cannot be."""
+"""A picture with its alpha and colour profile, and the error of one that cannot be read."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from iov_restore_ros.pictures.sixteen_bits import to_eight_bits
 
 
 class PictureError(ValueError):
-    """Why a picture cannot be read or written: one line, without the name of its file."""
+    """A picture cannot be read or written; the message is one line, without the file name."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a file holds, upright."""
+    """The content of a picture file, rotated upright."""
 
     pixels: np.ndarray  # uint8 or uint16, H x W or H x W x 3, RGB
     alpha: np.ndarray | None = None  # H x W, of the same type
@@ -32,6 +32,6 @@ class Picture:
 
 
 def check_alone(count: int) -> None:
-    """Raise ``PictureError`` for a file of several pictures, of which all but one would be lost."""
+    """Raise ``PictureError`` for a file of several pictures: all but one would be lost."""
     if count > 1:
-        raise PictureError(f'{count} pictures in one file; only files of one are read')
+        raise PictureError(f'{count} pictures in one file; only files with one are supported')

@@ -1,8 +1,8 @@
 """
-The reader of all pictures in files: it returns all that is in one, or says what it cannot do.
+The reader of all pictures in files: it returns the complete content, or says what is unsupported.
 
-Pillow knows the formats and decodes 8 bits per channel; OpenCV decodes 16, which Pillow would cut
-to 8. Both give the same values for the same file.
+Pillow recognises the formats and decodes 8 bits per channel. OpenCV decodes 16 bits, which Pillow
+would reduce to 8. Both give the same values for the same file.
 """
 
 import io
@@ -17,43 +17,43 @@ from PIL.ExifTags import Base as ExifTag
 from iov_restore_ros.pictures.picture import Picture, PictureError, check_alone
 from iov_restore_ros.pictures.tiff import tiff_depth, without_orientation
 
-MAX_PIXELS = 2**30  # as OpenCV has it: a small file can claim any size
-PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses what is twice as much
+MAX_PIXELS = 2**30  # the limit of OpenCV: a small file can claim any size
+PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice this number
 CODECS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP', 'GIF')
 TIFF_STARTS = b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'
 PNG_DEPTH = 24  # place of that byte in a PNG
-MODES = {  # of Pillow, and the one with 8 bits per channel in which nothing is lost
+MODES = {  # modes of Pillow, and their lossless mode with 8 bits per channel
     '1': 'L', 'L': 'L', 'LA': 'LA', 'P': 'RGB', 'PA': 'RGBA', 'RGB': 'RGB', 'RGBA': 'RGBA',
     'YCbCr': 'RGB',
 }
 WITH_TRANSPARENT = {'L': 'LA', 'RGB': 'RGBA'}  # one colour, or entry of a palette, is transparent
-# EXIF orientations (CIPA DC-008): which exchange rows and columns, and then turn them round (-1).
+# EXIF orientations (CIPA DC-008): whether to swap rows and columns, then how to flip them (-1).
 TRANSPOSED = 5, 6, 7, 8
 MIRRORED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 
 
 def read_picture(path: Path) -> Picture:
     """
-    Return what ``path`` holds, upright: the orientation in its EXIF data is applied.
+    Return the content of ``path``, upright: the orientation in its EXIF data is applied.
 
-    Raises ``PictureError`` for a file that is damaged or cut off, and for what cannot be restored
-    and written as it is: other depths than 8 and 16 bits per channel, other colours than grey and
-    RGB, several pictures in one file.
+    Raises ``PictureError`` for a damaged or truncated file, and for unsupported content: depths
+    other than 8 and 16 bits per channel, colours other than grey and RGB, several pictures in one
+    file.
     """
     try:
         data = path.read_bytes()
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # Pillow's, about EXIF data that is of no use here
+            warnings.simplefilter('ignore')  # Pillow's, about EXIF data that is not used here
             return _decode(data)
     except PictureError:
         raise
     except FileNotFoundError as error:
-        raise PictureError('there is no such file') from error
+        raise PictureError('no such file') from error
     except PIL.UnidentifiedImageError as error:
         raise PictureError('not a readable picture: no PNG, JPEG, BMP, TIFF, WebP') from error
     except PIL.Image.DecompressionBombError as error:
         raise PictureError(f'more than {MAX_PIXELS} pixels') from error
-    except Exception as error:  # the decoders raise two dozen kinds
+    except Exception as error:  # the decoders raise two dozen types
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise PictureError(f'not a readable picture: {reason}') from error
 
@@ -85,7 +85,7 @@ def _decode(data: bytes) -> Picture:
 def _mode(image: PIL.Image.Image) -> str:
     mode = MODES.get(image.mode)
     if mode is None:
-        raise PictureError(f'{image.mode} pixels; only grey and RGB, of 8 and 16 bits, are read')
+        raise PictureError(f'{image.mode} pixels; only grey and RGB of 8 and 16 bits are supported')
     return WITH_TRANSPARENT.get(mode, mode) if 'transparency' in image.info else mode
 
 

@@ -1,4 +1,4 @@
-"""How the pairs of a set lie on disk: in two folders, as halves of one file, by list files."""
+"""Ways to store the pairs of a set: in two folders, as halves of one file, by list files."""
 
 import re
 from collections.abc import Iterable
@@ -42,10 +42,10 @@ class Pair:
 
 
 class Reading(Protocol):
-    """One way to lay out a set; ``str()`` says what it looks for."""
+    """One structure of a set; ``str()`` says what it looks for."""
 
     def pairs(self, root: Path, split: str) -> list[Pair]:
-        """Return the pairs at ``root``, none if it isn't laid out like this."""
+        """Return the pairs at ``root``; none if it has another structure."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Folders:
     """
     A folder of degraded pictures and one of sharp pictures, the first of each that exists.
 
-    The folder '.' is the root. Names are matched by what their patterns capture, which is the whole
-    path without suffix if not given; several degraded pictures may share one sharp picture.
+    The folder '.' is the root. Names are matched by the part that their patterns capture, by
+    default the whole path without suffix. Several degraded pictures may share one sharp picture.
     """
 
     degraded: tuple[str, ...]
@@ -163,7 +163,7 @@ class Lists:
 
 
 def _keys(root: Path, folder: str, pattern: str) -> Iterable[tuple[Path, str]]:
-    """Yield the pictures of a folder and what ``pattern`` captures of their names, sorted."""
+    """Yield the pictures of a folder and the part that ``pattern`` captures of names, sorted."""
     for path in images_in(root) if folder == '.' else list_images(root / folder):
         name = re.fullmatch(pattern, _stem(path, root / folder))
         if name:
@@ -181,6 +181,6 @@ def _sub_folders(root: Path) -> list[Path]:
 
 
 def listing(folder: Path) -> str:
-    """Say what is in a folder."""
+    """Return the content of a folder as text."""
     names = sorted(path.name + '/' * path.is_dir() for path in folder.iterdir())
     return 'found ' + (', '.join(names[:6]) + ', ...' * (len(names) > 6) or 'nothing')

@@ -1,4 +1,4 @@
-"""How a camera on a vehicle or in a hand shakes, and what its gyroscope says of it."""
+"""Shake of a camera on a vehicle or in a hand, and the rates of its gyroscope."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ import numpy as np
 
 VIBRATION = 6.0, 40.0  # Hz, of a mount and an engine
 WALK = 0.6, 5.0  # Hz, of a hand, and of a vehicle's springs
-BUMP = 5.0, 25.0  # Hz, of what dies away after a bump
-DECAYS = 0.08, 0.4  # s in which it dies away by e
+BUMP = 5.0, 25.0  # Hz, of the oscillation after a bump
+DECAYS = 0.08, 0.4  # s, its time constant
 SAMPLES = 32  # of the angular rates in the time of a frame
 RATES = 10.0, 15.0, 20.0, 25.0, 30.0, 60.0  # frames a second
 FOCAL = 300.0, 1500.0  # pixels
@@ -26,10 +26,10 @@ STILL_BEFORE = 1.0  # frames' times before the first frame at which the rates be
 @dataclass(frozen=True)
 class Shake:
     """
-    A camera's orientation as a function of time: vibrations, swaying, and bumps that die away.
+    A camera's orientation as a function of time: vibrations, swaying, and decaying bumps.
 
-    Each is N x ...: ``frequencies`` (Hz), ``phases``, ``amplitudes`` (N x 3, rad, about x, y and z
-    of the camera), and of a bump ``starts`` and ``decays`` (s; infinite for what goes on).
+    Arrays have N rows: ``frequencies`` (Hz), ``phases``, ``amplitudes`` (N x 3, rad, about x, y and
+    z of the camera), and ``starts`` and ``decays`` of bumps (s; infinite for what does not decay).
     """
 
     frequencies: np.ndarray
@@ -40,7 +40,7 @@ class Shake:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, span: float) -> 'Shake':
-        """Return one of amplitude 1 or so, for times from 0 to ``span`` s."""
+        """Return a random shake of about amplitude 1, for times from 0 to ``span`` s."""
         kinds = [VIBRATION] * int(rng.integers(1, 4)) + [WALK] * int(rng.integers(1, 3))
         weights = [rng.exponential() for _ in kinds]
         bumps = int(rng.poisson(1.5 * span)) if rng.random() < 0.7 else 0
@@ -55,7 +55,7 @@ class Shake:
         first = len(kinds) - bumps
         starts = np.concatenate([np.full(first, -np.inf), rng.uniform(-0.3, span, bumps)])
         decays = np.concatenate([np.full(first, np.inf), rng.uniform(*DECAYS, bumps)])
-        # What swings faster swings less far.
+        # Faster oscillations have smaller amplitudes.
         far = np.array(weights) / np.sqrt(1 + (frequencies / 8) ** 2)
         amplitudes = axes * far[:, None]
         return cls(frequencies, rng.uniform(0, 2 * np.pi, len(kinds)), amplitudes, starts, decays)
@@ -71,7 +71,7 @@ class Shake:
         return (going * np.sin(2 * np.pi * turns + phases)) @ self.amplitudes
 
     def scaled(self, factor: float) -> 'Shake':
-        """Return one that turns so many times as far."""
+        """Return the shake with scaled amplitudes."""
         return Shake(
             self.frequencies, self.phases, self.amplitudes * factor, self.starts, self.decays
         )
@@ -81,7 +81,7 @@ class Shake:
 @dataclass(frozen=True)
 class ShakenCamera:
     """
-    A camera that shakes while it takes frames, at the times 0, 1, 2, ... (in frames' times).
+    A camera that shakes while it takes frames, at the times 0, 1, 2, ... (in frame times).
 
     ``focal`` (pixels) and ``middle`` (x, y, pixels of the picture) are those of a pinhole camera,
     ``period`` is the time of a frame, s.
@@ -96,7 +96,7 @@ class ShakenCamera:
     def draw(
         cls, rng: np.random.Generator, frames: int, size: int, share: float
     ) -> 'ShakenCamera':
-        """Return one for so many ``frames`` of ``size``, exposed for ``share`` of their time."""
+        """Return a random one for ``frames`` of ``size``, exposed for ``share`` of frame time."""
         period = 1 / float(rng.choice(RATES))
         shake = Shake.draw(rng, (frames + 1) * period)
         focal = float(np.exp(rng.uniform(*np.log(FOCAL))))
@@ -113,7 +113,7 @@ class ShakenCamera:
         return cls(camera.shake.scaled(factor), camera.focal, camera.middle, period)
 
     def view(self, time: float) -> np.ndarray:
-        """Return 3 x 3: where a pixel of the picture at ``time`` lies in one that doesn't shake."""
+        """Return the homography (3 x 3) from the picture at ``time`` to one without shake."""
         matrix = np.array([
             [self.focal, 0, self.middle[0]], [0, self.focal, self.middle[1]], [0, 0, 1],
         ])
@@ -124,7 +124,7 @@ class ShakenCamera:
         self, picture: np.ndarray, time: float, interpolation: int = cv2.INTER_CUBIC,
         rows: slice = slice(None),
     ) -> np.ndarray:
-        """Return what it sees of ``picture`` (H x W x 3) at ``time``, or some rows of it."""
+        """Return its view of ``picture`` (H x W x 3) at ``time``, or some rows of it."""
         height, width = picture.shape[:2]
         first, last, _ = rows.indices(height)
         down = np.array([[1, 0, 0], [0, 1, first], [0, 0, 1]])
@@ -137,10 +137,10 @@ class ShakenCamera:
         self, picture: np.ndarray, time: float, share: float, gamma: float, readout: float = 0.0
     ) -> np.ndarray:
         """
-        Return what it sees of ``picture`` (uint8 H x W x 3) in ``share`` of a frame's time.
+        Return its view of ``picture`` (uint8 H x W x 3), exposed for ``share`` of the frame time.
 
-        Averaged after the power ``gamma``; float32, 0..255. ``readout`` is the time from the first
-        row to the last (rolling shutter), a share of a frame's time.
+        The average is over values to the power ``gamma``; float32, 0..255. ``readout`` is the time
+        from the first row to the last (rolling shutter), as a share of the frame time.
         """
         height = picture.shape[0]
         light = cv2.LUT(picture, (np.arange(256, dtype=np.float32) / 255) ** np.float32(gamma))
@@ -150,7 +150,7 @@ class ShakenCamera:
             middle = time + readout * ((rows.start + rows.stop - 1) / 2 / (height - 1) - 0.5)
             moved = self.extent(middle, share)
             count = int(np.clip(moved + 1, *MOMENTS)) | 1
-            # Cubic takes three times as long, and is not seen behind a blur.
+            # Cubic interpolation takes three times as long, and a blur hides the difference.
             interpolation = cv2.INTER_LINEAR if moved > QUICK else cv2.INTER_CUBIC
             total = sum(
                 self.see(light, moment, interpolation, rows)
@@ -160,7 +160,7 @@ class ShakenCamera:
         return cv2.pow(np.concatenate(parts), 1 / gamma) * 255
 
     def extent(self, time: float, share: float) -> float:
-        """Return how many pixels the picture moves meanwhile, there and back counted once."""
+        """Return the extent of the motion during an exposure, in pixels."""
         places = self._places(time + share * np.linspace(-0.5, 0.5, 17))
         return float(np.linalg.norm(np.ptp(places, 0)))
 
@@ -168,14 +168,15 @@ class ShakenCamera:
         """
         Return the angular rates about the camera's axes, S x 3, rad/s.
 
-        ``SAMPLES`` in the time of a frame, from ``STILL_BEFORE`` on to as long after the last.
+        There are ``SAMPLES`` per frame time, from ``STILL_BEFORE`` before the first frame to as
+        long after the last.
         """
         count = int((frames - 1 + 2 * STILL_BEFORE) * SAMPLES) + 1
         times = np.arange(count) / SAMPLES - STILL_BEFORE
         little = 0.02 / SAMPLES
         before, after = (rotations(self._angles(times + shift)) for shift in (-little, little))
         turns = np.swapaxes(before, -1, -2) @ after
-        cross = (turns - np.swapaxes(turns, -1, -2)) / 2  # of a small turn its vector
+        cross = (turns - np.swapaxes(turns, -1, -2)) / 2  # the vector of a small rotation
         vectors = np.stack([cross[:, 2, 1], cross[:, 0, 2], cross[:, 1, 0]], -1)
         return vectors / (2 * little * self.period)
 
@@ -183,7 +184,7 @@ class ShakenCamera:
         return self.shake.angles((times + STILL_BEFORE) * self.period)
 
     def _places(self, times: np.ndarray) -> np.ndarray:
-        """Return about where the middle of the picture is seen, N x 2, pixels."""
+        """Return the approximate position of the picture's middle, N x 2, pixels."""
         return self.focal * self._angles(times)[:, 1::-1] * np.array([-1.0, 1.0])
 
 

@@ -1,4 +1,4 @@
-"""Pictures of 16 bits per channel beside what is restored of them, which has 8."""
+"""Restoring pictures of 16 bits per channel with a network that sees 8 bits."""
 
 import cv2
 import numpy as np
@@ -17,9 +17,9 @@ def to_eight_bits(samples: np.ndarray) -> np.ndarray:
 
 def corrected(original: np.ndarray, restored: np.ndarray) -> np.ndarray:
     """
-    Add to uint16 ``original`` what ``restored``, uint8, differs from its 8-bit picture.
+    Add the change of the 8-bit picture to uint16 ``original``; ``restored`` is its new 8-bit one.
 
-    So what was not restored keeps its lower bits. Returns the type of ``original``.
+    So unchanged samples keep their lower bits. Returns the type of ``original``.
     """
     change = restored.astype(np.int32) - to_eight_bits(original)
     return (original + SIXTEEN_TO_EIGHT * change).clip(0, 65535).astype(original.dtype)

@@ -1,4 +1,4 @@
-"""What a TIFF may hold that Pillow and OpenCV would read wrongly, without a word."""
+"""Checks for TIFF content that Pillow and OpenCV would read wrongly without an error."""
 
 import io
 
@@ -11,10 +11,10 @@ PLAIN = PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB
 
 
 def tiff_depth(data: bytes) -> int:
-    """Return the bits per channel. Raises ``PictureError`` for what would not be read rightly."""
+    """Return the bits per channel. Raises ``PictureError`` for unsupported content."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         pages = [page.aspage() for page in file.pages]
-    # Cameras put small copies beside the picture.
+    # Cameras store small copies beside the picture.
     check_alone(sum(not page.is_reduced for page in pages))
     page = pages[0]
     bits, colours = page.bitspersample, page.photometric

@@ -1,4 +1,4 @@
-"""Pictures whose pixels are taken from elsewhere in them, along a flow."""
+"""Warping pictures along an optical flow."""
 
 import functools
 
@@ -14,11 +14,11 @@ def move(
     border: int = cv2.BORDER_REPLICATE,
 ) -> np.ndarray:
     """
-    Return ``image``, each pixel taken from ``times`` ``flow`` (H x W x 2, pixels) away.
+    Return ``image`` warped: each pixel is taken from the displacement ``times`` x ``flow``.
 
-    The flow is x before y, float32. It may be that of a part which begins at row and column
-    ``first``: then that part is returned. ``image`` may be a part, too, which begins at row and
-    column ``origin``. ``border``: what lies outside of ``image``.
+    ``flow`` is float32 H x W x 2, pixels, x before y. It may cover a part of ``image`` that begins
+    at row and column ``first``; then that part is returned. ``image`` may be a part, too, which
+    begins at row and column ``origin``. ``border``: OpenCV's border mode.
     """
     there = cv2.scaleAdd(flow, times, places(flow.shape[0], flow.shape[1], *first))
     if any(origin):  # behind the sum: so a part gets the very pixels that the whole gets
@@ -28,9 +28,9 @@ def move(
 
 def places(height: int, width: int, top: int = 0, left: int = 0) -> np.ndarray:
     """
-    Return x and y of pixels, from row ``top`` and column ``left`` on; not to be changed.
+    Return the coordinates x, y of pixels, starting at row ``top`` and column ``left``.
 
-    float32 height x width x 2.
+    float32 height x width x 2. Do not modify it: it is cached.
     """
     find = _kept_places if height * width <= MOST_KEPT else _places
     return find(height, width, top, left)

@@ -1,4 +1,4 @@
-"""The writer of all pictures that a user gets: it knows what each format can hold."""
+"""The writer of all pictures for users: it knows what each format can hold."""
 
 import io
 import zlib
@@ -19,7 +19,7 @@ from iov_restore_ros.whole import write_whole
 
 @dataclass(frozen=True)
 class Format:
-    """What Pillow calls a format, how it is to write it, and what the format can hold."""
+    """Pillow's name of a format, its options, and what the format can hold."""
 
     name: str
     settings: dict[str, Any]
@@ -37,28 +37,29 @@ FORMATS = {
     '.bmp': Format('BMP', {}, profile=False),
     '.webp': Format('WEBP', {'lossless': True, 'exact': True}, alpha=True, grey=False),
 }
-HEAD = 33  # bytes of a PNG before all that is optional
-SPACES = {2: b'GRAY', 3: b'RGB '}  # of a profile, by the dimensions of the pixels
+HEAD = 33  # bytes of a PNG before the first optional chunk
+SPACES = {2: b'GRAY', 3: b'RGB '}  # colour space of a profile, by the dimensions of the pixels
 
 
 def write_picture(path: Path, picture: Picture) -> list[str]:
     """
-    Write ``picture`` in the format that ``path`` ends with, whole or not at all.
+    Write ``picture`` in the format of the suffix of ``path``, completely or not at all.
 
-    Returns what of it the format cannot hold, and is lost. Raises ``PictureError``, or ``OSError``.
+    Returns the parts that the format cannot hold, which are lost. Raises ``PictureError``, or
+    ``OSError``.
     """
     known = FORMATS[path.suffix.lower()]
     picture, lost = _fitted(picture, known)
     try:
         data = _encoded(picture, known)
-    except Exception as error:  # sizes that a format cannot hold, no memory
+    except Exception as error:  # for example sizes that a format cannot hold, or no memory
         raise PictureError(f'cannot be written as {known.name}: {error}') from error
     write_whole(path, data)
     return lost
 
 
 def _fitted(picture: Picture, known: Format) -> tuple[Picture, list[str]]:
-    """Return what ``known`` can hold of ``picture``, and the names of what it cannot."""
+    """Return the part of ``picture`` that ``known`` can hold, and the names of the rest."""
     lost = []
     pixels, alpha, profile = picture.pixels, picture.alpha, picture.profile
     if alpha is not None and not known.alpha:
@@ -97,7 +98,7 @@ def _encoded(picture: Picture, known: Format) -> bytes:
 
 
 def _deep_png(pixels: np.ndarray, profile: bytes) -> bytes:
-    """Return a PNG of uint16 pixels, which Pillow cannot write, with the profile put into it."""
+    """Return a PNG of uint16 pixels with its profile; Pillow cannot write it."""
     if pixels.ndim == 3:
         to_bgr = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
         pixels = cv2.cvtColor(pixels, to_bgr[pixels.shape[2]])

@@ -1,1 +1,1 @@
-"""Offline commands, and the demo."""
+"""The offline commands, and the demo."""

@@ -1,4 +1,4 @@
-"""What the files of a bag have in common, however it is stored."""
+"""Common parts of reading the files of a bag, for all storages."""
 
 import sqlite3
 import struct
@@ -18,38 +18,38 @@ else:
 
 __all__ = ['BROKEN', 'BagError', 'Note', 'definition', 'qos_of', 'reason', 'zstd']
 
-# All that the libraries raise where a file is broken: struct, YAML, zstd, lz4 (RuntimeError),
-# sqlite3, text that is not UTF-8 (ValueError), and a length that is nonsense (MemoryError).
+# Everything that the libraries raise for a broken file: struct, YAML, zstd, lz4 (RuntimeError),
+# sqlite3, text that is not UTF-8 (ValueError), and an impossible length (MemoryError).
 BROKEN = (
     struct.error, YAMLError, zstd.ZstdError, RuntimeError, sqlite3.Error, ReaderError, ValueError,
     LookupError, TypeError, AttributeError, EOFError, MemoryError, OSError,
 )
-Note: TypeAlias = Callable[[str], None]  # takes a line on what cannot be read
+Note: TypeAlias = Callable[[str], None]  # takes a line about data that cannot be read
 FORMATS = {'ros2msg': MessageDefinitionFormat.MSG, 'ros2idl': MessageDefinitionFormat.IDL}
 
 
 class BagError(Exception):
-    """A bag that cannot be read, or not be restored; the message names it and says why."""
+    """A bag cannot be read or restored; the message names it and says why."""
 
 
 def reason(error: BaseException) -> str:
-    """Return in a line what is wrong; a MemoryError has no words of its own."""
+    """Return the error as one line of text; a MemoryError has no text of its own."""
     if isinstance(error, KeyError):
         return f'{error} is missing'
     return ' '.join(str(error).split()) or type(error).__name__
 
 
 def definition(encoding: str, text: str) -> MessageDefinition:
-    """Return a message definition; an empty one for an encoding that ROS does not know."""
+    """Return a message definition; an empty one if ROS does not know the encoding."""
     if encoding not in FORMATS:
         return MessageDefinition(MessageDefinitionFormat.NONE, '')
     return MessageDefinition(FORMATS[encoding], text)
 
 
 def qos_of(text: str, note: Note) -> list[Qos]:
-    """Return the QoS that ``text`` (YAML) has, none and a note where it is broken."""
+    """Return the QoS of ``text`` (YAML); if it is broken, none, and a line to ``note``."""
     try:
         return parse_qos(text)
     except BROKEN as error:
-        note(f'a QoS that cannot be read is left out: {reason(error)}')
+        note(f'unreadable QoS left out: {reason(error)}')
         return []

@@ -1,11 +1,11 @@
 """
-The gyroscope beside the cameras of a bag: its sensor_msgs/Imu, camera_info and /tf_static.
+The gyroscopes for the cameras of a bag: its sensor_msgs/Imu, camera_info and /tf_static.
 
-These are read before the images, which are never held: an hour of rates at 400 Hz takes 46 MB. What
-cannot be read is left out; a camera without a gyroscope is restored without one.
+They are read before the images. An hour of rates at 400 Hz takes 46 MB. Unreadable messages are
+left out. A camera without a gyroscope is restored without one.
 """
 
-from __future__ import annotations  # without rosbags it can be imported, too
+from __future__ import annotations  # so that it can be imported without rosbags
 
 import argparse
 from array import array
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 IMU_TYPE = 'sensor_msgs/msg/Imu'
 INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 TF_TOPIC, TF_TYPE = '/tf_static', 'tf2_msgs/msg/TFMessage'
-NO_RATES = -1.0  # first element of their covariance, where there are none (REP 145)
-EARLIER = 5 * 10**9  # ns before the first image whose samples are read: they may be recorded late
+NO_RATES = -1.0  # first element of the covariance if there are no rates (REP 145)
+EARLIER = 5 * 10**9  # ns around the images in which samples are read; recording may be delayed
 GIVE = 'give --imu-rotation "x y z w"'
 
 
 class ImuOptions(NamedTuple):
-    """What is wanted: ``topic``, empty for any; whether none is; how it is mounted."""
+    """The options: ``topic``, empty for any; ``none``: ignore all; how the IMU is mounted."""
 
     topic: str = ''
     none: bool = False
@@ -47,19 +47,20 @@ AS_FOUND = ImuOptions()
 def add_imu_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that ``imu_options_of`` reads."""
     parser.add_argument(
-        '--imu', default='', metavar='TOPIC', help='of a sensor_msgs/Imu (default: found)'
+        '--imu', default='', metavar='TOPIC',
+        help='topic of sensor_msgs/Imu (default: the best one in the bag)',
     )
-    parser.add_argument('--no-imu', action='store_true', help='as if there were none in the bag')
+    parser.add_argument('--no-imu', action='store_true', help='ignore every Imu in the bag')
     add_mounting_options(parser)
 
 
 def imu_options_of(options: argparse.Namespace) -> ImuOptions:
-    """Return what the options say of gyroscopes."""
+    """Return the gyroscope options."""
     return ImuOptions(options.imu, options.no_imu, mounting_of(options))
 
 
 class TopicRates(NamedTuple):
-    """What a topic tells: N stamps (s), N x 3 rates (rad/s), in the frame of its headers."""
+    """The data of a topic: N stamps (s), N x 3 rates (rad/s), in the frame of its headers."""
 
     topic: str
     frame: str
@@ -68,11 +69,11 @@ class TopicRates(NamedTuple):
 
 
 class NoGyroscopeError(Exception):
-    """A camera that has no gyroscope; the message says why."""
+    """A camera has no gyroscope; the message says why."""
 
 
 class CameraImu:
-    """The gyroscope of one image topic, chosen when its first frame is there."""
+    """The gyroscope of one image topic, chosen at its first frame."""
 
     def __init__(self, bag: BagImu, topic: str) -> None:
         self.bag, self.topic = bag, topic
@@ -99,7 +100,7 @@ class CameraImu:
             history.inertial = self._rates.inertial
 
     def account(self) -> dict[str, Any]:
-        """Return what became of it, as ``known_rates.told`` takes it."""
+        """Return how it was used, for ``known_rates.told``."""
         if self._rates is not None:
             return self._rates.account()
         return {'imu': '', 'frames': 0, 'used': 0, 'offset': 0.0, 'why_not': self._why}
@@ -124,9 +125,9 @@ class CameraImu:
 
 class BagImu:
     """
-    The gyroscopes in a bag, and how its cameras are calibrated and mounted.
+    The gyroscopes in a bag, and the calibration and mounting of its cameras.
 
-    ``infos`` has the first camera_info of each image topic that has one.
+    ``infos`` has the first camera_info of each image topic that has any.
     """
 
     def __init__(
@@ -134,9 +135,9 @@ class BagImu:
         start: int | None = None, stop: int | None = None, check: Callable[[], None] = lambda: None,
     ) -> None:
         """
-        Read it from an open bag, for the ``images`` topics that are recorded from start to stop.
+        Read it from an open bag, for the ``images`` topics in the time from start to stop.
 
-        These are ns, None for the bag's; ``check`` is called now and then, and may raise.
+        Times are ns; None means the bag's. ``check`` is called regularly and may raise.
         """
         self.options = options
         self._types, self._check, self._bag = types, check, bag
@@ -168,8 +169,8 @@ class BagImu:
         """
         Return the gyroscope for a camera in ``frame``, and the rotation (3 x 3) from its frame.
 
-        Of several the one with the shortest chain of transforms, then the one with most samples.
-        Raises ``NoGyroscopeError``.
+        Among several it takes the one with the shortest chain of transforms, then the one with the
+        most samples. Raises ``NoGyroscopeError``.
         """
         if not self._rates:
             where = f'on {", ".join(self.topics)}' if self.topics else 'in the bag'
@@ -190,7 +191,7 @@ class BagImu:
         return rates, rotation
 
     def accounts(self) -> dict[str, dict[str, Any]]:
-        """Return what became of each image topic's gyroscope."""
+        """Return how each image topic's gyroscope was used."""
         return {topic: camera.account() for topic, camera in self.cameras.items()}
 
     def _read_frames(self, connections: list[Connection]) -> Frames:
@@ -225,8 +226,8 @@ class BagImu:
     def _read(
         self, connections: list[Connection], start: int | None = None, stop: int | None = None
     ) -> Iterable[Any]:
-        """Yield the messages, those that cannot be read left out."""
-        if not connections:  # which would mean all
+        """Yield the readable messages."""
+        if not connections:  # an empty list would mean all
             return
         for connection, _, data in self._bag.messages(connections, start, stop):
             self._check()
@@ -237,15 +238,15 @@ class BagImu:
     def _message(self, connection: Connection, data: bytes) -> Any:
         try:
             return self._types.deserialize_cdr(data, connection.msgtype)
-        except Exception:  # noqa: BLE001  whatever is wrong with it, the images are restored
+        except Exception:  # noqa: BLE001  of any kind: the images can still be restored
             return None
 
 
 def info_topic(topic: str) -> str:
-    """Return where the camera_info of an image ``topic`` is: beside it."""
+    """Return the camera_info topic beside an image ``topic``."""
     return f'{topic.removesuffix("/compressed").rpartition("/")[0]}/camera_info'
 
 
 def _plain(frame: str) -> str:
-    """Return the name of a frame without the slash that old drivers begin it with."""
+    """Return the name of a frame without the leading slash of old drivers."""
     return frame.removeprefix('/')

@@ -1,4 +1,4 @@
-"""What metadata.yaml says of a bag."""
+"""Reading metadata.yaml of a bag."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -10,12 +10,12 @@ from ruamel.yaml import YAML
 from iov_restore_ros.tools.bag_file import Note, definition, qos_of
 
 METADATA = 'metadata.yaml'
-INFORMATION = 'rosbag2_bagfile_information'  # all of it is below that
-NEWEST = 9  # version of it that is known
+INFORMATION = 'rosbag2_bagfile_information'  # key of all its content
+NEWEST = 9  # newest supported version
 
 
 class Metadata(NamedTuple):
-    """What it says: ``files`` are names in its folder, ``topics`` have no definitions yet."""
+    """Its content: ``files`` are names in its folder; ``topics`` have no definitions yet."""
 
     files: list[str]
     topics: list[Connection]
@@ -24,19 +24,19 @@ class Metadata(NamedTuple):
 
 
 def read_metadata(folder: Path, note: Note) -> Metadata:
-    """Read it; ``note`` takes a line on a broken QoS. Raises one of ``BROKEN``."""
+    """Read it; ``note`` gets a line about a broken QoS. Raises one of ``BROKEN``."""
     file = folder / METADATA
     if not file.exists():
-        raise FileNotFoundError('there is none')
+        raise FileNotFoundError('not found')
     told = (YAML(typ='safe').load(file.read_text()) or {})[INFORMATION]
     if told['version'] > NEWEST:
-        raise ValueError(f'version {told["version"]} is not known, only those to {NEWEST}')
+        raise ValueError(f'version {told["version"]} is not supported, only up to {NEWEST}')
     mode = str(told.get('compression_mode') or 'none').lower()
     if mode != 'none' and told['compression_format'] != 'zstd':
         raise ValueError(f'compressed as {told["compression_format"]}, only zstd can be read')
     files = [PurePosixPath(name).name for name in told['relative_file_paths']]
     if not files:
-        raise ValueError('it names no file')
+        raise ValueError('it lists no file')
     custom = {str(k): str(v) for k, v in dict(told.get('custom_data') or {}).items()}
     return Metadata(
         files, list(_topics(told['topics_with_message_count'], note)), mode == 'message', custom

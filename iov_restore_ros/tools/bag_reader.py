@@ -1,9 +1,9 @@
 """
-A ROS 2 bag, read so that nothing is lost without a word.
+Reading a ROS 2 bag so that every loss is reported.
 
-rosbags keeps to metadata.yaml: what that does not name, or names with another QoS than the files
-have, is not read. Here the files say what there is, and metadata.yaml how much of it there should
-be. What is wrong with a file costs what is damaged, and is told.
+rosbags follows metadata.yaml: it does not read topics that are missing there, or that have another
+QoS there than in the files. This reader takes the topics from the files, and compares their counts
+with metadata.yaml. Damage in a file only loses the damaged part, and is reported.
 """
 
 import shutil
@@ -24,13 +24,13 @@ from iov_restore_ros.tools.sqlite_file import SqliteFile
 
 FILES: dict[str, type[McapFile] | type[SqliteFile]] = {'.mcap': McapFile, '.db3': SqliteFile}
 STORAGES = {SqliteFile: 'sqlite3', McapFile: 'mcap'}
-PACKED = '.zstd'  # ends the name of a compressed file
-ZSTD = b'\x28\xb5\x2f\xfd'  # what it compresses begins like this
-ALWAYS = 2**63 - 1  # ns; SQLite knows no later time
+PACKED = '.zstd'  # suffix of a compressed file
+ZSTD = b'\x28\xb5\x2f\xfd'  # first bytes of compressed data
+ALWAYS = 2**63 - 1  # ns, the latest time in SQLite
 ROS_1 = b'#ROSBAG V2.0'
-TOLD = 20  # damages that are told one by one
+TOLD = 20  # damages that are reported one by one
 
-Message: TypeAlias = tuple[Connection, int, bytes]  # and when it was recorded, ns
+Message: TypeAlias = tuple[Connection, int, bytes]  # the number is the record time, ns
 Key: TypeAlias = tuple[str, str]  # topic and type
 
 
@@ -40,7 +40,7 @@ def open_bag(path: Path) -> Iterator['Bag']:
     with ExitStack() as stack:
         try:
             bag = Bag(path, stack)
-        except BROKEN as error:  # a folder that may not be listed, for one
+        except BROKEN as error:  # for example a folder that cannot be listed
             raise BagError(f'{path}: {reason(error)}') from error
         yield bag
 
@@ -49,13 +49,13 @@ class Bag:
     """
     A bag that ``open_bag`` opened.
 
-    ``connections`` are its topics, one for each type, with the greatest count that the bag itself
-    says; ``storage`` is sqlite3 or mcap. ``extras`` are names of what is in it beside messages.
-    ``start_time`` and ``end_time`` are ns, from the first message to behind the last one.
+    ``connections`` are its topics, one for each type, with the greatest count that the bag
+    declares. ``storage`` is sqlite3 or mcap. ``extras`` names the contents other than messages.
+    ``start_time`` and ``end_time`` (ns) are from the first message to just after the last one.
     """
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
-        """Read what is in there, but no messages; ``stack`` closes it. Raises ``BagError``."""
+        """Read its topics, not its messages; ``stack`` closes it. Raises ``BagError``."""
         self.path = path
         self._stack = stack
         self._damages: dict[str, None] = {}  # lines, each once
@@ -70,7 +70,7 @@ class Bag:
         self.storage = STORAGES[type(files[0])]
         self.extras = [extra for file in files for extra in file.extras]
         self._merge(metadata.topics, files)
-        if not path.is_dir():  # only metadata.yaml would say it, but no message begins like this
+        if not path.is_dir():  # without metadata.yaml: no uncompressed message begins like this
             _, _, first = next(self.messages(), (None, 0, b''))
             self._by_message = first.startswith(ZSTD)
         self.compression = self._compression(paths, files)
@@ -79,7 +79,7 @@ class Bag:
 
     @property
     def message_count(self) -> int:
-        """How many messages the bag says that it has."""
+        """Number of messages that the bag declares."""
         return sum(connection.msgcount for connection in self.connections)
 
     def messages(
@@ -87,9 +87,9 @@ class Bag:
         stop: int | None = None,
     ) -> Iterator[Message]:
         """
-        Yield the messages from ``start`` to before ``stop`` (ns), all if there are no connections.
+        Yield the messages from ``start`` to before ``stop`` (ns), of all topics by default.
 
-        What cannot be read is left out; ``short`` tells of it.
+        Unreadable messages are left out; ``short`` reports them.
         """
         wanted = {connection.id for connection in connections or self.connections}
         begin, end = 0 if start is None else start, ALWAYS if stop is None else stop
@@ -109,7 +109,7 @@ class Bag:
 
     def short(self, copied: Mapping[int, int]) -> list[str]:
         """
-        Return a line for each topic of which less was copied than the bag says, and each damage.
+        Return a line for each topic with fewer copied messages than declared, and for each damage.
 
         ``copied`` has the numbers of messages by ``Connection.id``.
         """
@@ -118,14 +118,14 @@ class Bag:
             for one in self.connections if copied.get(one.id, 0) < one.msgcount
         ]
         damages = list(self._damages)
-        more = [f'and {len(damages) - TOLD} damages more'] if len(damages) > TOLD else []
+        more = [f'and {len(damages) - TOLD} more damages'] if len(damages) > TOLD else []
         return lines + damages[:TOLD] + more
 
     def _note(self, path: Path, line: str) -> None:
         self._damages[f'{path}: {line}'] = None
 
     def _metadata(self) -> Metadata:
-        """Return what metadata.yaml says; of a bare file it is nothing."""
+        """Return the content of metadata.yaml; a single file has none."""
         if not self.path.is_dir():
             if not self.path.exists():
                 raise BagError(f'{self.path}: there is no such file or folder')
@@ -145,12 +145,12 @@ class Bag:
         for file in there:
             if file.name.removesuffix(PACKED) not in named:
                 self._note(
-                    file, f'not read, as {METADATA} does not name it: move it away, or {reindex}'
+                    file, f'not read, as {METADATA} does not list it: move it away, or {reindex}'
                 )
         return metadata
 
     def _open_all(self, paths: list[Path]) -> list[McapFile | SqliteFile]:
-        """Open the files; one that cannot be opened is noted if there are others."""
+        """Open the files; if there are several, one that cannot be opened is only noted."""
         files = []
         for path in paths:
             try:
@@ -181,14 +181,14 @@ class Bag:
         return file
 
     def _unpacked(self, path: Path) -> Path:
-        """Return a copy in a temporary folder of a file that is compressed as a whole."""
+        """Unpack a file that is compressed as a whole to a temporary folder; return the copy."""
         copy = Path(self._stack.enter_context(TemporaryDirectory()), path.stem)
         with copy.open('wb') as target:
             try:
                 with zstd.open(path, 'rb') as source:
                     shutil.copyfileobj(source, target)
             except (zstd.ZstdError, EOFError) as error:
-                self._note(path, f'it cannot be unpacked to its end: {reason(error)}')
+                self._note(path, f'it cannot be unpacked completely: {reason(error)}')
         return copy
 
     def _compression(
@@ -204,9 +204,9 @@ class Bag:
 
     def _merge(self, topics: list[Connection], files: list[McapFile | SqliteFile]) -> None:
         """
-        Make one connection of the channels that a topic has in the files, and in metadata.yaml.
+        Merge all channels of a topic, in the files and in metadata.yaml, into one connection.
 
-        The QoS is that of metadata.yaml (``topics``), as for ROS, else that of all channels.
+        The QoS is that of metadata.yaml (``topics``), as in ROS, else that of all channels.
         """
         named = {(one.topic, one.msgtype): one for one in topics}
         found: defaultdict[Key, list[Connection]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""A new bag, stored as another one: its storage, compression and custom_data."""
+"""Writing a new bag with the storage, compression and custom_data of another one."""
 
 import re
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from rosbags.typesys.store import Typestore
 from iov_restore_ros.tools.bag_reader import Bag
 
 BAG_VERSION: Literal[9] = 9  # Jazzy and Kilted write this one
-NO_HASH = f'RIHS01_{"0" * 64}'  # of a type that nobody here knows
+NO_HASH = f'RIHS01_{"0" * 64}'  # for an unknown type
 
 
 @contextmanager
 def new_bag(target: Path, bag: Bag, storage: str) -> Iterator[Writer]:
     """
-    Give a writer of the new bag ``target``, which is stored as ``bag``, in ``storage``.
+    Yield a writer of the new bag ``target`` in ``storage``, with the compression of ``bag``.
 
-    Its file has the name of the folder, with _ for the marks of a URI: rosbags hands the path to
-    SQLite as one.
+    Its file has the name of the folder, with _ for the special characters of a URI, because rosbags
+    passes the path to SQLite as a URI.
     """
     plain = re.sub('[#?%]', '_', target.name)
     with TemporaryDirectory() as folder:
@@ -45,7 +45,7 @@ def new_bag(target: Path, bag: Bag, storage: str) -> Iterator[Writer]:
 
 
 def add_topic(writer: Writer, connection: Connection, topic: str) -> Connection:
-    """Add ``topic`` to a new bag, of the type and QoS of ``connection`` of another bag."""
+    """Add ``topic`` to a new bag, with type and QoS of ``connection`` in another bag."""
     assert isinstance(connection.ext, ConnectionExtRosbag2)
     text, digest = described(connection)
     return writer.add_connection(
@@ -59,8 +59,8 @@ def described(connection: Connection) -> tuple[str, str]:
     """
     Return the definition of a connection's type, and its hash.
 
-    They are the bag's own if it has them, else those of the newest ROS. Of a type that is in
-    neither, as a private one in a bag of Humble, the text is empty: its messages are copied.
+    They are the bag's own if it has them, else those of the newest ROS. If neither knows the type,
+    such as a private one in a bag of Humble, the text is empty; its messages are still copied.
     """
     name, text = connection.msgtype, connection.msgdef.data
     types = typestore()
@@ -72,7 +72,7 @@ def described(connection: Connection) -> tuple[str, str]:
         else:
             text, _ = types.generate_msgdef(name, ros_version=2)
         return text, connection.digest or types.hash_rihs01(name)
-    except Exception:  # noqa: BLE001  the parsers raise a dozen kinds; the messages are copied
+    except Exception:  # noqa: BLE001  the parsers raise a dozen types; messages are still copied
         return text, connection.digest or NO_HASH
 
 

@@ -1,8 +1,8 @@
 """
 Draw a dozen samples of each degradation: python -m iov_restore_ros.tools.degradation_samples DIR
 
-Writes motion_blur.jpg, rain.jpg and lens.jpg (water on the lens without rain in the air, of eight
-draws the wettest), made from photographs that come with scikit-image.
+It writes motion_blur.jpg, rain.jpg and lens.jpg (water on the lens without rain in the air, the
+wettest of eight draws), made from photographs of scikit-image.
 """
 
 import argparse

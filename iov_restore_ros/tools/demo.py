@@ -1,13 +1,12 @@
 """
-The whole path on one machine: a camera process, the node, and a perception stack's eyes.
+The demo: a camera process, the node, and a subscriber, on one machine.
 
     make demo [SOURCE=clip.mp4]
 
-The camera drives over photographs that come with scikit-image, fast enough for motion blur, then on
-bad roads beside an IMU, then in rain, then behind a glass on which drops gather; or it shows
-SOURCE. The mode is switched while all of it runs. So are the parameters use_past and imu: what a
-frame alone gives is what this very node publishes without them. At the end it looks at a
-comparison, as a person would.
+The camera moves over photographs of scikit-image: fast enough for motion blur, then on bad roads
+with an IMU, then in rain, then behind glass with drops. Or it shows SOURCE. The demo changes mode,
+use_past and imu while everything runs, so the same node also shows each frame alone. At the end it
+saves a comparison.
 """
 
 import argparse
@@ -59,11 +58,11 @@ from iov_restore_ros.tools.demo_report import (
 from iov_restore_ros.whole import write_whole
 
 SECONDS = 8.0  # per mode: longer than the footage
-PATIENCE = 60.0  # seconds until something that should come has come
+PATIENCE = 60.0  # seconds to wait for anything
 
 
 class Setting(NamedTuple):
-    """What the node shall do, and whether with the frame before, and with the gyroscope."""
+    """The mode of the node, and whether it uses the previous frame and the gyroscope."""
 
     mode: str
     use_past: bool = True
@@ -72,15 +71,15 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """What the camera shows, with options of ``image_source``, and what the node shall do."""
+    """What the camera shows, options of ``image_source``, and the settings of the node."""
 
     name: str
     source: str
     settings: tuple[Setting, ...]
-    footage: Footage | None = None  # None where no sharp frames are known
+    footage: Footage | None = None  # None if there are no sharp frames
     options: tuple[str, ...] = ()
-    shutter: float = 0.0  # as the node is told; 0: it finds out
-    about: str = ''  # what is to be seen, for the report
+    shutter: float = 0.0  # the node's parameter; 0: it estimates it
+    about: str = ''  # a description for the report
 
 
 def film(folder: Path) -> list[Scene]:
@@ -112,16 +111,16 @@ def film(folder: Path) -> list[Scene]:
         Scene(
             'glass', write_footage(glass, folder / 'glass'), (passthrough, Setting('derain')),
             glass, about=(
-                'Drops gather on the glass before the lens. A wiper passes and takes most of them '
-                'off, and new ones gather. Where a drop is found, the scene is filled in by what '
-                'the camera saw there before, and from around. The wiper stays.'
+                'Drops gather on the glass in front of the lens. A wiper removes most of them, and '
+                'new ones gather. Where a drop is found, the scene is filled in from earlier '
+                'frames and from the surroundings. The wiper stays.'
             ),
         ),
     ]
 
 
 def write_footage(footage: Footage, folder: Path) -> str:
-    """Write the frames where the camera reads them; return that place."""
+    """Write the frames for the camera; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(footage.degraded):
         write_picture(folder / f'{number:03}.png', Picture(frame))
@@ -130,10 +129,10 @@ def write_footage(footage: Footage, folder: Path) -> str:
 
 @contextlib.contextmanager
 def process(module: str, *arguments: str, log: Path) -> Iterator[subprocess.Popen]:
-    """Run a module of ours as a process of its own; ends it with SIGINT."""
+    """Run a module of this package as a process; end it with SIGINT."""
     with log.open('w') as file:
         command = [sys.executable, '-m', f'iov_restore_ros.{module}', *arguments]
-        # A child must find its own way to the ROS wheels' libraries.
+        # The child must set up the libraries of the ROS wheels itself.
         environment = {
             k: v for k, v in os.environ.items() if k != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'
         }
@@ -151,7 +150,7 @@ def process(module: str, *arguments: str, log: Path) -> Iterator[subprocess.Pope
 
 
 class Stack(Node):
-    """The eyes of a perception stack: sees restored frames, and what the node says of itself."""
+    """A subscriber like a perception stack: gets restored frames and the node's diagnostics."""
 
     def __init__(self) -> None:
         super().__init__('perception_stack')
@@ -165,7 +164,7 @@ class Stack(Node):
         self.parameters = AsyncParameterClient(self, 'restore')
 
     def watch_input(self) -> None:
-        """Look at the camera's own frames too, to show them beside the restored ones."""
+        """Subscribe to the camera's own frames too, to show them beside the restored ones."""
         self.create_subscription(
             Image, 'camera/image_raw',
             lambda message: self.degraded.update({stamp_ns(message): view(message).copy()}),
@@ -173,13 +172,13 @@ class Stack(Node):
         )
 
     def save_comparison(self, path: Path) -> None:
-        """Write one of what the node shows to those who look, a JPEG file."""
+        """Write one of the node's comparisons as a JPEG file."""
         seen: list[CompressedImage] = []
         looking = self.create_subscription(
             CompressedImage, 'camera/restored/compare/compressed', seen.append,
             qos_profile_sensor_data,
         )
-        self.wait_for(lambda: len(seen) > 3, 'comparisons')  # the first tells no rate
+        self.wait_for(lambda: len(seen) > 3, 'comparisons')  # the first one shows no rate
         self.destroy_subscription(looking)
         write_whole(path, bytes(seen[-1].data))
 
@@ -192,11 +191,11 @@ class Stack(Node):
             rclpy.spin_once(self, timeout_sec=0.1)
 
     def saw_since(self, moment: int) -> bool:
-        """Tell whether a frame has come whose stamp is behind ``moment``, ns."""
+        """Return whether a frame with a stamp after ``moment`` (ns) was received."""
         return any(stamp_ns(message) > moment for message, _ in self.frames)
 
     def adjust(self, **values: str | bool | float | list[float]) -> None:
-        """Set parameters of the node by its service, as `ros2 param set` does."""
+        """Set parameters of the node with its service, as `ros2 param set` does."""
         future = self.parameters.set_parameters(
             [Parameter(name, value=value) for name, value in values.items()]
         )
@@ -207,7 +206,7 @@ class Stack(Node):
                 raise RuntimeError(f'the node refused {values}: {result.reason}')
 
     def next_count(self, mode: str) -> dict[str, int]:
-        """Wait for the node's next diagnostics in ``mode``; return what it counted."""
+        """Wait for the node's next diagnostics in ``mode``; return its counts."""
         since = self.counted_at
         self.wait_for(
             lambda: self.counted_at > since and self.status.get('mode') == mode,
@@ -231,7 +230,7 @@ def stamp_ns(message: Image) -> int:
 
 
 def run_mode(stack: Stack, scene: Scene, setting: Setting) -> Seen:
-    """Watch a mode at work for ``SECONDS``."""
+    """Run a mode for ``SECONDS``, and measure it."""
     mode, use_past, imu = setting
     stack.adjust(
         mode=mode, use_past=use_past, imu=imu, imu_rotation=[0.0, 0.0, 0.0, 1.0],
@@ -261,7 +260,7 @@ def run_mode(stack: Stack, scene: Scene, setting: Setting) -> Seen:
 
 
 def drives_of(stack: Stack, footage: Footage | None) -> list[list[Sample]]:
-    """Return the frames that came of each drive, as they came last; of a source the last ones."""
+    """Return the last received frames of each drive, or of a source."""
     messages = {stamp_ns(message): message for message, _ in stack.frames}
     period = round(1e9 / FPS)
     if footage is None:
@@ -283,7 +282,7 @@ def drives_of(stack: Stack, footage: Footage | None) -> list[list[Sample]]:
 def run(output: Path, source: str | None) -> int:
     """Play the scenes through the node; returns the exit status."""
     console = Console()
-    console.width = max(console.width, 120)  # the table's, also where there is no terminal
+    console.width = max(console.width, 120)  # for the table, also without a terminal
     output.mkdir(parents=True, exist_ok=True)
     if source:
         settings = tuple(map(Setting, ('passthrough', 'deblur', 'derain')))
@@ -303,7 +302,7 @@ def run(output: Path, source: str | None) -> int:
                 arguments = (scene.source, '--fps', str(FPS), *scene.options)
                 with process('tools.image_source', *arguments, log=output / 'camera.log'):
                     console.print(f'{scene.name}: waiting for the first frame ...')
-                    # Frames of the camera before may still come.
+                    # Frames of the previous camera may still arrive.
                     new = partial(stack.saw_since, time.time_ns())
                     stack.wait_for(new, 'a frame from the node')
                     for setting in scene.settings:
@@ -333,12 +332,12 @@ def run(output: Path, source: str | None) -> int:
 
 def main() -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description='Show the node at work.')
+    parser = argparse.ArgumentParser(description='Demonstrate the node.')
     parser.add_argument('--output', type=Path, default=Path('demo'))
     parser.add_argument('--source', help='a video, or the number of a camera')
     options = parser.parse_args()
     if options.source and not options.source.isdigit():
-        try:  # into a folder of pictures it would put some of its own
+        try:  # it must not write into a folder of source pictures
             keep_apart([options.output / 'compare.jpg'], [Path(options.source)])
         except OutputError as error:
             parser.error(str(error))

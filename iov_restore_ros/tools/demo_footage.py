@@ -1,7 +1,7 @@
 """
-What the demo's camera films: drives in motion, on bad roads, in rain, and behind a wet glass.
+The footage of the demo: drives in motion, on bad roads, in rain, and behind wet glass.
 
-They lead over photographs that come with scikit-image; what is random comes from fixed seeds.
+The camera moves over photographs of scikit-image. All random numbers come from fixed seeds.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,12 +22,12 @@ WIDTH, HEIGHT = 400, 300
 FPS = 8.0
 FRAMES_EACH = 16
 SHUTTER = 0.7  # share of the time between two frames that it is open
-IN_RAIN = 0.5  # of the pace: who sees little drives slower
-BEHIND_GLASS = 0.4  # of the pace
+IN_RAIN = 0.5  # of the speed: drivers are slower in rain
+BEHIND_GLASS = 0.4  # of the speed
 FRAMES_BEHIND_GLASS = 40
-ON_BUMPS = 0.3  # of the pace
+ON_BUMPS = 0.3  # of the speed
 BUMPY_SHUTTER = 0.25  # share, 31 ms
-BUMPS = 9.0  # pixels of blur, in the middle of many frames
+BUMPS = 9.0  # median blur of the frames, pixels
 FOCAL = 480.0  # pixels
 IMU_RATE = 400  # Hz
 
@@ -35,9 +35,9 @@ IMU_RATE = 400  # Hz
 @dataclass(frozen=True)
 class Drive:
     """
-    A way over a photograph: how far a frame goes (pixels, x and y), and how much closer.
+    A drive over a photograph: displacement of a frame (pixels, x and y), and zoom of a frame.
 
-    The way leads through the photograph's middle and does not leave it.
+    It passes the middle of the photograph and does not leave the photograph.
     """
 
     photograph: str
@@ -53,8 +53,8 @@ DRIVES = (
 )
 
 
-# Kind, from which frame to which, seed: the first ones whose drops cover 1.5 to 5 % of the picture.
-# The wiper takes off what is there, but for the first drops, which lie where it does not reach.
+# Kind, first and last frame, seed: the first seeds whose drops cover 1.5 to 5 % of the picture.
+# The wiper removes all drops but the first ones, which lie outside of its reach.
 ON_GLASS = (
     ('drops', 0, 40, 0), ('drops', 5, 24, 1), ('drops', 11, 24, 6),
     ('wiper', 18, 27, 8),
@@ -65,9 +65,9 @@ ON_GLASS = (
 @dataclass(frozen=True)
 class Footage:
     """
-    Frames as the camera gives them and as they should be, uint8 H x W x 3, RGB.
+    Degraded and sharp frames, uint8 H x W x 3, RGB.
 
-    Each drive is ``each`` consecutive frames; the next begins with a cut.
+    Each drive has ``each`` consecutive frames. The next drive starts with a cut.
     """
 
     degraded: list[np.ndarray]
@@ -84,7 +84,7 @@ class BumpyFootage(Footage):
 
 
 def blurred() -> Footage:
-    """Return fast drives, exposed for ``SHUTTER``; what is sharp is the middle of the exposure."""
+    """Return fast drives, exposed for ``SHUTTER``; the sharp frame is at mid-exposure."""
     footage = Footage([], [])
     for seed, drive in enumerate(DRIVES):
         scene, times = _scene(drive, 1.0), _times()
@@ -97,7 +97,7 @@ def blurred() -> Footage:
 
 
 def bumpy() -> BumpyFootage:
-    """Return slower drives on bad roads, and what the camera's gyroscope says meanwhile."""
+    """Return slower drives on bad roads, with the rates of the camera's gyroscope."""
     degraded, sharp, cameras = [], [], []
     middle = (np.array([WIDTH, WIDTH]) - 1) / 2
     for seed, drive in enumerate(DRIVES):
@@ -120,7 +120,7 @@ def bumpy() -> BumpyFootage:
 
 
 def _round(cameras: list[ShakenCamera]) -> np.ndarray:
-    """Return the rates of one drive after the other, see ``BumpyFootage``."""
+    """Return the rates of the drives, one after the other; see ``BumpyFootage``."""
     count = len(cameras) * FRAMES_EACH
     times = np.arange(round(count / FPS * IMU_RATE)) / IMU_RATE
     drives, since = np.divmod(times * FPS + 0.5, FRAMES_EACH)  # half a frame before the first
@@ -135,7 +135,7 @@ def _round(cameras: list[ShakenCamera]) -> np.ndarray:
 
 
 def rainy() -> Footage:
-    """Return slower drives, each through a shower of its own that lasts."""
+    """Return slower drives, each through its own shower."""
     footage = Footage([], [])
     for drive in DRIVES:
         sharp = _sharp(_scene(drive, IN_RAIN))
@@ -146,7 +146,7 @@ def rainy() -> Footage:
 
 
 def behind_glass() -> Footage:
-    """Return one drive behind a glass on which drops gather until a wiper passes, and again."""
+    """Return one drive behind glass: drops gather, a wiper passes, and drops gather again."""
     sharp = _frames(_sharp(_scene(DRIVES[0], BEHIND_GLASS), FRAMES_BEHIND_GLASS))
     seen = np.stack(sharp)
     for kind, first, end, seed in ON_GLASS:
@@ -169,7 +169,7 @@ def _scene(drive: Drive, pace: float) -> MovingScene:
 
 
 def _times(count: int = FRAMES_EACH) -> np.ndarray:
-    """Return when the frames are taken; the way through the middle is half over at 0."""
+    """Return the times of the frames; at 0 the camera is in the middle of the drive."""
     return np.arange(count) - (count - 1) / 2
 
 

@@ -1,4 +1,4 @@
-"""The demo's table and its page of pictures."""
+"""The table and the HTML page of the demo."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ HEADINGS = (
     'PSNR dB', 'flicker',
 )
 NOTE = (
-    'past: whether with the frame before (use_past); gyro: whether with the gyroscope (imu); '
+    'past: with the previous frame (use_past); gyro: with the gyroscope (imu); '
     'p50, p99: latency from the stamp to the subscriber; PSNR and flicker: input -> output, of the '
-    'frames that came; flicker: how much more neighbouring frames differ than the sharp ones do, '
+    'received frames; flicker: how much more consecutive frames change than the sharp ones do, '
     'RMS in grey levels'
 )
 LOOP_SIDE = 480  # pixels of a frame's longest side in a loop
@@ -34,7 +34,7 @@ SLIDERS = 3  # per scene and task
 
 
 class Sample(NamedTuple):
-    """Frame ``number`` before and after, and the truth if known; uint8 H x W x 3, RGB."""
+    """Frame ``number``: degraded, restored, and sharp if known; uint8 H x W x 3, RGB."""
 
     number: int
     degraded: np.ndarray
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """(before, after): the PSNR in dB, a mean over frames, and the flicker, over neighbours."""
+    """(before, after): mean PSNR of the frames in dB, and mean flicker of consecutive frames."""
 
     psnr: tuple[float, float]
     flicker: tuple[float, float]
@@ -51,7 +51,7 @@ class Quality(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What was counted and measured in one mode; ``quality`` where the truth is known."""
+    """The counts and measurements of one mode; ``quality`` if sharp frames are known."""
 
     scene: str
     mode: str
@@ -67,7 +67,7 @@ class Row:
     quality: Quality | None
 
     def shown(self) -> bool:
-        """Return whether there are pictures to look at: restored ones, with the frame before."""
+        """Return whether the report shows it: restored frames, with the previous frame."""
         return self.task != 'none' and self.use_past
 
     def cells(self) -> tuple[str, ...]:
@@ -88,9 +88,9 @@ class Row:
 
 class Seen(NamedTuple):
     """
-    What was seen in one mode: a row of the table, and of each drive the frames to show.
+    The result of one mode: a row of the table, and the frames of each drive to show.
 
-    ``about`` says what to look at, in words.
+    ``about`` is a description for the page.
     """
 
     row: Row
@@ -99,7 +99,7 @@ class Seen(NamedTuple):
 
 
 def measure(drives: Iterable[Sequence[Sample]]) -> Quality | None:
-    """Return how good the frames are; None if no truth is known or no frames are neighbours."""
+    """Return the quality of the frames; None without sharp or without consecutive frames."""
     scores, changes = [], []
     for drive in drives:
         for s in drive:
@@ -129,7 +129,7 @@ def print_table(console: Console, rows: list[Row], device: str) -> None:
 
 
 def write_report(path: Path, seen: list[Seen], device: str) -> None:
-    """Write one page that holds the table, loops to compare input and restored, and sliders."""
+    """Write one page with the table, loops of input and restored frames, and sliders."""
     table = Table('The node at work', HEADINGS, [row.cells() for row, *_ in seen], NOTE)
     loops, sliders = [], []
     for row, drives, about in _once(seen):
@@ -142,7 +142,7 @@ def write_report(path: Path, seen: list[Seen], device: str) -> None:
 
 
 def write_before_after(path: Path, seen: list[Seen]) -> None:
-    """Write one picture: of each scene and task the frame that changed most, before and after."""
+    """Write one picture with the frame of each scene and task that changed most."""
     rows = {}
     for row, drives, _ in _once(seen):
         changed = max(_spread(drives), key=lambda s: cv2.absdiff(s.degraded, s.restored).mean())
@@ -152,7 +152,7 @@ def write_before_after(path: Path, seen: list[Seen]) -> None:
 
 
 def _once(seen: list[Seen]) -> list[Seen]:
-    """Return of every scene and task, with and without gyroscope, the first mode with pictures."""
+    """Return the first mode with pictures for each scene and task, with and without gyroscope."""
     shown: dict[tuple[str, str, bool], Seen] = {}
     for one in seen:
         if any(one.drives):
@@ -163,7 +163,7 @@ def _once(seen: list[Seen]) -> list[Seen]:
 
 
 def _spread(drives: list[list[Sample]]) -> list[Sample]:
-    """Return ``SLIDERS`` samples from all over the drives."""
+    """Return ``SLIDERS`` samples, spread over the drives."""
     samples = [sample for drive in drives for sample in drive]
     step = max(1, len(samples) // SLIDERS)
     return samples[step // 2 :: step][:SLIDERS]

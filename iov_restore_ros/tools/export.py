@@ -1,5 +1,5 @@
 """
-Write a generator as ONNX, checked against PyTorch; docs/export.md says what it is good for.
+Write a generator as ONNX, and check it against PyTorch; docs/export.md says how to use it.
 
     python -m iov_restore_ros.tools.export --task deblur --output deblur.onnx
 """
@@ -38,7 +38,7 @@ from iov_restore_ros.tasks import DEBLUR, TASKS
 from iov_restore_ros.whole import whole
 
 OPSET = 18
-# Batch, height and width of what is compared; most are no multiples of 4.
+# Batch, height and width of the compared pictures; most are no multiples of 4.
 CHECKED = ((1, 360, 640), (2, 250, 367), (3, 64, 97), (1, 3, 2))
 TOLERANCE = {'float32': 1e-4, 'uint8': 1}  # of 0..1; grey levels, for values half between two
 FORMATS = {
@@ -48,11 +48,11 @@ FORMATS = {
 
 
 class ExportError(Exception):
-    """An ONNX file that does not do what PyTorch does."""
+    """The results of an ONNX file differ from those of PyTorch."""
 
 
 class Exported(nn.Module):
-    """What is exported: the generator without branches on the image's size, and clamped."""
+    """The exported module: the generator, clamped, without branches on the image's size."""
 
     def __init__(self, generator: Generator, dtype: str) -> None:
         """Wrap ``generator`` (evaluation mode) for images of ``dtype``, a key of ``FORMATS``."""
@@ -66,10 +66,11 @@ class Exported(nn.Module):
         cues: Tensor | None = None,
     ) -> Tensor:
         """
-        Map images in the format of ``dtype`` to restored ones in the same.
+        Map images in the format of ``dtype`` to restored ones in the same format.
 
-        With a fusion the others are as in ``Evidence``, ``before`` in the format of ``dtype``, and
-        ``cues`` with the value of its cell in each pixel, so that all have one height and width.
+        With a fusion the other inputs are those of ``Evidence``. ``before`` has the format of
+        ``dtype``. Each pixel of ``cues`` has the value of its cell, so that all inputs have the
+        same height and width.
         """
         image = self._planes(image)
         height, width = image.shape[-2:]
@@ -116,7 +117,7 @@ def export(path: Path, generator: Generator, dtype: str, description: dict[str, 
     }
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # it misses torchvision
+        logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # warns of missing torchvision
         program = torch.onnx.export(
             module, tuple(map(torch.from_numpy, example.values())), dynamo=True,
             opset_version=OPSET, verbose=False, input_names=list(example),
@@ -143,7 +144,7 @@ def export(path: Path, generator: Generator, dtype: str, description: dict[str, 
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise ``OutputError`` if there is something at ``path`` that was not exported here."""
+    """Raise ``OutputError`` if ``path`` exists and was not made by this command."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -155,12 +156,12 @@ def check_replaceable(path: Path) -> None:
         known = set()
     if 'iov_restore' not in known:
         raise OutputError(
-            f'{path} is there, and not made by export: move it away, or give another --output'
+            f'{path} exists, and export did not make it: move it away, or give another --output'
         )
 
 
 def original(generator: Generator, gathered: list[Gathered], dtype: str) -> np.ndarray:
-    """Restore frames with the generator as it is, not as it is exported."""
+    """Restore frames with the original generator, not the exported module."""
     def batch(name: str) -> Tensor:
         return torch.from_numpy(np.stack([getattr(g, name) for g in gathered])).permute(0, 3, 1, 2)
 
@@ -194,18 +195,18 @@ def inputs_of(gathered: list[Gathered], dtype: str, video: bool) -> dict[str, np
 
 
 def _sides(name: str, dtype: str) -> tuple[int, int]:
-    """Return which dimensions of an input are height and width."""
+    """Return the dimensions of an input that are height and width."""
     last = dtype == 'uint8' and name in ('image', 'before')
     return (1, 2) if last else (2, 3)
 
 
 def still(frame: np.ndarray) -> Gathered:
-    """Return a frame that nothing is known of."""
+    """Return a frame without side information."""
     return gather(frame, None)
 
 
 def checked(video: bool) -> Iterator[list[Gathered]]:
-    """Yield stills in all sizes that are compared; with ``video`` a sequence, frame by frame."""
+    """Yield stills in all compared sizes; with ``video`` also a sequence, frame by frame."""
     for size in CHECKED:
         yield [still(photo) for photo in photos(*size)]
     if not video:
@@ -229,9 +230,9 @@ def photos(batch: int, height: int, width: int) -> list[np.ndarray]:
 
 
 def describe(info: WeightsInfo, weights: Path, dtype: str) -> dict[str, str]:
-    """Return the metadata of the ONNX file: what it holds and where that comes from."""
+    """Return the metadata of the ONNX file: its contents and their origin."""
     beside = {
-        'before': FORMATS[dtype] + ': the frame before, moved onto the image',
+        'before': FORMATS[dtype] + ': the restored previous frame, warped to the image',
         'along': f'float32, batch x {ALONG} x height x width',
         'cues': f'float32, batch x {CUES} x height x width',
     }
@@ -254,8 +255,8 @@ def main() -> int:
     parser.add_argument('--task', choices=TASKS, required=True)
     parser.add_argument('--output', type=Path, required=True, help='the .onnx file')
     parser.add_argument('--model', choices=PRESETS, default='fast')
-    parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
-    parser.add_argument('--uint8', action='store_true', help='frames as cameras give them: ' +
+    parser.add_argument('--weights', type=Path, help='.safetensors file (default: the shipped one)')
+    parser.add_argument('--uint8', action='store_true', help='use the format of camera frames: ' +
                         f'{FORMATS["uint8"]} (default: {FORMATS["float32"]})')
     options = parser.parse_args()
     dtype = 'uint8' if options.uint8 else 'float32'

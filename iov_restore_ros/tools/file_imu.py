@@ -1,4 +1,4 @@
-"""A gyroscope beside frames in files: its rates as CSV, the frames' times from names or a rate."""
+"""A gyroscope for frames in files: rates from CSV, the frames' times from names or a frame rate."""
 
 import argparse
 import csv
@@ -14,8 +14,8 @@ from iov_restore_ros.video.camera_path import FASTEST
 from iov_restore_ros.video.history import History
 
 COLUMNS = 't', 'wx', 'wy', 'wz'
-SLOWEST = 0.5  # s between two samples, above which the times are no seconds
-TICK = 100_000  # ns between two frames, below which whole numbers are no times
+SLOWEST = 0.5  # largest plausible interval of samples, s; larger ones are no seconds
+TICK = 100_000  # smallest plausible interval of frames, ns; smaller numbers are no times
 
 
 class FileImu:
@@ -25,13 +25,13 @@ class FileImu:
         """
         Read the rates from ``path``, see ``read_rates``. Raises ``OSError`` and ``ValueError``.
 
-        ``camera``: focal lengths fx, fy and middle cx, cy, pixels of the frames.
+        ``camera``: focal lengths fx, fy and principal point cx, cy, in pixels of the frames.
         """
         self.rates = KnownRates(path.name, *read_rates(path), mounting.offset)
         self._camera, self._mounting = camera, mounting
 
     def begins_and_ends(self) -> tuple[float, float]:
-        """Return when, s by the camera's clock."""
+        """Return the first and the last time of the rates, s by the camera's clock."""
         first, last = self.rates.stamps[[0, -1]] - self._mounting.offset
         return float(first), float(last)
 
@@ -48,22 +48,22 @@ class FileImu:
 
 
 def add_file_imu_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a gyroscope beside one sequence of frames."""
+    """Add the options of a gyroscope for one sequence of frames."""
     parser.add_argument(
         '--imu', type=Path, metavar='CSV', help='angular rates: columns t (s), wx, wy, wz (rad/s)'
     )
     parser.add_argument(
         '--camera', type=camera_numbers, metavar='FX,FY,CX,CY',
-        help='focal lengths and middle, pixels; for --imu',
+        help='focal lengths and principal point in pixels; for --imu',
     )
     parser.add_argument(
         '--fps', type=frame_rate, metavar='F',
-        help='of the frames in a folder, the first at 0 s (default: their names, seconds or ns)',
+        help='frame rate of a folder, first frame at 0 s (default: names are times, s or ns)',
     )
 
 
 def camera_numbers(text: str) -> tuple[float, ...]:
-    """Return focal lengths and middle; ``ValueError`` for another text."""
+    """Return focal lengths and principal point; ``ValueError`` for another text."""
     numbers = tuple(float(part) for part in text.split(','))
     if len(numbers) != 4 or not np.isfinite(numbers).all() or min(numbers[:2]) <= 0:
         raise ValueError
@@ -71,7 +71,7 @@ def camera_numbers(text: str) -> tuple[float, ...]:
 
 
 def frame_rate(text: str) -> float:
-    """Return frames a second; ``ValueError`` for another text."""
+    """Return frames per second; ``ValueError`` for another text."""
     if not 0 < float(text) < np.inf:
         raise ValueError
     return float(text)
@@ -81,8 +81,8 @@ def read_rates(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     Return the times (N, s) and angular rates (N x 3, rad/s) of a CSV file.
 
-    Its columns are t, wx, wy, wz; or any where the first line names them. Raises ``OSError``, and
-    ``ValueError`` with the line.
+    Its columns are t, wx, wy, wz, or in any order if the first line names them. Raises ``OSError``,
+    and ``ValueError`` with the line.
     """
     with path.open(newline='', encoding='utf-8-sig', errors='replace') as file:
         reader = csv.reader(file, skipinitialspace=True)
@@ -99,17 +99,17 @@ def read_rates(path: Path) -> tuple[np.ndarray, np.ndarray]:
     stamps, rates = table[:, 0], table[:, 1:]
     if (most := float(np.abs(rates).max())) > FASTEST:
         raise ValueError(
-            f'{path}: rates up to {most:.0f}: degrees per second? rad/s are wanted, of which no '
-            f'gyroscope measures more than {FASTEST:.0f}'
+            f'{path}: rates up to {most:.0f}: degrees per second? Give rad/s; no gyroscope '
+            f'measures more than {FASTEST:.0f} rad/s'
         )
     if len(stamps) > 1 and (step := float(np.median(np.abs(np.diff(stamps))))) > SLOWEST:
-        raise ValueError(f'{path}: its samples are {step:g} s apart: t is wanted in seconds')
+        raise ValueError(f'{path}: its samples are {step:g} s apart: t must be in seconds')
     return stamps, rates
 
 
 def times_of(frames: Sequence[Path], fps: float | None) -> list[float]:
     """
-    Return the times of consecutive ``frames``, s: by ``fps`` from 0 on, else by their names.
+    Return the times (s) of consecutive ``frames``: from ``fps``, starting at 0, else from names.
 
     A name is seconds with a point, or whole nanoseconds. Raises ``ValueError``.
     """
@@ -121,20 +121,20 @@ def times_of(frames: Sequence[Path], fps: float | None) -> list[float]:
     if all(name.isdigit() for name in names):
         numbers = [int(name) for name in names]
         if np.median(np.diff(numbers) if len(numbers) > 1 else numbers) < TICK:
-            raise ValueError(f'{names[0]} and so on are numbers of frames, no times: give --fps')
+            raise ValueError(f'{names[0]} and so on are frame numbers, not times: give --fps')
         times = [number / 1e9 for number in numbers]
     else:
         times = [float(name) for name in names]
     for one, two, name in zip(times, times[1:], names[1:], strict=False):
         if two <= one:
-            raise ValueError(f'{name} is not later than the frame before it: fill up with zeros')
+            raise ValueError(f'{name} is not later than its previous frame: pad with zeros')
     return times
 
 
 def _numbers(path: Path, number: int, line: list[str], places: list[int]) -> list[float]:
     if len(line) <= max(places):
         wanted = ','.join(COLUMNS)
-        raise ValueError(f'{path}, line {number}: {len(line)} columns, {wanted} are wanted')
+        raise ValueError(f'{path}, line {number}: {len(line)} columns, expected {wanted}')
     values = [line[place] for place in places]
     if bad := next((value for value in values if not _is_number(value)), None):
         raise ValueError(f'{path}, line {number}: {bad!r} is no number')

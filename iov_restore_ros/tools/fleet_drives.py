@@ -1,4 +1,4 @@
-"""What restore_fleet restores: where the drives lie, and the pieces that they are cut into."""
+"""The drives of restore_fleet: how they are found, fetched, and cut into pieces."""
 
 from __future__ import annotations  # Piece names itself
 
@@ -22,13 +22,13 @@ from iov_restore_ros.tools.restore_files import PICTURES, VIDEOS
 from iov_restore_ros.tools.sqlite_file import JOURNALS
 from iov_restore_ros.video.history import LONGEST_GAP
 
-BAGS = {'.mcap', '.db3', '.bag'}  # the last are of ROS 1, and told of when they are opened
-# Frames before a piece that are restored and thrown away; docs/fleet.md has what that leaves.
+BAGS = {'.mcap', '.db3', '.bag'}  # .bag is ROS 1, which is reported on opening
+# Frames before a piece that are restored and discarded; docs/fleet.md has the remaining error.
 WARM_UP = 60
 
 
 class FleetError(Exception):
-    """Drives that cannot be found or told apart; the message says what to do."""
+    """Drives cannot be found, or their outputs clash; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,11 @@ class Drive:
 @dataclass(frozen=True)
 class Piece:
     """
-    A part of a drive, which one worker restores at a time.
+    A part of a drive that one worker restores at a time.
 
-    ``begin``, ``end`` (None: to the drive's) and ``warm_up``, from where it is restored, are ns in
-    a bag and numbers of frames in a folder. ``frames`` is about how many it has; 0: not known.
+    ``begin``, ``end`` (None: the end of the drive) and ``warm_up``, where restoring starts, are ns
+    in a bag and numbers of frames in a folder. ``frames`` is the approximate number of frames; 0:
+    unknown.
     """
 
     drive: Drive
@@ -58,7 +59,7 @@ class Piece:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Piece:
-        """Return the piece of which ``row`` has the fields, as ``asdict`` gives them."""
+        """Return the piece with the fields of ``row``, which ``asdict`` made."""
         return cls(**{**row, 'drive': Drive(**row['drive'])})
 
 
@@ -70,7 +71,7 @@ def place(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def is_local(uri: str) -> bool:
-    """Tell whether ``uri`` is a path on this machine, or on a share that is mounted."""
+    """Return whether ``uri`` is a path on this machine or on a mounted share."""
     return place(uri)[0].type_name == 'local'
 
 
@@ -78,10 +79,10 @@ def find_drives(sources: Iterable[str], output: str) -> list[Drive]:
     """
     Return the drives in ``sources``, which are drives themselves or folders with drives.
 
-    A folder is searched to its bottom, and its structure kept in the names. Raises ``FleetError``
-    where there is none, or one's output would be another's or lie in it, ``OutputError`` where it
-    would lie in a source, and ``OSError`` for what cannot be reached. What lies in the folder
-    ``output`` is left out where that lies in a source.
+    A folder is searched completely, and the names keep its structure. If the folder ``output`` lies
+    in a source, it is left out. Raises ``FleetError`` if a source has no drives or if outputs
+    clash, ``OutputError`` if an output would overwrite a source, and ``OSError`` for sources that
+    cannot be reached.
     """
     drives: dict[str, Drive] = {}
     for source in sources:
@@ -90,7 +91,7 @@ def find_drives(sources: Iterable[str], output: str) -> list[Drive]:
         outside = set(found_outside(real(output), real(source), places))
         found = [d for d, place in zip(found, places, strict=True) if place in outside]
         if not found:
-            raise FleetError(f'{source}: no bag, video or picture in there')
+            raise FleetError(f'{source}: contains no bag, video or picture')
         for drive in found:
             other = drives.setdefault(drive.name, drive)
             if other.source != drive.source:
@@ -102,8 +103,8 @@ def find_drives(sources: Iterable[str], output: str) -> list[Drive]:
         for folder in PurePosixPath(name).parents:
             if outer := drives.get(str(folder)):
                 raise FleetError(
-                    f'{drive.source} lies among the frames of {outer.source}, and so would their '
-                    'outputs: move one of them'
+                    f'{drive.source} lies among the frames of {outer.source}, and so would its '
+                    'output: move one of them'
                 )
     keep_apart(
         (real(output) / name for name in drives),
@@ -113,17 +114,17 @@ def find_drives(sources: Iterable[str], output: str) -> list[Drive]:
 
 
 def real(uri: str) -> Path:
-    """Return a path by which places can be compared, also those in an object store."""
+    """Return a path for comparisons, also of places in an object store."""
     system, path = place(uri)
     return Path(path).resolve() if is_local(uri) else Path(f'/{system.type_name}:', path)
 
 
 def plan(drive: Drive, frames: int, split: bool) -> list[Piece]:
     """
-    Cut a drive into pieces of about ``frames`` frames; into one if not ``split``.
+    Cut a drive into pieces of about ``frames`` frames, or into one piece if not ``split``.
 
-    Videos stay whole: pieces of them could be joined only by compressing them twice. Raises what
-    the readers raise for a broken one.
+    Videos stay whole, because joining pieces would compress them twice. Raises the readers' errors
+    for a broken drive.
     """
     if drive.kind == 'frames':
         count = len(frames_of(drive.source))
@@ -134,20 +135,21 @@ def plan(drive: Drive, frames: int, split: bool) -> list[Piece]:
     if drive.kind == 'video':
         try:
             count, _ = video_length(path)
-        except DataError:  # not told, or not readable: the worker finds out
+        except DataError:  # unknown length, or unreadable: the worker reports it
             count = 0
         return [Piece(drive, 1, 0, None, 0, count)]
     with open_bag(path) as bag:
         counts = [c.msgcount for c in to_restore(bag, new_topics(bag, (), left_alone(bag)))]
         span = range(bag.start_time, max(bag.end_time, bag.start_time + 1))
-    # Frames of the slowest camera, if they are not so far apart that they have no past anyway.
+    # The warm-up is measured in frames of the slowest camera, but frames further apart than
+    # LONGEST_GAP have no previous frame anyway.
     slowest = min(len(span) / max(1, min(counts, default=1)), LONGEST_GAP * 1e9)
     share = frames / max(1, max(counts, default=1)) if split else 1.0
     return _cut(drive, span, sum(counts), len(span) * share, round(WARM_UP * slowest))
 
 
 def frames_of(source: str) -> list[str]:
-    """Return the paths of the pictures in a folder, without the file system, in their order."""
+    """Return the paths of the pictures in a folder in order, without the file system's prefix."""
     system, path = place(source)
     files = [info.path for info in system.get_file_info(fs.FileSelector(path)) if info.is_file]
     pictures = [f for f in files if _suffix(f) in PICTURES and PurePosixPath(f).name[0] != '.']
@@ -155,7 +157,7 @@ def frames_of(source: str) -> list[str]:
 
 
 def fetch(source: str, folder: Path) -> Path:
-    """Return where a bag or video lies on this machine: itself, or a copy in ``folder``."""
+    """Return the local path of a bag or video: itself, or a copy in ``folder``."""
     system, path = place(source)
     if system.type_name == 'local':
         return Path(path)
@@ -174,7 +176,7 @@ def fetch(source: str, folder: Path) -> Path:
 
 
 def fetch_frame(source: str, path: str, folder: Path) -> Path:
-    """Return where one of ``frames_of(source)`` lies on this machine, or a copy in ``folder``."""
+    """Return the local path of one of ``frames_of(source)``: itself, or a copy in ``folder``."""
     system, _ = place(source)
     if system.type_name == 'local':
         return Path(path)
@@ -227,7 +229,7 @@ def _find(source: str) -> Iterable[Drive]:
 
 
 def _files_below(system: fs.FileSystem, path: str) -> list[str]:
-    """Return what ``files_below`` does, also of an object store."""
+    """Return the result of ``files_below``, also for an object store."""
     if system.type_name == 'local':
         return [str(file) for file in files_below(Path(path))]
     files = system.get_file_info(fs.FileSelector(path, recursive=True))

@@ -1,4 +1,4 @@
-"""The work of one run over a fleet's drives: what is left of it, and what became of the rest."""
+"""The state of one run over a fleet's drives: remaining pieces and outcomes."""
 
 import time
 from typing import Any
@@ -10,7 +10,7 @@ from iov_restore_ros.tools.fleet_worker import FAILED, Outcome, Settings, Shelf,
 
 
 class Account:
-    """What became of the drives so far. Read by the thread that shows it."""
+    """The outcomes of the drives so far. The thread that shows the progress reads it."""
 
     def __init__(self, drives: int) -> None:
         self.drives = drives
@@ -30,8 +30,9 @@ class Work:
     """
     The drives of a run, each cut into pieces.
 
-    ``begin``; then as often as ``pieces`` returns some, ``take`` what became of each; ``finish``.
-    When all pieces of a drive are done they are joined, while others are still being restored.
+    Call ``begin``. While ``pieces`` returns some, call ``take`` with the outcome of each. At the
+    end call ``finish``. When all pieces of a drive are done they are joined, while other pieces are
+    still being restored.
     """
 
     def __init__(self, drives: list[Drive], settings: Settings) -> None:
@@ -39,11 +40,11 @@ class Work:
         self.shelf = Shelf(settings)
         self.account = Account(len(drives))
         self._planned: dict[str, list[Piece]] = {}  # by the name of the drive
-        self._missing: dict[str, list[Piece]] = {}  # of these, what is not restored yet
-        self._joins: dict[Any, str] = {}  # what Ray will return, for the drive
+        self._missing: dict[str, list[Piece]] = {}  # of these, not restored yet
+        self._joins: dict[Any, str] = {}  # Ray's reference of a join: name of the drive
 
     def begin(self, split: int) -> None:
-        """Cut the drives that are not done into pieces of about ``split`` frames; 0: none."""
+        """Cut the drives that are not done into pieces of about ``split`` frames; 0: no cuts."""
         self.shelf.check()
         self.shelf.tidy()
         for drive in self.drives:
@@ -54,26 +55,26 @@ class Work:
                     continue
                 cut = bool(split) and self.shelf.local and is_local(drive.source)
                 pieces = plan(drive, split, cut)
-            except Exception as error:  # noqa: BLE001  whatever is broken in it, others go on
+            except Exception as error:  # noqa: BLE001  of any kind: the others continue
                 self._end(drive, {'error': f'{type(error).__name__}: {error}'})
                 continue
             self._planned[drive.name] = pieces
             missing = [p for p in pieces if p.pieces == 1 or not self.shelf.part(p).exists()]
             self._missing[drive.name] = missing
             self.account.to_do += sum(p.frames for p in missing)
-            if not missing:  # a run before this one ended before it joined them
+            if not missing:  # an earlier run ended before it joined them
                 self._join(drive.name)
 
     def pieces(self) -> list[Piece]:
-        """Return the pieces that are still to be restored."""
+        """Return the pieces that are not restored yet."""
         return [piece for of_drive in self._missing.values() for piece in of_drive]
 
     def take(self, piece: Piece, outcome: Outcome) -> None:
-        """Take account of what became of ``piece``."""
+        """Record the outcome of ``piece``."""
         missing = self._missing[piece.drive.name]
         self.account.frames += outcome.get('frames', piece.frames)
         if piece not in missing:
-            return  # of a drive with another broken piece
+            return  # another piece of this drive is broken
         missing.remove(piece)
         if 'error' in outcome or piece.pieces == 1:
             missing.clear()
@@ -84,7 +85,7 @@ class Work:
             self._collect(0)
 
     def finish(self, why: str) -> None:
-        """Wait for what is being joined; what misses pieces then has failed, ``why``."""
+        """Wait for the joins; drives with missing pieces have failed, for the reason ``why``."""
         if self._joins:
             self._collect(None)
         for missing in self._missing.values():
@@ -105,7 +106,7 @@ class Work:
         self._joins[task.remote(self.settings, self._planned[name])] = name
 
     def _collect(self, timeout: float | None) -> None:
-        """Take what has been joined, waiting ``timeout`` s for all; None: as long as it takes."""
+        """Record finished joins; wait ``timeout`` s for all, or without limit if None."""
         ready, _ = ray.wait(list(self._joins), num_returns=len(self._joins), timeout=timeout)
         for reference in ready:
             name = self._joins.pop(reference)

@@ -1,8 +1,8 @@
 """
-What the workers of restore_fleet do: restore a piece of a drive, join the pieces, publish drives.
+The work of restore_fleet's workers: restore a piece of a drive, join pieces, publish drives.
 
-A folder of frames or a bag that is cut is put together of its pieces again, which lie in
-`.fleet` below the output folder meanwhile. Whatever is there is whole: it got its name last.
+The pieces of a folder of frames or of a bag lie in `.fleet` below the output folder until they are
+joined. Every file there is complete, because it gets its name last.
 """
 
 import hashlib
@@ -51,28 +51,28 @@ from iov_restore_ros.tools.restore_files import RATE, FileError, restore_picture
 from iov_restore_ros.tools.restore_video import restore_video
 from iov_restore_ros.whole import whole
 
-STATE = '.fleet'  # folder of what is not done, and of what is known about what is done
+STATE = '.fleet'  # folder of unfinished work, and of the outcomes of finished drives
 MANIFEST = 'manifest.jsonl'
-WORK = 'work'  # what is being written; nothing in there is of use to another run
+WORK = 'work'  # files being written; useless for another run
 TOLD = 20  # failures of a drive that the manifest names
-DONE, SHORT, FAILED = 'done', 'short', 'failed'  # what becomes of a drive
+DONE, SHORT, FAILED = 'done', 'short', 'failed'  # states of a drive
 
 Outcome = dict[str, Any]  # a line of the manifest
 
 
 class Restored(NamedTuple):
-    """What became of a drive or a piece of it."""
+    """The outcome of a drive or of a piece."""
 
-    frames: int  # that came
-    failures: list[str]  # a line for each of them that could not be restored
-    expected: int | None = None  # frames that the drive itself says it has; None: it does not
-    short: Sequence[str] = ()  # lines on what else it says it has, and could not be read
-    left: Mapping[str, str] = {}  # image topics that are left as they are, and why
+    frames: int  # that were read
+    failures: list[str]  # a line for each frame that could not be restored
+    expected: int | None = None  # frames that the drive declares; None: unknown
+    short: Sequence[str] = ()  # lines about other declared data that could not be read
+    left: Mapping[str, str] = {}  # image topics that are not restored, and why
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How drives are restored, and where to: ``output`` is a path or URI."""
+    """How drives are restored; ``output`` is a path or URI."""
 
     output: str
     task: str
@@ -86,7 +86,7 @@ class Settings:
     finders: tuple[tuple[str, str, str], ...] = ()  # name, file and its SHA-256 of each
 
     def key(self) -> str:
-        """Return a name for all that changes what comes out."""
+        """Return a name for all settings that change the results."""
         what = (
             self.task, self.model, self.sha256, self.precision, self.shutter, self.imu,
             [sha256 for _, _, sha256 in self.finders],
@@ -95,10 +95,10 @@ class Settings:
 
 
 class Shelf:
-    """The output folder: what is done, and where its parts are."""
+    """The output folder: finished drives and the parts of unfinished ones."""
 
     def __init__(self, settings: Settings) -> None:
-        """Open it; nothing is made before it is needed."""
+        """Open it; folders are created when they are needed."""
         self.settings = settings
         self.system, self.path = place(settings.output)
         self.local = is_local(settings.output)
@@ -106,9 +106,9 @@ class Shelf:
 
     def outcome(self, drive: Drive) -> Outcome | None:
         """
-        Return what became of a drive that is done; None if it is not.
+        Return the outcome of a finished drive; None if it is not finished.
 
-        Raises ``FileError`` where its output was not made by these settings.
+        Raises ``FileError`` if its output was made by other settings or another program.
         """
         note = f'{self.state}/{drive.name}.json'
         noted = self.system.get_file_info(note).is_file
@@ -118,19 +118,19 @@ class Shelf:
             return None
         if outcome is None:
             raise FileError(
-                f'{self.path}/{drive.name} is there already, and not made by this command with '
+                f'{self.path}/{drive.name} exists already, and was not made by this command with '
                 'these settings; give another --output'
             )
         return outcome
 
     def part(self, piece: Piece) -> Path:
-        """Return the folder of a piece that was restored; of local outputs only."""
+        """Return the folder of a restored piece; only for local outputs."""
         end = 'end' if piece.end is None else piece.end
         return Path(self.state, piece.drive.name, f'{piece.begin}-{end}')
 
     @contextmanager
     def work(self) -> Iterator[Path]:
-        """Give a folder to write to, which does not stay."""
+        """Yield a temporary folder to write to."""
         parent = Path(self.path, STATE, WORK) if self.local else None
         if parent:
             parent.mkdir(parents=True, exist_ok=True)
@@ -138,17 +138,17 @@ class Shelf:
             yield Path(name)
 
     def keep(self, made: Path, part: Path) -> None:
-        """Give ``made`` its name ``part``; what another worker made meanwhile is the same."""
+        """Rename ``made`` to ``part``; if another worker did it first, its result is the same."""
         part.parent.mkdir(parents=True, exist_ok=True)
         if not part.exists():
             made.rename(part)
 
     def publish(self, made: Path, outcome: Outcome, drive: Drive) -> None:
         """
-        Put ``made``, a file or folder, into the output folder, whole.
+        Put ``made``, a file or folder, completely into the output folder.
 
-        Locally it gets its name at once. In an object store files come one by one, each of them
-        whole; ``outcome`` comes first and names the last one, by which the drive is done.
+        Locally it is renamed at once. In an object store complete files appear one by one.
+        ``outcome`` is written first and names the last file, which marks the drive as done.
         """
         files = [made] if made.is_file() else sorted(p for p in made.rglob('*') if p.is_file())
         files.sort(key=lambda file: file.name == METADATA)  # without it a folder is no bag
@@ -165,12 +165,12 @@ class Shelf:
             )
 
     def write_manifest(self, outcomes: list[Outcome]) -> None:
-        """Write one line of JSON a drive."""
+        """Write one line of JSON for each drive."""
         text = ''.join(json.dumps(outcome) + '\n' for outcome in outcomes)
         self._write(f'{self.path}/{MANIFEST}', text)
 
     def check(self) -> None:
-        """Raise ``OutputError`` if the manifest is somebody else's."""
+        """Raise ``OutputError`` if the manifest is from another program."""
         path = f'{self.path}/{MANIFEST}'
         if self.system.get_file_info(path).type == fs.FileType.NotFound:
             return
@@ -181,12 +181,12 @@ class Shelf:
             ours = False
         if not ours:
             raise OutputError(
-                f'{path} is there, and not made by restore_fleet: move it away, or give another '
+                f'{path} exists, and restore_fleet did not make it: move it away, or give another '
                 '--output'
             )
 
     def tidy(self) -> None:
-        """Remove what workers that were killed had begun."""
+        """Remove the unfinished files of killed workers."""
         if self.local:
             shutil.rmtree(Path(self.path, STATE, WORK), ignore_errors=True)
 
@@ -195,7 +195,7 @@ class Shelf:
             return stream.read().decode()
 
     def _write(self, path: str, content: str | Path) -> None:
-        """Write a file, which appears whole."""
+        """Write a file that is complete or absent."""
         with ExitStack() as stack:
             # What goes into an object store is whole there or not at all, anyway.
             part = stack.enter_context(whole(Path(path))) if self.local else path
@@ -207,10 +207,10 @@ class Shelf:
 
 
 class Worker:
-    """Holds one ``Restorer``; a process of its own that Ray starts, once for many pieces."""
+    """A process that Ray starts once for many pieces; it has one ``Restorer``."""
 
     def __init__(self, settings: Settings) -> None:
-        """Load the weights; raises what ``Restorer`` raises."""
+        """Load the weights. Raises the errors of ``Restorer``."""
         self.settings = settings
         self.shelf = Shelf(settings)
         self.imu: BagImu | None = None  # of the bag that is being restored
@@ -312,7 +312,7 @@ def restore_part(
     """
     Write the restored images of a piece of an open bag, and nothing else, into a new bag.
 
-    ``names``: see ``new_topics``. An image that failed is there without content.
+    ``names``: see ``new_topics``. A failed image is written without content.
     """
     images = to_restore(bag, names)
     frames, reasons = 0, []
@@ -343,7 +343,7 @@ def rewrite(
 
 
 def join(settings: Settings, pieces: list[Piece]) -> Outcome:
-    """Put a drive together of its pieces, which are all there; returns its outcome."""
+    """Join the pieces of a drive, which must all exist; return its outcome."""
     shelf, drive = Shelf(settings), pieces[0].drive
     parts = [shelf.part(piece) for piece in pieces]
     outcomes = [json.loads((part / 'outcome.json').read_text()) for part in parts]
@@ -373,7 +373,7 @@ def join(settings: Settings, pieces: list[Piece]) -> Outcome:
 
 
 def link_or_copy(file: Path, name: Path) -> None:
-    """Give ``file`` another ``name``, or make a copy where shares have no hard links."""
+    """Link ``file`` to another ``name``, or copy it if the share has no hard links."""
     try:
         name.hardlink_to(file)
     except OSError:
@@ -383,7 +383,7 @@ def link_or_copy(file: Path, name: Path) -> None:
 def outcome_of(
     settings: Settings, drive: Drive, restored: Restored, seconds: float, pieces: int = 1
 ) -> Outcome:
-    """Return the line of the manifest; ``seconds`` are of work, also if several worked at once."""
+    """Return the line of the manifest; ``seconds`` is the sum of all workers' time."""
     frames, failures, expected, short, left = restored
     return {
         'source': drive.source, 'output': drive.name, 'state': SHORT if short else DONE,
@@ -396,7 +396,7 @@ def outcome_of(
 
 
 def together(gyroscopes: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Return one account of the gyroscopes of a drive's pieces, by image topic."""
+    """Merge the gyroscope accounts of a drive's pieces, by image topic."""
     return {
         topic: {
             **last,
@@ -407,7 +407,7 @@ def together(gyroscopes: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str,
 
 
 def as_row(piece: Piece) -> dict[str, str]:
-    """Return what ``Worker`` takes."""
+    """Return a piece in the form that ``Worker`` takes."""
     return {'piece': json.dumps(asdict(piece))}
 
 

@@ -3,10 +3,10 @@ A camera made of files: publishes a folder of pictures, a video or a camera devi
 
     python -m iov_restore_ros.tools.image_source SOURCE --camera camera --fps 10 --shake 8
 
-Stamps lie on the grid of the frame period, as a triggered camera's do, and with a folder the
-picture shown at stamp k x period is number k modulo their count: who knows the folder knows from
-the stamp which picture it was. With --shake it is on a bad road, and its IMU is on the topic `imu`;
-with --imu the rates are from a file.
+Stamps are multiples of the frame period, like those of a triggered camera. With a folder, the
+picture at the stamp k x period is number k modulo their count, so the stamp identifies the picture.
+With --shake the camera is on a bad road, and its IMU is on the topic `imu`. With --imu the rates
+come from a file.
 """
 
 import argparse
@@ -30,16 +30,16 @@ from iov_restore_ros.tools.file_imu import camera_numbers
 from iov_restore_ros.tools.shaken_source import ImuBeside, played, shaken
 
 IMU_PERIOD = 5_000_000  # ns
-READY = 10_000_000  # ns after its exposure a frame is sent, where there is an IMU
-NONE = -1.0  # first element of a covariance: there is no such reading (REP 145)
+READY = 10_000_000  # ns after its exposure, when a frame is sent if there is an IMU
+NONE = -1.0  # first element of a covariance without readings (REP 145)
 
 
 def open_source(source: str) -> Callable[[int], np.ndarray | None]:
     """
     Return a function from a frame's number to its picture, uint8 H x W x 3, RGB.
 
-    The pictures of a folder come in the order of ``files_below``; None stands for one that cannot
-    be read. A video starts again at its end. Raises ``ValueError`` for a bad source.
+    The pictures of a folder are in the order of ``files_below``. None replaces a picture that
+    cannot be read. A video restarts at its end. Raises ``ValueError`` for a bad source.
     """
     path = Path(source)
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
@@ -53,7 +53,7 @@ def _pictures(paths: list[Path]) -> Callable[[int], np.ndarray | None]:
         try:
             pictures.append(read_image(path))
         except DataError as error:
-            print(f'{error}: no frame at its times', file=sys.stderr)
+            print(f'{error}: no frame is published at its times', file=sys.stderr)
             pictures.append(None)
     if all(picture is None for picture in pictures):
         raise ValueError(f'{paths[0].parent}: none of its pictures can be read')
@@ -61,10 +61,10 @@ def _pictures(paths: list[Path]) -> Callable[[int], np.ndarray | None]:
 
 
 def _camera(device: int) -> Callable[[int], np.ndarray]:
-    # OpenCV knows the cameras of every system, and which of their modes to take.
+    # OpenCV supports the cameras of every system, and chooses their mode.
     capture = cv2.VideoCapture(device)
     if not capture.isOpened():
-        raise ValueError(f'{device}: there is no such camera')
+        raise ValueError(f'{device}: no such camera')
 
     def next_frame(_: int) -> np.ndarray:
         good, frame = capture.read()
@@ -108,7 +108,7 @@ class ImageSource(Node):
         self._period = round(1e9 / fps)
         self._imu = imu
         if imu is not None:
-            # Many at once, when a picture took its time: none may be lost.
+            # After a slow picture many are sent at once, and none may be lost.
             self._samples = self.create_publisher(Imu, 'imu', QoSProfile(depth=200))
         self._images = self.create_publisher(
             Image, f'{camera}/image_raw', qos_profile_sensor_data
@@ -133,7 +133,7 @@ class ImageSource(Node):
             number = max(number + 1, (time.time_ns() - late) // self._period)
 
     def publish(self, number: int) -> None:
-        """Publish frame ``number``, if there is one."""
+        """Publish frame ``number``, if it can be read."""
         picture = self._picture(number)
         if picture is None:
             return
@@ -154,7 +154,7 @@ class ImageSource(Node):
         self._infos.publish(info)
 
     def publish_sample(self, moment: int, imu: ImuBeside) -> None:
-        """Publish what the IMU measures at ``moment``, ns."""
+        """Publish the IMU's sample at ``moment``, ns."""
         message = Imu()
         message.header.frame_id = self._camera
         stamp, rates = message.header.stamp, message.angular_velocity
@@ -174,22 +174,24 @@ def main() -> int:
     rclpy.init()
     parser = argparse.ArgumentParser(description='Publish pictures, a video or a camera to ROS.')
     parser.add_argument('source', help='a folder of pictures, a video, or the number of a camera')
-    parser.add_argument('--camera', default='camera', help='its name: the namespace of its topics')
+    parser.add_argument('--camera', default='camera', help='its name, the namespace of its topics')
     parser.add_argument('--fps', type=float, default=10.0)
     parser.add_argument(
-        '--shake', type=float, metavar='PIXELS', help='of blur, on a bad road, with an IMU'
+        '--shake', type=float, metavar='PIXELS',
+        help='simulate a bad road with this many pixels of blur, and an IMU',
     )
     parser.add_argument(
-        '--imu', type=Path, metavar='CSV', help="a folder's rates, from its first picture on: "
+        '--imu', type=Path, metavar='CSV', help='rates for a folder, from its first picture on: '
         't (s), wx, wy, wz (rad/s); needs --intrinsics'
     )
     parser.add_argument('--intrinsics', type=camera_numbers, metavar='FX,FY,CX,CY', help='pixels')
     parser.add_argument(
-        '--exposure', type=float, default=0.0, metavar='S', help='of the pictures, for --imu'
+        '--exposure', type=float, default=0.0, metavar='S',
+        help='exposure of the pictures in seconds, for --imu',
     )
     options = parser.parse_args(remove_ros_args(sys.argv)[1:])
     if options.imu and (options.intrinsics is None or options.shake):
-        parser.error('--imu needs --intrinsics, and goes without --shake')
+        parser.error('--imu needs --intrinsics, and cannot be combined with --shake')
     if options.imu and not Path(options.source).is_dir():
         parser.error('--imu is for a folder of pictures')
     try:

@@ -1,4 +1,4 @@
-"""A gyroscope whose rates are known beforehand: given to a camera in step with its frames."""
+"""A gyroscope with recorded rates, which a camera gets frame by frame."""
 
 from collections import Counter
 from typing import Any
@@ -8,23 +8,23 @@ import numpy as np
 from iov_restore_ros.video.camera_path import KEPT, Gyroscope
 from iov_restore_ros.video.inertial import Inertial
 
-AHEAD = 0.4  # s of samples after a frame: its exposure, its rows, and another clock
+AHEAD = 0.4  # s of samples after a frame: for its exposure, its readout, and a clock offset
 
 
 class KnownRates:
-    """One camera's gyroscope, called ``name``, and an account of what it was good for."""
+    """One camera's gyroscope, called ``name``, and an account of its use."""
 
     def __init__(self, name: str, stamps: np.ndarray, rates: np.ndarray, offset: float) -> None:
         """Take N ``stamps`` (s) and ``rates`` (N x 3, rad/s); ``offset``: see ``Inertial``."""
         order = np.argsort(stamps, kind='stable')
         self.name, self.stamps, self.rates = name, stamps[order], rates[order]
         self.inertial = _Counting(Gyroscope(), offset=offset)
-        self._told = 0  # samples, from the first on
+        self._told = 0  # number of samples that the gyroscope has got
         self._frames = 0
-        self._beside = False  # whether there were samples about any frame
+        self._beside = False  # whether there were samples at any frame
 
     def advance(self, stamp: float) -> None:
-        """Tell the gyroscope what is to be known for a frame of ``stamp`` s."""
+        """Give the gyroscope the samples for a frame of ``stamp`` s."""
         gyroscope, stamp = self.inertial.gyroscope, stamp + self.inertial.offset
         self._frames += 1
         self._beside |= bool(self.stamps[0] <= stamp <= self.stamps[-1])
@@ -40,12 +40,12 @@ class KnownRates:
         self._told = max(end, self._told)
 
     def account(self) -> dict[str, Any]:
-        """Return what became of it, see ``told``."""
+        """Return how it was used, see ``told``."""
         inertial = self.inertial
         why = max(inertial.reasons, key=inertial.reasons.__getitem__, default='')
         if self._frames and not self._beside:
             first, last = self.stamps[[0, -1]]
-            why = f'no frame has a stamp from {first:.3f} to {last:.3f} s, as its samples have'
+            why = f'no frame has a stamp from {first:.3f} to {last:.3f} s, the time of its samples'
         return {
             'imu': self.name, 'frames': self._frames, 'used': inertial.paths,
             'offset': round(inertial.offset, 5), 'why_not': why,
@@ -53,18 +53,18 @@ class KnownRates:
 
 
 def told(account: dict[str, Any]) -> str:
-    """Return a line for people of ``account``: imu, frames, used, offset (s) and why_not."""
+    """Return one line of text for ``account``: imu, frames, used, offset (s) and why_not."""
     if not account['used']:
-        return f'no gyroscope: {account["why_not"] or "one frame alone has no exposure"}'
+        return f'no gyroscope: {account["why_not"] or "a single frame has no frame time"}'
     line = (
         f'gyroscope {account["imu"]} in {account["used"]} of {account["frames"]} frames, '
         f'offset {1000 * account["offset"]:.1f} ms'
     )
-    return line + (f'; in others not: {account["why_not"]}' if account['why_not'] else '')
+    return line + (f'; not in others: {account["why_not"]}' if account['why_not'] else '')
 
 
 class _Counting(Inertial):
-    """Counts the paths that it knew, and why it did not know the others."""
+    """Counts the paths that it returned, and the reasons for missing ones."""
 
     def __init__(self, gyroscope: Gyroscope, offset: float) -> None:
         super().__init__(gyroscope, offset=offset)
@@ -72,7 +72,7 @@ class _Counting(Inertial):
         self.reasons: Counter[str] = Counter()
 
     def path(self, size: tuple[int, int], stamp: float, exposure: float) -> np.ndarray | None:
-        """Return what ``Inertial.path`` does."""
+        """Return the result of ``Inertial.path``."""
         path = super().path(size, stamp, exposure)
         if path is None:
             self.reasons[self.reason] += 1

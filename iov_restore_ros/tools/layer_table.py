@@ -33,7 +33,7 @@ def layer_table(name: str) -> Table:
         parameters = sum(p.numel() for p in layer.parameters())
         macs = 0.0
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            # A transposed convolution works at its input's size, a quarter of its output's.
+            # A transposed convolution computes at its input's size, a quarter of its output's.
             places = output[0, 0].numel() if output.dim() == 4 else 1
             places = places // 4 if isinstance(layer, nn.ConvTranspose2d) else places
             macs = layer.weight.numel() * places / 1e9
@@ -47,11 +47,11 @@ def layer_table(name: str) -> Table:
             layer.register_forward_hook(
                 lambda layer, _, output, path=path: add_row(layer, output, path)
             )
-    # On the meta device shapes are computed, but no numbers.
+    # The meta device computes shapes, but no numbers.
     with torch.inference_mode():
         network.to('meta')(torch.empty(1, 3, *size, device='meta'))
     for path, layer in network.named_modules():
-        if list(layer.children()):  # what belongs to none of its layers
+        if list(layer.children()):  # parameters outside of its layers
             for name, parameter in layer.named_parameters(path, recurse=False):
                 totals[0] += parameter.numel()
                 table.add_row(name, 'Parameter', '', f'{parameter.numel():,}', '')

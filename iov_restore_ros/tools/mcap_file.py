@@ -1,8 +1,8 @@
 """
-An MCAP file, read in spite of damage.
+Reading an MCAP file in spite of damage.
 
-rosbags ends at the first chunk that is damaged, and reads nothing without the end of the file. Here
-damage costs what is damaged, and what no index names is found by walking over the file.
+rosbags stops at the first damaged chunk, and reads nothing without the end of the file. This reader
+only loses the damaged part. It finds records without an index by reading the whole file.
 https://mcap.dev/spec has the format.
 """
 
@@ -32,8 +32,8 @@ from iov_restore_ros.tools.bag_file import (
 MAGIC = b'\x89MCAP0\r\n'
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK = range(1, 7)
 CHUNK_INDEX, ATTACHMENT, STATISTICS, METADATA = 8, 9, 11, 12
-RECORD = struct.Struct('<BQ')  # its kind, and how many bytes follow
-MESSAGE_HEAD = struct.Struct('<HIQQ')  # channel, sequence, time of logging and of publishing, ns
+RECORD = struct.Struct('<BQ')  # kind, and number of bytes that follow
+MESSAGE_HEAD = struct.Struct('<HIQQ')  # channel, sequence, log time and publish time, ns
 FOOTER_SIZE = RECORD.size + 20 + len(MAGIC)
 RUN = 1 << 20  # bytes of messages outside of chunks that are sorted together
 OWN_METADATA = 'rosbag2'  # a copy of metadata.yaml
@@ -41,27 +41,27 @@ UNPACK = {'': bytes, 'lz4': lz4.frame.decompress, 'zstd': zstd.decompress}
 
 
 class Span(NamedTuple):
-    """A chunk, or messages one after the other outside of chunks."""
+    """A chunk, or consecutive messages outside of chunks."""
 
     start: int  # ns, of its first message
     end: int  # ns, of its last
     offset: int  # byte of its first record
     size: int  # bytes
-    packed: bool  # a chunk
-    channels: frozenset[int]  # that are in it; empty: not known
+    packed: bool  # whether it is a chunk
+    channels: frozenset[int]  # in it; empty: unknown
 
 
 class McapFile:
     """
     An MCAP file.
 
-    ``connections`` by the number of their channel have the counts that the file itself has.
-    ``extras`` are names of what is in it beside messages, ``compressed`` says whether chunks are,
-    ``start`` and ``end`` (ns) are the times of its first and last message.
+    ``connections``, by the number of their channel, have the counts that the file declares.
+    ``extras`` names the contents other than messages. ``compressed``: whether chunks are
+    compressed. ``start`` and ``end`` (ns) are the times of the first and the last message.
     """
 
     def __init__(self, path: Path, note: Note) -> None:
-        """Open it; ``note`` takes a line for each damage. Raises ``BagError`` and ``BROKEN``."""
+        """Open it; ``note`` gets a line for each damage. Raises ``BagError`` and ``BROKEN``."""
         self.path, self._note = path, note
         self.connections: dict[int, Connection] = {}
         self.extras: list[str] = []
@@ -87,7 +87,7 @@ class McapFile:
         """
         Yield channel, time (ns) and content of the messages from ``start`` to before ``stop``.
 
-        They come in the order of their times. What cannot be read is left out, and noted.
+        They are sorted by time. Unreadable messages are left out, and noted.
         """
         waiting: list[tuple[int, int, int, bytes]] = []
         number, wanted = count(), frozenset(channels)
@@ -109,7 +109,7 @@ class McapFile:
     def _open(self) -> None:
         stream = self._stream
         if stream.read(len(MAGIC)) != MAGIC:
-            raise BagError(f'{self.path}: no MCAP file, as its first bytes tell')
+            raise BagError(f'{self.path}: its first bytes are not those of an MCAP file')
         size = stream.seek(0, 2)
         _, begin, behind = next(self._records(len(MAGIC), size))
         profile = _text(self._record(begin, behind))
@@ -121,7 +121,7 @@ class McapFile:
             behind = end
         self._walk(behind, summary or size)
         if self._counts is None or self._counts.keys() - self.connections.keys():
-            # The channels stand in the chunks only. What is damaged in there is not counted.
+            # Only the chunks have the channels. Damaged messages are not counted.
             self._counts = Counter(
                 channel for span in self._spans.values() for channel, _, _ in self._readable(span)
             )
@@ -151,11 +151,11 @@ class McapFile:
         return (span for span in self._spans.values() if span.start <= span.end)
 
     def _summary(self, begin: int, size: int) -> int:
-        """Read the summary at the end of the file; returns where it begins, 0 if there is none."""
+        """Read the summary at the end of the file; return its first byte, 0 without a summary."""
         self._stream.seek(max(begin, size - FOOTER_SIZE))
         footer = self._stream.read()
         if len(footer) != FOOTER_SIZE or not footer.endswith(MAGIC) or footer[0] != FOOTER:
-            self._note('it is cut off: what is whole in it is read')
+            self._note('it is truncated: only its complete parts are read')
             return 0
         (start,) = struct.unpack_from('<Q', footer, RECORD.size)
         if not start:
@@ -170,7 +170,7 @@ class McapFile:
         return start
 
     def _walk(self, begin: int, end: int) -> None:
-        """Take what lies between two bytes of the file, up to what cannot be read."""
+        """Read the records between two bytes of the file, up to the first unreadable one."""
         good = begin
         try:
             for kind, first, behind in self._records(begin, end):
@@ -182,13 +182,13 @@ class McapFile:
             self._note(f'{end - good} bytes from byte {good} on cannot be read: {reason(error)}')
 
     def _records(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Yield kind, first byte and the byte behind each record."""
+        """Yield the kind, the first byte and the end of each record."""
         while begin < end:
             self._stream.seek(begin)
             kind, size = RECORD.unpack(self._stream.read(RECORD.size))
             behind = begin + RECORD.size + size
             if behind > end:
-                raise ValueError('a record is cut off')
+                raise ValueError('a record is truncated')
             yield kind, begin, behind
             begin = behind
 
@@ -197,7 +197,7 @@ class McapFile:
         return BytesIO(self._stream.read(behind - begin - RECORD.size))
 
     def _take(self, kind: int, begin: int, behind: int) -> None:
-        """Take account of the record from byte ``begin`` on."""
+        """Process the record that starts at byte ``begin``."""
         if kind in (SCHEMA, CHANNEL):
             self._describe(kind, self._record(begin, behind))
         elif kind == MESSAGE:
@@ -222,13 +222,13 @@ class McapFile:
             pairs = struct.iter_unpack('<HQ', record.read(table))
             self._counts = Counter(dict(pairs))
         elif kind == ATTACHMENT:
-            self._stream.seek(begin + RECORD.size + 16)  # behind its two times
+            self._stream.seek(begin + RECORD.size + 16)  # after its two times
             self.extras.append(f'attachment {_text(self._stream)}')
         elif kind == METADATA and (name := _text(self._record(begin, behind))) != OWN_METADATA:
             self.extras.append(f'metadata {name}')
 
     def _add_message(self, time: int, begin: int, behind: int) -> None:
-        """Add a message outside of chunks to those right before it."""
+        """Add a message outside of chunks to the span of those directly before it."""
         last = next(reversed(self._spans.values()), None)
         if last and not last.packed and last.offset + last.size == begin and last.size < RUN:
             self._spans[last.offset] = last._replace(
@@ -238,7 +238,7 @@ class McapFile:
             self._spans[begin] = Span(time, time, begin, behind - begin, False, frozenset())
 
     def _describe(self, kind: int, record: BytesIO) -> None:
-        """Take a schema, or a channel."""
+        """Process a schema or a channel."""
         (number,) = _numbers(record, '<H')
         if kind == SCHEMA:
             self._schemas[number] = _text(record), _text(record), _text(record)
@@ -259,7 +259,7 @@ class McapFile:
         )
 
     def _readable(self, span: Span) -> Iterator[tuple[int, int, bytes]]:
-        """Yield channel, time (ns) and content of what can be read in ``span``, in its order."""
+        """Yield channel, time (ns) and content of the readable messages of ``span``, in order."""
         try:
             yield from self._content(span)
         except BROKEN as error:
@@ -277,7 +277,7 @@ class McapFile:
             kind, size = RECORD.unpack_from(data, behind)
             begin, behind = behind + RECORD.size, behind + RECORD.size + size
             if behind > len(data):
-                raise ValueError('a record is cut off')
+                raise ValueError('a record is truncated')
             if kind == MESSAGE:
                 channel, _, time, _ = MESSAGE_HEAD.unpack_from(data, begin)
                 yield channel, time, data[begin + MESSAGE_HEAD.size : behind]
@@ -310,5 +310,5 @@ def _text(record: BinaryIO) -> str:
     (size,) = _numbers(record, '<I')
     text = record.read(size)
     if len(text) != size:
-        raise EOFError('a text is cut off')
+        raise EOFError('a text is truncated')
     return text.decode()

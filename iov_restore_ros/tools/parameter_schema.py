@@ -1,5 +1,5 @@
 """
-Print the JSON schema of a parameter file, made from the table of the node's parameters.
+Print the JSON schema of a parameter file, from the table of the node's parameters.
 
     python -m iov_restore_ros.tools.parameter_schema > schema/restore.schema.json
 

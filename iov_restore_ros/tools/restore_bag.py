@@ -1,16 +1,15 @@
 """
-Restore the images in a ROS 2 bag, every frame of it, however long that takes.
+Restore all images of a ROS 2 bag.
 
     python -m iov_restore_ros.tools.restore_bag BAG --output NEW_BAG --task derain
 
-The new bag holds all messages that can be read in BAG, byte for byte, and beside each image topic
-the restored one under the name that the node would give it, with the same time, header and
-encoding. The images of a topic are one sequence, as they are for the node. A gyroscope in the bag
-helps to deblur them, see docs/video.md. docs/bags.md has what is not kept. The new bag has its name
-when it is whole, not before.
+The new bag contains all readable messages of BAG, byte for byte. Beside each image topic it has the
+restored topic, with the node's topic name and the same time, header and encoding. The images of a
+topic are one sequence, as in the node. A gyroscope in the bag helps to deblur them (docs/files.md).
+docs/bags.md says what is not kept. The new bag gets its name when it is complete.
 """
 
-from __future__ import annotations  # without rosbags --help works, too
+from __future__ import annotations  # so that --help works without rosbags
 
 import argparse
 import shutil
@@ -73,15 +72,15 @@ Beside: TypeAlias = 'Callable[[Connection, int, bytes], bytes]'  # raises one of
 
 
 class Copied(NamedTuple):
-    """What became of a bag."""
+    """The outcome of a bag."""
 
     written: Counter[str]  # images, by their new topic
     failures: list[str]  # a line for each image that could not be restored
-    short: list[str]  # lines on what the bag should have, and could not be read
+    short: list[str]  # lines about messages that the bag declares, but that could not be read
 
 
 def restored_topic(topic: str) -> str:
-    """Return the node's name for what becomes of ``topic``: /a/restored/image of /a/image."""
+    """Return the node's topic name of restored images: /a/restored/image for /a/image."""
     parts = topic.split('/')
     parts.insert(-2 if parts[-1] == 'compressed' else -1, 'restored')
     return '/'.join(parts)
@@ -94,8 +93,8 @@ def restore_message(
     """
     Restore a serialized Image or CompressedImage (``kind``); a compressed one stays compressed.
 
-    ``history`` is what the topic showed before, ``imu`` the gyroscope beside it; ``recorded`` (ns)
-    is its time where it has no stamp.
+    ``history`` is that of the topic, ``imu`` the gyroscope of its camera. ``recorded`` (ns) is the
+    time of a message without a stamp.
 
     Raises ``UnsupportedEncodingError``, ``MalformedImageError`` or ``RestoreError``.
     """
@@ -113,18 +112,18 @@ def restore_message(
 
 
 def message_of(data: bytes, kind: type) -> Image | CompressedImage:
-    """Return the message of a ``kind`` in ``data``; raises ``MalformedImageError``."""
+    """Return the message of type ``kind`` in ``data``. Raises ``MalformedImageError``."""
     try:
         return deserialize_message(data, kind)
-    except Exception as error:  # the middleware raises what it likes
+    except Exception as error:  # the middleware raises many types
         raise MalformedImageError(f'no {kind.__name__}: {error}') from error
 
 
 def opened(message: Image | CompressedImage) -> tuple[Image, np.ndarray]:
     """
-    Return the image of ``message``, and that as uint8 H x W x 3, RGB; see ``open_image``.
+    Return the image of ``message``, and its pixels as uint8 H x W x 3, RGB; see ``open_image``.
 
-    Distances in a PNG could be decoded, but are nothing to restore.
+    It refuses depth images in a PNG, which could be decoded but cannot be restored.
     """
     if isinstance(message, CompressedImage):
         encoding, _, _ = message.format.partition(';')
@@ -134,7 +133,7 @@ def opened(message: Image | CompressedImage) -> tuple[Image, np.ndarray]:
 
 
 def serialize(message: Image | CompressedImage) -> bytes:
-    """Return ``message`` as the same bytes every time: the middleware leaves gaps as they were."""
+    """Return the same bytes for equal messages: the middleware does not clear padding."""
     name = f'sensor_msgs/msg/{type(message).__name__}'
     types = typestore()
     return bytes(types.serialize_cdr(types.deserialize_cdr(serialize_message(message), name), name))
@@ -142,9 +141,9 @@ def serialize(message: Image | CompressedImage) -> bytes:
 
 def left_alone(bag: Bag) -> dict[str, str]:
     """
-    Map the image topics that cannot be restored, as those of depth cameras, to why.
+    Map each image topic that cannot be restored, such as a depth camera's, to the reason.
 
-    The first image of a topic that can be read decides.
+    The first readable image of a topic decides.
     """
     left = {}
     for connection in bag.connections:
@@ -164,9 +163,9 @@ def new_topics(bag: Bag, wanted: Collection[str], left: Mapping[str, str]) -> di
     """
     Map the image topics to restore, and their camera_info, to the topics of the new bag.
 
-    All image topics if none is ``wanted``, but a compressed one only where the raw one is not
-    restored as well, and none of those that are ``left`` alone. Raises ``BagError`` for a wanted
-    one that is not there or left, or when the bag was restored already.
+    Without ``wanted`` these are all image topics except those in ``left``, and a compressed topic
+    only if the raw one is not restored. Raises ``BagError`` if a wanted topic is missing or in
+    ``left``, or if the bag was restored already.
     """
     kinds = defaultdict(set)
     for connection in bag.connections:
@@ -190,13 +189,13 @@ def new_topics(bag: Bag, wanted: Collection[str], left: Mapping[str, str]) -> di
             names[info] = restored_topic(info)
     if there := set(names.values()) & set(kinds):
         raise BagError(
-            f'{bag.path}: {", ".join(there)} is in there already: name the others with --topic'
+            f'{bag.path}: already contains {", ".join(there)}: name the other topics with --topic'
         )
     return names
 
 
 def to_restore(bag: Bag, names: Collection[str]) -> list[Connection]:
-    """Return the images in a bag whose topics are in ``names``."""
+    """Return the image topics of a bag that are in ``names``."""
     return [c for c in bag.connections if c.topic in names and c.msgtype in IMAGE_TYPES]
 
 
@@ -205,9 +204,9 @@ def imu_of(
     start: int | None = None, end: int | None = None, check: Callable[[], None] = lambda: None,
 ) -> BagImu | None:
     """
-    Return the gyroscopes beside the images of a bag whose topics are in ``names``, see ``BagImu``.
+    Return the gyroscopes for the image topics of a bag that are in ``names``, see ``BagImu``.
 
-    None where they are not wanted, or of no use.
+    None if they are turned off or not used by task and model.
     """
     images = [connection.topic for connection in to_restore(bag, names)]
     if not images or options.none or not TASKS[task].blur or not restorer.uses_past:
@@ -219,7 +218,7 @@ def restore_images(
     restorer: Restorer, task: str, shutter: float = 0.0, imu: BagImu | None = None
 ) -> Beside:
     """
-    Return what restores a bag's images, a topic as one sequence.
+    Return a function that restores a bag's images, each topic as one sequence.
 
     ``shutter``: see ``History``; ``imu``: the gyroscopes in the bag.
     """
@@ -238,9 +237,9 @@ def copy_bag(
     beside: Beside,
 ) -> Copied:
     """
-    Copy ``messages`` of a bag and add, to each topic in ``names``, the one it is mapped to.
+    Copy ``messages`` of a bag, and add the topic that ``names`` has for each topic.
 
-    ``beside`` makes the new images of the old ones.
+    ``beside`` makes the new images from the old ones.
     """
     targets = {
         connection.id: [
@@ -270,26 +269,26 @@ def copy_bag(
 @contextmanager
 def whole(bag: Path, overwrite: bool) -> Iterator[Path]:
     """
-    Give a folder to write to, which becomes ``bag`` if all goes well, and else is removed.
+    Yield a folder to write to; it becomes ``bag`` on success, and is removed on failure.
 
-    Raises ``BagError`` and ``OutputError`` where there is something else than what may be replaced.
+    Raises ``BagError`` and ``OutputError`` if ``bag`` exists and must not be replaced.
     """
     def check() -> None:
         if bag.exists() and not overwrite:
-            raise BagError(f'{bag} is there already; give --overwrite, or another --output')
+            raise BagError(f'{bag} exists already; give --overwrite, or another --output')
         Record(bag, COMMAND).check_all()
 
     check()
     beside = part_of(bag)
     new, old = beside / bag.name, beside / 'old' / bag.name
-    shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
+    shutil.rmtree(beside, ignore_errors=True)  # left by a killed process
     old.parent.mkdir(parents=True)
     try:
-        yield new  # the files in it have its name
+        yield new  # the files in it are named after the bag
         record = Record(new, COMMAND)
         for file in sorted(new.iterdir()):
             record.add(file)
-        check()  # that took long
+        check()  # again, because writing took long
         if bag.exists():
             bag.rename(old)
         try:
@@ -315,10 +314,10 @@ def main() -> int:
     add_restorer_options(parser)
     parser.add_argument(
         '--topic', action='append', default=[],
-        help='an image topic; again for more (default: all, of raw and compressed ones the raw)',
+        help='an image topic; may be repeated (default: all; of raw and compressed the raw one)',
     )
     add_imu_options(parser)
-    parser.add_argument('--storage', choices=STORAGES, help='default: as the bag has it')
+    parser.add_argument('--storage', choices=STORAGES, help='default: that of BAG')
     parser.add_argument(
         '--overwrite', action='store_true', help='replace what restore_bag made there before'
     )
@@ -336,7 +335,7 @@ def main() -> int:
             names = new_topics(bag, options.topic, left)
             images = {c.topic for c in bag.connections if c.msgtype in IMAGE_TYPES}
             restorer = restorer_of(options, parser)
-            stop = Stop()  # before there is anything to leave behind
+            stop = Stop()  # before anything is written
             imu = imu_of(
                 bag, names, restorer, options.task, imu_options_of(options), check=stop.check
             )
@@ -353,7 +352,7 @@ def main() -> int:
                 )
                 written, failures, short = copy_bag(bag, messages, writer, names, beside)
     except Stopped:
-        print('stopped, nothing is left of it; the same command begins anew', file=sys.stderr)
+        print('stopped, nothing was kept; the same command starts again', file=sys.stderr)
         return INTERRUPTED
     except (OutputError, BagError) as error:
         parser.error(str(error))
@@ -368,11 +367,11 @@ def main() -> int:
     for topic, account in (imu.accounts() if imu is not None else {}).items():
         print(f'{topic}: {told(account)}')
     for topic, why in left.items():
-        print(f'{topic} is left as it is: {why}')
+        print(f'{topic} is not restored: {why}')
     for topic in sorted(images - set(names) - set(left)):
-        print(f'{topic} is left as it is; --topic {topic} restores it')
+        print(f'{topic} is not restored; --topic {topic} restores it')
     if not images:
-        print('no image topic in there: all is left as it is')
+        print('no image topic: everything is only copied')
     for extra in bag.extras:
         print(f'not kept: {extra}')
     return 1 if failures or short else 0

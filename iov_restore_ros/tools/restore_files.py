@@ -6,9 +6,9 @@ Restore pictures, folders of pictures and videos.
     python -m iov_restore_ros.tools.restore_files FRAMES --video --output DIR --task deblur \
         --imu rates.csv --camera 900,900,640,360 --fps 30
 
-The frames of a video are one sequence: each is restored with what the one before shows. So are,
-with --video, the pictures of each folder, in the order of their names (2 before 10). The rates of
-the camera's gyroscope help to deblur one such sequence.
+The frames of a video are one sequence: each is restored with its previous frame. With --video the
+pictures of each folder are one sequence too, in the order of their names (2 before 10). The rates
+of the camera's gyroscope help to deblur one such sequence.
 """
 
 import argparse
@@ -45,20 +45,20 @@ from iov_restore_ros.tools.known_rates import told
 from iov_restore_ros.tools.restore_video import restore_video
 
 COMMAND = 'restore_files'
-RATE = 30.0  # frames per second of pictures, where nothing tells
+RATE = 30.0  # frames per second of pictures with unknown times
 
 
 class FileError(Exception):
-    """A file that cannot be read or written, with the reason."""
+    """A file cannot be read or written; the message has the reason."""
 
 
 def find_files(inputs: list[Path], output: Path) -> Iterator[tuple[Path, Path]]:
     """
     Yield (file, its path without suffix below the output folder) for files and folders.
 
-    A folder is searched as ``files_below`` has it, and its structure kept. What it holds beside
-    pictures and videos is left out, and so is the folder ``output`` in it; a file that was named is
-    always tried.
+    A folder is searched by ``files_below``, and its structure is kept. Files that are no pictures
+    or videos are left out, and so is the folder ``output``. A file that is given itself is always
+    tried.
     """
     for given in inputs:
         if not given.is_dir():
@@ -74,11 +74,11 @@ def restore_picture(
     imu: FileImu | None = None,
 ) -> list[str]:
     """
-    Restore the picture that comes at ``stamp`` s; or ``FileError``.
+    Restore the picture of the time ``stamp`` (s). Raises ``FileError``.
 
-    ``imu``: the gyroscope beside the camera. Alpha and the colour profile are kept. As in the node,
-    samples of 16 bits are changed by as much as their 8-bit picture was. Returns what of it the
-    format of ``target`` cannot hold.
+    ``imu``: the gyroscope of the camera. Alpha and the colour profile are kept. As in the node,
+    16-bit samples change by as much as their 8-bit picture. Returns the parts of the picture that
+    the format of ``target`` cannot hold.
     """
     try:
         picture = read_picture(source)
@@ -98,13 +98,13 @@ def restore_picture(
 
 @dataclass
 class Report:
-    """What became of the files: restored, there before, no picture or video, failed and why."""
+    """The outcomes of the files."""
 
     restored: int = 0
     kept: int = 0
-    lost: Counter[str] = field(default_factory=Counter)  # what the format cannot hold
-    told: list[str] = field(default_factory=list)  # what of a video is otherwise than it was
-    left_out: Counter[str] = field(default_factory=Counter)  # files in folders, by their suffix
+    lost: Counter[str] = field(default_factory=Counter)  # parts that the format cannot hold
+    told: list[str] = field(default_factory=list)  # differences of videos from their sources
+    left_out: Counter[str] = field(default_factory=Counter)  # other files in folders, by suffix
     failures: list[str] = field(default_factory=list)
 
 
@@ -114,14 +114,14 @@ def restore_all(
     imu: FileImu | None = None, times: Mapping[Path, float] | None = None, crf: int | None = CRF,
 ) -> None:
     """
-    Restore ``inputs`` into ``output`` and note in ``report`` what becomes of them.
+    Restore ``inputs`` into ``output`` and record the outcomes in ``report``.
 
     With ``video`` the pictures of a folder are consecutive frames. ``shutter``: see ``History``.
-    What is in ``output`` already is left as it is, unless ``overwrite``; of consecutive frames if
-    all of them are there, as each wants the one before. ``imu``: the gyroscope beside the camera of
-    the only sequence; ``times``: of frames (s), where they are known; ``crf`` of videos: see
-    ``MovieWriter``. Raises ``Stopped`` when ``stop`` is asked, and ``OutputError``, before anything
-    is written, where an input would be overwritten, or what was not made here.
+    Existing outputs are kept, unless ``overwrite``. A sequence is kept only if all of its frames
+    exist, because each frame needs its previous one. ``imu``: the gyroscope of the camera of the
+    only sequence. ``times``: of frames (s), if known. ``crf`` of videos: see ``MovieWriter``.
+    Raises ``Stopped`` when ``stop`` is asked. Raises ``OutputError``, before anything is written,
+    if it would overwrite an input or a file that it did not make.
     """
     files = [
         (source, _target(output, stem, movie_suffix(crf) if is_video(source) else suffix))
@@ -135,7 +135,7 @@ def restore_all(
         if path.suffix.lower() not in PICTURES | VIDEOS
     )
     if not files:
-        report.failures.append(f'{", ".join(map(str, inputs))}: no picture or video in there')
+        report.failures.append(f'{", ".join(map(str, inputs))}: contains no picture or video')
     there = {target for _, target in files if not overwrite and target.exists()}
     if video:
         halves = {s.parent for s, target in files if not is_video(s) and target not in there}
@@ -151,7 +151,9 @@ def restore_all(
             stop.check()
             try:
                 if target in written:
-                    raise FileError(f'{target} is made of {written[target]}; rename one of them')
+                    raise FileError(
+                        f'{target} is already the output of {written[target]}; rename one of them'
+                    )
                 written[target] = source
                 if target in there:
                     report.kept += 1
@@ -166,7 +168,7 @@ def restore_all(
                 else:
                     if not video or source.parent != folder:
                         history, folder, frames = History(shutter=shutter), source.parent, 0
-                    # A frame that fails is a frame that is missing.
+                    # A frame that fails counts as missing.
                     frames += 1
                     stamp = frames / RATE if times is None else times[source]
                     report.lost.update(restore_picture(
@@ -179,7 +181,7 @@ def restore_all(
 
 
 def is_video(path: Path) -> bool:
-    """Tell whether ``path`` is a video: by its name, or as libav opens what has none of ours."""
+    """Return whether ``path`` is a video: by its suffix, or because libav can open it."""
     suffix = path.suffix.lower()
     return suffix in VIDEOS or (suffix not in PICTURES and is_movie(path))
 
@@ -189,19 +191,19 @@ def _target(output: Path, stem: Path, suffix: str) -> Path:
 
 
 def add_restorer_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how to restore."""
-    parser.add_argument('--task', choices=TASKS, required=True)
-    parser.add_argument('--model', choices=PRESETS, default='fast')
-    parser.add_argument('--weights', type=Path, help='a .safetensors file (default: the shipped)')
+    """Add the options of restoring."""
+    parser.add_argument('--task', choices=TASKS, required=True, help='what to remove: blur or rain')
+    parser.add_argument('--model', choices=PRESETS, default='fast', help='default: fast')
+    parser.add_argument('--weights', type=Path, help='.safetensors file (default: the shipped one)')
     add_finder_options(parser)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
         '--precision', default='auto', choices=('auto', *PRECISIONS),
-        help='auto: the fastest here, by measuring; name one where every run has to give the same',
+        help='auto: the fastest one, measured at the start; name one to get equal results each run',
     )
     parser.add_argument(
         '--shutter', type=share, default=0.0, metavar='SHARE',
-        help='of the time between two frames that the shutter is open, 0..1 (default: found out)',
+        help='share of the frame time that the shutter is open, 0..1 (default: estimated)',
     )
 
 
@@ -213,7 +215,7 @@ def share(text: str) -> float:
 
 
 def restorer_of(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Restorer:
-    """Return the restorer that the options ask for; the parser reports what is wrong with them."""
+    """Return the restorer of the options; the parser reports errors."""
     try:
         files = finder_files(options)
         return Restorer(
@@ -228,10 +230,10 @@ def sequence_of(
     options: argparse.Namespace
 ) -> tuple[FileImu | None, dict[Path, float] | None]:
     """
-    Return the gyroscope beside the only sequence, and when its frames come, if they are files.
+    Return the gyroscope of the only sequence, and the times of its frames if they are files.
 
-    None, both, where the options do not tell. Raises ``OSError`` and ``ValueError`` with what is
-    wrong with them.
+    Both are None if the options do not give them. Raises ``OSError`` and ``ValueError`` for wrong
+    options.
     """
     if options.imu is None and options.fps is None:
         return None, None
@@ -245,7 +247,7 @@ def sequence_of(
     if options.imu is None or not TASKS[options.task].blur:
         return None, times
     if options.camera is None:
-        raise ValueError('--imu wants --camera fx,fy,cx,cy too')
+        raise ValueError('--imu needs --camera fx,fy,cx,cy')
     imu = FileImu(options.imu, options.camera, mounting_of(options))
     first, last = imu.begins_and_ends()
     if times and not any(first <= time <= last for time in times.values()):
@@ -267,19 +269,19 @@ def main() -> int:
         '--video', action='store_true', help='pictures of a folder are consecutive frames'
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='restore what is made already once more, too'
+        '--overwrite', action='store_true', help='restore again what this command made before'
     )
     add_file_imu_options(parser)
     add_mounting_options(parser)
-    parser.add_argument('--format', default='png', help='of pictures: png, jpg, ...')
+    parser.add_argument('--format', default='png', help='format of pictures: png, jpg, ...')
     coding = parser.add_mutually_exclusive_group()
     coding.add_argument(
         '--crf', type=int, choices=range(52), default=CRF, metavar='0..51',
-        help=f'of the H.264 of videos: lower is better, and larger (default: {CRF})',
+        help=f'quality of H.264 videos: lower is better and larger (default: {CRF})',
     )
     coding.add_argument(
         '--lossless', dest='crf', action='store_const', const=None,
-        help='videos as FFV1 in .mkv: the very pixels that were restored',
+        help='write videos as FFV1 in .mkv, with exactly the restored pixels',
     )
     options = parser.parse_args()
     suffix = '.' + options.format.lower().lstrip('.')
@@ -299,7 +301,7 @@ def main() -> int:
     except OutputError as error:
         parser.error(str(error))
     except Stopped:
-        print(f'stopped, {report.restored} restored; the same command goes on', file=sys.stderr)
+        print(f'stopped, {report.restored} restored; the same command continues', file=sys.stderr)
         status = INTERRUPTED
     if imu is not None:
         print(told(imu.rates.account()))
@@ -308,13 +310,13 @@ def main() -> int:
     for line in report.told:
         print(line, file=sys.stderr)
     for what, count in sorted(report.lost.items()):
-        print(f'{what} lost in {count} pictures: {options.format} has none', file=sys.stderr)
+        print(f'{what} lost in {count} pictures: {options.format} cannot hold it', file=sys.stderr)
     if report.left_out:
         kinds = ', '.join(f'{count} {kind or "without suffix"}'
                           for kind, count in sorted(report.left_out.items()))
         print(f'left out, neither pictures nor videos: {kinds}', file=sys.stderr)
     if report.kept:
-        print(f'{report.kept} were there already; --overwrite makes them anew', file=sys.stderr)
+        print(f'{report.kept} existed already; --overwrite restores them again', file=sys.stderr)
     return status or int(bool(report.failures))
 
 

@@ -3,11 +3,11 @@ Restore a fleet's recorded drives, on the GPUs or CPUs of one machine or of a Ra
 
     python -m iov_restore_ros.tools.restore_fleet SOURCE... --output DIR --task derain
 
-SOURCE is a bag, a video, a folder of frames, or a folder with such in it. SOURCE and DIR may be
-URIs (s3://, gs://, ...). The same command again does what is not done yet; see docs/fleet.md.
+SOURCE is a bag, a video, a folder of frames, or a folder that contains them. SOURCE and DIR may be
+URIs (s3://, gs://, ...). The same command continues what is not done yet; see docs/fleet.md.
 """
 
-from __future__ import annotations  # without Ray --help works, too
+from __future__ import annotations  # so that --help works without Ray
 
 import argparse
 import hashlib
@@ -38,7 +38,7 @@ from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.tools.bag_imu import add_imu_options, imu_options_of
 from iov_restore_ros.tools.restore_files import add_restorer_options
 
-# Before Ray is imported: it sends nothing anywhere.
+# Before Ray is imported: Ray must send no usage statistics.
 os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
 
 MISSING = ''
@@ -51,20 +51,20 @@ try:
 except ImportError as error:
     MISSING = f"{error}: pip install 'ray[data]' rosbags, or the extra: pip install '.[fleet]'"
 
-SPLIT = 18_000  # frames of a piece, ten minutes: at each cut there is a seam
-ATTEMPTS = 4  # rounds without a piece that was done, after which the rest is given up
-EVERY = 60.0  # s between two lines of progress where there is no terminal
-STORE = 200 << 20  # bytes of shared memory of a Ray of our own: only names go through it
+SPLIT = 18_000  # frames of a piece, ten minutes; results may differ slightly after a cut
+ATTEMPTS = 4  # rounds without a finished piece before the rest is given up
+EVERY = 60.0  # s between two lines of progress without a terminal
+STORE = 200 << 20  # bytes of shared memory of our own Ray, which only transports names
 
 
 def restore_pieces(
     pieces: list[Piece], settings: Settings, workers: int, resources: dict[str, Any], last: bool
 ) -> Iterator[tuple[Piece, Outcome]]:
     """
-    Restore ``pieces`` with Ray Data, and yield each with its outcome as it is done.
+    Restore ``pieces`` with Ray Data, and yield each one with its outcome when it is done.
 
-    There are none for those whose worker died. Where no worker can begin it ends; on the ``last``
-    try it raises Ray's error.
+    It yields nothing for pieces whose worker died. If no worker can start, it ends; on the ``last``
+    attempt it raises Ray's error.
     """
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1  # a worker that dies does not end the others
@@ -95,11 +95,12 @@ def restore_fleet(
     sources: list[str], settings: Settings, split: int, workers: int, resources: dict[str, Any]
 ) -> list[Outcome]:
     """
-    Restore the drives in ``sources``, those that are done excepted; returns what became of all.
+    Restore the drives in ``sources`` that are not done; return the outcomes of all.
 
-    A drive that could not be restored has an `error`. Pieces have about ``split`` frames; 0: drives
-    stay whole. Ray is at work already; each of ``workers`` (0: as many as fit) takes ``resources``.
-    Raises ``FleetError``, ``OutputError`` and ``OSError`` for wrong sources and outputs.
+    A drive that could not be restored has an `error`. Pieces have about ``split`` frames; with 0
+    drives stay whole. Ray must be running. Each of ``workers`` (0: as many as fit) takes
+    ``resources``. Raises ``FleetError``, ``OutputError`` and ``OSError`` for wrong sources and
+    outputs.
     """
     work = Work(find_drives(sources, settings.output), settings)
     with showing(work.account):
@@ -113,14 +114,14 @@ def restore_fleet(
                 fruitless = 0
                 work.take(piece, outcome)
             if left := work.pieces():
-                print(f'workers died; {len(left)} pieces are done again', file=sys.stderr)
+                print(f'workers died; {len(left)} pieces are repeated', file=sys.stderr)
         work.finish(f'its worker died, {ATTEMPTS} times: out of memory, or see the logs of Ray')
     return work.account.outcomes
 
 
 @contextmanager
 def showing(account: Account) -> Iterator[None]:
-    """Show on stderr how far it is: always in a terminal, else a line a minute."""
+    """Show the progress on stderr: continuously in a terminal, else a line every minute."""
     console, over = Console(stderr=True), threading.Event()
     if console.is_terminal:
         with console.status('') as status:
@@ -149,7 +150,7 @@ def _beside(show: Callable[[], None], over: threading.Event) -> Iterator[None]:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Return what the options ask for. Raises ``WeightsError`` for weights that can't be used."""
+    """Return the settings of the options. Raises ``WeightsError`` for unusable weights."""
 
     weights = Path(options.weights or shipped_weights(options.model, options.task)).absolute()
     load_weights(weights, options.task, options.model)
@@ -173,26 +174,27 @@ def main() -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Restore a fleet's recorded drives.")
     parser.add_argument(
-        'source', nargs='+', help='a bag, a video, a folder of frames or of such; a path or URI'
+        'source', nargs='+',
+        help='a bag, a video, a folder of frames, or a folder with these; a path or URI',
     )
     parser.add_argument('--output', required=True, help='folder of the results; a path or URI')
     add_restorer_options(parser)
     add_imu_options(parser)
-    parser.add_argument('--address', help='of a Ray cluster: auto, ray://HOST:10001')
+    parser.add_argument('--address', help='address of a Ray cluster: auto, ray://HOST:10001')
     parser.add_argument('--cpus', type=int, default=1, help='CPUs of each worker without a GPU')
     parser.add_argument(
         '--workers', type=int, default=0,
-        help='default: one for each GPU, else as many as fit in the cluster; without one, 1',
+        help='default: one per GPU; without GPUs as many as fit in the cluster, or 1 without it',
     )
     parser.add_argument(
         '--split', type=int, default=SPLIT, metavar='FRAMES',
-        help=f'length of the pieces that long drives are cut into (default: {SPLIT}); 0: none',
+        help=f'frames of the pieces that long drives are cut into (default: {SPLIT}); 0: no cuts',
     )
     options = parser.parse_args()
     if MISSING:
         parser.error(MISSING)
     if options.cpus < 1 or options.workers < 0 or options.split < 0:
-        parser.error('--cpus is at least 1, --workers and --split are at least 0')
+        parser.error('--cpus must be at least 1, --workers and --split at least 0')
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
@@ -204,16 +206,16 @@ def main() -> int:
         )
     except (WeightsError, FleetError, OutputError, OSError, ConnectionError) as error:
         parser.error(str(error))
-    except ray.exceptions.RayError as error:  # no worker could begin
+    except ray.exceptions.RayError as error:  # no worker could start
         parser.error(str(error).strip().splitlines()[-1])
     except KeyboardInterrupt:
-        print('stopped; the same command goes on', file=sys.stderr)
+        print('stopped; the same command continues', file=sys.stderr)
         return INTERRUPTED
     return tell(outcomes)
 
 
 def tell(outcomes: list[Outcome]) -> int:
-    """Print what is wrong with the drives; returns the exit status, 0 if all are done."""
+    """Print the problems of the drives; return the exit status, 0 if all are done."""
     failed = [o for o in outcomes if 'error' in o]
     for outcome in outcomes:
         for line in outcome.get('failures', ()):
@@ -226,7 +228,7 @@ def tell(outcomes: list[Outcome]) -> int:
 
 
 def start_ray(options: argparse.Namespace) -> None:
-    """Join the cluster at ``--address``; without one start a Ray of our own, of the asked size."""
+    """Join the cluster at ``--address``; without it start our own Ray of the requested size."""
     if options.address:
         ray.init(options.address, log_to_driver=False, logging_level=logging.ERROR)
         return
@@ -241,14 +243,14 @@ def start_ray(options: argparse.Namespace) -> None:
 
 
 def resources_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what each worker takes: a GPU where there are some, else CPUs."""
+    """Return the resources of a worker: a GPU if there are any, else CPUs."""
     if options.device != 'cpu' and ray.cluster_resources().get('GPU', 0):
         return {'num_gpus': 1}
     return {'num_cpus': options.cpus}
 
 
 def room_for(resources: dict[str, Any]) -> int:
-    """Return how many workers that take ``resources`` the nodes that are there now can hold."""
+    """Return how many workers with ``resources`` fit on the current nodes."""
     [(kind, each)] = resources.items()
     there = ray.cluster_resources().get({'num_gpus': 'GPU', 'num_cpus': 'CPU'}[kind], 0)
     return int(there // each)

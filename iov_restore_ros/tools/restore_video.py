@@ -1,4 +1,4 @@
-"""Restore one video: all its frames at their times, beside what else is in the file."""
+"""Restore one video: all frames at their times; other streams are kept."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from iov_restore_ros.pictures.movies import Movie, MovieError
 from iov_restore_ros.tools.file_imu import FileImu
 from iov_restore_ros.whole import whole
 
-STEADY = 0.9  # share of the times between two frames that are alike, at a constant rate
+STEADY = 0.9  # least share of equal intervals between frames for a constant frame rate
 
 
 @dataclass(frozen=True)
 class Restored:
-    """How many frames are written and missed, why, and what else is not as it was."""
+    """The numbers of written and missed frames, the reasons, and other differences."""
 
     frames: int
     missed: int
@@ -34,9 +34,9 @@ def restore_video(
     """
     Restore one video frame by frame into ``target``, see ``MovieWriter``.
 
-    ``check`` is called before every frame, and may raise; ``imu``: the gyroscope beside the camera.
-    ``target`` gets its name when all frames that were written are read from it again. Raises
-    ``MovieError``, ``RestoreError``, ``OSError`` and ``cv2.error``, and then there is none.
+    ``check`` is called before every frame, and may raise. ``imu``: the gyroscope of the camera.
+    ``target`` gets its name when all written frames can be read from it again. Raises
+    ``MovieError``, ``RestoreError``, ``OSError`` and ``cv2.error``; then there is no ``target``.
     """
     try:
         with Movie(source, accurate=True) as movie, whole(target) as part:
@@ -59,16 +59,16 @@ def restore_video(
             check_written(part, len(ticks))
             told = writer.told
             if movie.retimed:
-                told.append(f'{movie.retimed} frames came no later than the one before: now later')
+                told.append(f'{movie.retimed} frames were not later than their previous one: moved')
             if (missing := dropped(ticks) - movie.lost) > 0:
-                told.append(f'about {missing} frames are missing in between, as their times show')
+                told.append(f'about {missing} frames are missing in between, by their times')
             return Restored(len(ticks), movie.lost + movie.resized, movie.troubles(), told)
-    except av.FFmpegError as error:  # of the writer: no room, or what H.264 cannot hold
+    except av.FFmpegError as error:  # of the writer: no space, or unsupported by H.264
         raise MovieError(f'cannot write {target}: {error.strerror or error}') from error
 
 
 def dropped(ticks: list[int]) -> int:
-    """Return how many frames are missing between others of a constant rate; 0 for other rates."""
+    """Return the number of missing frames at a constant frame rate; 0 for other rates."""
     steps = np.diff(ticks)
     usual = float(np.median(steps)) if len(steps) else 0.0
     off = np.rint(steps / usual) - 1 if usual else np.zeros(0)

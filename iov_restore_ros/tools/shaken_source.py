@@ -1,4 +1,4 @@
-"""What a camera's IMU says: of a shake that is made up here, or as it was written down."""
+"""The IMU of a simulated camera: from a synthetic shake, or from a CSV file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.shaking import STILL_BEFORE, Shake, ShakenCamera, rotations
 from iov_restore_ros.tools.file_imu import read_rates
 
-SPAN = 120.0  # s in which there are bumps; vibrations go on
+SPAN = 120.0  # s with bumps; vibrations continue
 EXPOSURE = 0.02  # s, of a shaken picture
-MOMENTS = 11  # that it is averaged from
+MOMENTS = 11  # pictures that are averaged for it
 FOCAL = 1.2  # of the width
-LITTLE = 1e-4  # s, over which the rates are taken
+LITTLE = 1e-4  # s, step of the numerical derivative for the rates
 SEED = 3
 
 
 @dataclass(frozen=True)
 class ImuBeside:
     """
-    An IMU that sits as the camera does: x right, y down, z ahead.
+    An IMU with the axes of the camera: x right, y down, z forward.
 
-    ``rates``: from a time (s, as the stamps have it) to the angular rates, 3, rad/s; ``camera``:
-    fx, fy, cx, cy, pixels; ``exposure``: s, to the end of which a frame is not there.
+    ``rates``: from a time (s, of the stamps) to the angular rates, 3, rad/s. ``camera``: fx, fy,
+    cx, cy, pixels. ``exposure``: s; a frame is complete only at its end.
     """
 
     rates: Callable[[float], np.ndarray]
@@ -35,7 +35,7 @@ class ImuBeside:
 
 def played(path: Path, length: float, camera: tuple[float, ...], exposure: float) -> ImuBeside:
     """
-    Return an IMU by the rates in a CSV file, which begin again every ``length`` s.
+    Return an IMU with the rates of a CSV file, which repeat every ``length`` s.
 
     Raises ``OSError`` and ``ValueError``.
     """
@@ -51,17 +51,17 @@ def shaken(
     picture: Callable[[int], np.ndarray | None], fps: float, start: float, far: float
 ) -> tuple[Callable[[int], np.ndarray | None], ImuBeside]:
     """
-    Return what a camera on a bad road sees of a source's pictures, and its IMU.
+    Return the pictures of a source as a camera on a bad road sees them, and its IMU.
 
-    ``start``: s, of the first stamp; ``far``: pixels of blur, in the middle of many frames. A
-    picture moves as a whole and is exposed for ``EXPOSURE`` s. Where there is none, None is seen.
+    ``start``: s, of the first stamp. ``far``: median blur of the frames, pixels. A picture moves as
+    a whole and is exposed for ``EXPOSURE`` s. A missing picture (None) stays None.
     """
     number = round(start * fps)
     while (first := picture(number)) is None:
         number += 1
     height, width = first.shape[:2]
     focal, middle = FOCAL * width, np.array([width - 1, height - 1]) / 2
-    # Its frames' times are seconds here, so it may be asked for any time.
+    # The frame period is 1 s here, so that any time may be requested.
     camera = ShakenCamera(Shake.draw(np.random.default_rng(SEED), SPAN), focal, middle, 1.0)
     extents = [camera.extent(time / 4, EXPOSURE) for time in range(80)]
     shake = camera.shake.scaled(far / float(np.median(extents)))

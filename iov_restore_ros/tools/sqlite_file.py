@@ -1,8 +1,8 @@
 """
-A .db3 file of a bag, read in spite of damage.
+Reading a .db3 file of a bag in spite of damage.
 
-rosbags opens one as if nothing lay beside it, by a name in which SQLite takes #, ? and % for marks,
-and ends at the first row that is damaged.
+rosbags ignores journals beside the file, passes a name in which SQLite interprets #, ? and %, and
+stops at the first damaged row.
 """
 
 import shutil
@@ -17,22 +17,22 @@ from rosbags.interfaces import Connection, ConnectionExtRosbag2
 
 from iov_restore_ros.tools.bag_file import BROKEN, BagError, Note, definition, qos_of, reason
 
-JOURNALS = '-wal', '-journal'  # what a recorder that was killed had not put into the file yet
+JOURNALS = '-wal', '-journal'  # data that a killed recorder had not moved into the file yet
 
 
 class SqliteFile:
     """
     A .db3 file.
 
-    ``connections`` by the id of their topic have the counts of its rows; ``start`` and ``end`` (ns)
-    are the times of its first and last message.
+    ``connections``, by the id of their topic, have the counts of its rows. ``start`` and ``end``
+    (ns) are the times of the first and the last message.
     """
 
     compressed = False
     extras: tuple[str, ...] = ()
 
     def __init__(self, path: Path, note: Note) -> None:
-        """Open it; ``note`` takes a line for each damage. Raises ``BagError`` and ``BROKEN``."""
+        """Open it; ``note`` gets a line for each damage. Raises ``BagError`` and ``BROKEN``."""
         self.path, self._note = path, note
         self.start: int | None = None
         self.end: int | None = None
@@ -53,7 +53,7 @@ class SqliteFile:
         """
         Yield topic, time (ns) and content of the messages from ``start`` to before ``stop``.
 
-        They come in the order of their times. What cannot be read is left out, and noted.
+        They are sorted by time. Unreadable messages are left out, and noted.
         """
         marks = ', '.join('?' * len(topics))
         query = (
@@ -62,7 +62,7 @@ class SqliteFile:
         )
         for number in self._in_order(start, stop):
             try:
-                # A row at a time: a damaged one costs no other.
+                # One row at a time, so that a damaged row costs no other.
                 message = self._base.execute(query, (number, *topics)).fetchone()
             except BROKEN as error:
                 self._note(f'message {number} cannot be read: {reason(error)}')
@@ -75,7 +75,7 @@ class SqliteFile:
             yield message
 
     def _in_order(self, start: int, stop: int) -> Iterator[int]:
-        """Yield the ids of the messages in the order of their times, which are in an index."""
+        """Yield the ids of the messages sorted by time, for which there is an index."""
         try:
             for (number,) in self._base.execute(
                 'SELECT id FROM messages WHERE timestamp >= ? AND timestamp < ? '
@@ -86,7 +86,7 @@ class SqliteFile:
             self._note(f'the messages from here on cannot be read: {reason(error)}')
 
     def _connect(self, stack: ExitStack) -> sqlite3.Connection:
-        """Open it, or a copy in a temporary folder: what a journal has would change the bag."""
+        """Open it, or, if there is a journal, a copy: reading the journal changes the file."""
         own = self.path.resolve()
         journals = [own.with_name(own.name + end) for end in JOURNALS]
         there = [file for file in journals if file.exists() and file.stat().st_size]
@@ -139,7 +139,7 @@ class SqliteFile:
                 self._note(f'{count} messages of topic {topic}, which has no name')
 
     def _rows(self, query: str) -> list[dict[str, Any]]:
-        """Return the rows by the names of their columns: which there are depends on its age."""
+        """Return the rows by column name: the columns depend on the version of the bag."""
         cursor = self._base.execute(query)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]

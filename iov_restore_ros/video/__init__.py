@@ -1,1 +1,1 @@
-"""What one frame of a camera knows of the one before, and how it is found; without a network."""
+"""The side information of a frame: history, optical flow, gyroscope, veil and glass."""

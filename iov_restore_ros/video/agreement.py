@@ -1,8 +1,8 @@
 """
-Whether a gyroscope tells of the turns that are seen, by which offset of its clock, and if not, why.
+Whether a gyroscope agrees with the rotations in the frames, at which clock offset, and if not, why.
 
-Everything here is judged on how turns change. What stays the same for seconds is left out: a bias
-of the gyroscope's is no lie, and a vehicle that drives on past a wall looks like one that turns.
+Only changes of the rotations are compared. What stays constant for seconds is left out: a bias is
+no error of the setup, and a vehicle that drives past a wall looks like one that turns.
 """
 
 from itertools import permutations, product
@@ -13,32 +13,32 @@ import numpy as np
 from iov_restore_ros.video.seen_turn import SeenTurn
 
 KEPT = 90  # pairs of frames
-REACH = 0.06  # s about where the search for the offset starts
+REACH = 0.06  # s around the start of the search for the offset
 STEPS = np.linspace(-REACH, REACH, 61)
-FLOOR = 0.06  # square pixels by which the turns of good flows are wrong
-DOUBT = 0.1  # square pixels by which those of others are
-SLIGHT = 1.0  # square pixels: what moves less says less
-USUAL = 0.5  # share that each pair of frames has in what is usual from then on
-LIKELY = 0.33  # misfit, below which a reason is a likely one
-FITS = 0.2  # misfit, below which a gyroscope tells of the turns that are seen
-ENOUGH = 6.0  # pairs of frames from which an offset can be told
-CERTAIN = 2.5  # times its standard error that an offset is better than another
-NARROW = 3  # steps to both sides, at which a certain offset fits worse
-NEAR = 0.003  # s, by which it moves without being clearly better
-MOST_BIAS = 0.1  # rad/s; what is more is no bias
-AHEAD = 0.2  # rad between the way of a vehicle and where its camera looks
+FLOOR = 0.06  # square pixels: error of the rotations of good flows
+DOUBT = 0.1  # square pixels: error of the rotations of other flows
+SLIGHT = 1.0  # square pixels: smaller motion has less weight
+USUAL = 0.5  # weight of each pair of frames in the running mean
+LIKELY = 0.33  # misfit below which a reason is likely
+FITS = 0.2  # misfit below which a gyroscope agrees with the frames
+ENOUGH = 6.0  # pairs of frames from which an offset can be estimated
+CERTAIN = 2.5  # standard errors by which an offset must be better than another
+NARROW = 3  # steps to both sides at which a certain offset must fit worse
+NEAR = 0.003  # s by which the offset may move without being clearly better
+MOST_BIAS = 0.1  # rad/s; a larger value is no bias
+AHEAD = 0.2  # rad between a vehicle's direction of travel and its camera's optical axis
 NOTHING = "nothing fits: loose mount, or another vehicle's"
 DEGREES = 180 / np.pi
 
 
 class Pairs(NamedTuple):
     """
-    Pairs of frames: what is seen and what the gyroscope says.
+    Pairs of frames: rotations from the optical flow and from the gyroscope.
 
-    ``stamps``: N, s, of the later one; ``seen``: N x 3, rad, about the camera's axes; ``weights``:
-    N x 3 x 3 and ``expansions``: N, as ``SeenTurn`` has them; ``took``: N, s from frame to frame;
-    ``claims``: N x D x 3, rad, about the camera's axes, by the gyroscope at D offsets of its clock.
-    No numbers where it has no samples.
+    ``stamps``: N, s, of the later frame. ``seen``: N x 3, rad, about the camera's axes, from the
+    flow. ``weights``: N x 3 x 3, and ``expansions``: N, as in ``SeenTurn``. ``took``: N, s between
+    the frames. ``claims``: N x D x 3, rad, about the camera's axes, from the gyroscope at D clock
+    offsets; NaN where it has no samples.
     """
 
     stamps: np.ndarray
@@ -49,7 +49,7 @@ class Pairs(NamedTuple):
     claims: np.ndarray
 
     def then(self, seen: SeenTurn, stamp: float, took: float, claims: np.ndarray) -> 'Pairs':
-        """Return the latest of these and another one, with ``claims`` D x 3."""
+        """Return the latest of these pairs and one more, with ``claims`` D x 3."""
         new = stamp, seen.vector, seen.weight, seen.expansion, took, claims
         return Pairs(*(
             np.concatenate([of[-KEPT + 1 :], np.array(one)[None]])
@@ -57,7 +57,7 @@ class Pairs(NamedTuple):
         ))
 
     def only(self, which: np.ndarray) -> 'Pairs':
-        """Return some of them; ``which`` is N, bool."""
+        """Return the pairs where ``which`` (N, bool) is true."""
         return Pairs(*(of[which] for of in self))
 
 
@@ -67,16 +67,16 @@ NO_PAIRS = Pairs(*(
 
 
 def known(pairs: Pairs) -> Pairs:
-    """Return the pairs of which the gyroscope has all samples."""
+    """Return the pairs for which the gyroscope has all samples."""
     return pairs.only(np.isfinite(pairs.claims).all((1, 2)))
 
 
 def at_offset(pairs: Pairs, offset: float) -> Pairs:
-    """Return the pairs with what the gyroscope says at one offset from the start, N x 1 x 3."""
+    """Return the pairs with ``claims`` at one offset (s from the start), N x 1 x 3."""
     where = float(np.clip((offset + REACH) / (STEPS[1] - STEPS[0]), 0, len(STEPS) - 1))
     below = min(int(where), len(STEPS) - 2)
     part = where - below
-    # Of the latest frames only one of both may be known.
+    # For the latest frames only one of the two steps may be known.
     parts = [
         share * pairs.claims[:, below + i : below + i + 1]
         for i, share in enumerate((1 - part, part)) if share
@@ -86,11 +86,11 @@ def at_offset(pairs: Pairs, offset: float) -> Pairs:
 
 def misfits(pairs: Pairs, doubt: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return for each pair how wrong the gyroscope is, N x D, and how much that says, N x D.
+    Return for each pair the misfit of the gyroscope, N x D, and its weight, N x D.
 
-    0 where both agree, 0.5 where one says nothing of what the other shows, 0.8 for the opposite, 1
-    for something far beyond. What it says is 0 where neither shows more than errors, at most 1.
-    ``doubt``: square pixels that are laid to the flow.
+    The misfit is 0 if both agree, 0.5 if only one of them shows a rotation, 0.8 for opposite
+    rotations, and 1 if the gyroscope shows far too much. The weight is 0 if neither shows more than
+    errors, and 1 at most. ``doubt``: square pixels that are attributed to errors of the flow.
     """
     seen, claims = _changes(pairs, pairs.seen[:, None]), _changes(pairs, pairs.claims)
     moved, claimed = _square(pairs, seen), _square(pairs, claims)
@@ -101,9 +101,9 @@ def misfits(pairs: Pairs, doubt: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
 
 def find_offset(pairs: Pairs, now: float) -> tuple[float | None, bool]:
     """
-    Return the offset (s, from the start of the search) that fits, and whether that is certain.
+    Return the offset (s, from the start of the search) that fits, and whether it is certain.
 
-    None if none fits or too little happened. It is ``now`` if no other is clearly better.
+    None if no offset fits or too little moved. It is ``now`` if no other one is clearly better.
     """
     misfit, says = misfits(pairs)
     says = says.mean(1)
@@ -111,7 +111,7 @@ def find_offset(pairs: Pairs, now: float) -> tuple[float | None, bool]:
     if total**2 < ENOUGH * (says**2).sum() or total < ENOUGH / 2:
         return None, False
     share = says / total
-    few = (share**2).sum()  # 1 by how many pairs it amounts to
+    few = (share**2).sum()  # 1 / effective number of pairs
 
     def better(one: np.ndarray, other: np.ndarray) -> float:
         """Return by how many standard errors ``one`` fits better than ``other``."""
@@ -123,7 +123,7 @@ def find_offset(pairs: Pairs, now: float) -> tuple[float | None, bool]:
     best = int(costs.argmin())
     inner = costs[1:-1]
     minima = 1 + np.flatnonzero((inner <= costs[:-2]) & (inner <= costs[2:]))
-    # One vibration fits again after each of its periods: then the nearest to the start is meant.
+    # A vibration fits again after each period: take the one nearest to the start.
     alike = [
         place for place in minima
         if better(misfit[:, best], misfit[:, place]) < CERTAIN or costs[place] < costs[best] + 0.01
@@ -146,22 +146,22 @@ def find_offset(pairs: Pairs, now: float) -> tuple[float | None, bool]:
 
 def find_bias(pairs: Pairs) -> np.ndarray:
     """
-    Return by how much the gyroscope is too fast, 3, rad/s about the camera's axes, 0 if not sure.
+    Return the bias of the gyroscope, 3, rad/s about the camera's axes; 0 if it is not certain.
 
-    ``pairs`` are at one offset.
+    ``pairs`` have claims at one offset.
     """
     apart = pairs.claims[:, 0] - pairs.seen
     pace = pairs.took.mean()
     bias = np.median(apart, 0) / pace
     errors = 1.5 * np.median(np.abs(apart - bias * pace), 0) / pace / np.sqrt(len(pairs.took))
-    # Who drives to one side of what the camera looks at seems to turn.
+    # A vehicle that does not drive along the optical axis seems to turn.
     drives = np.array([1.0, 1.0, 0.0]) * AHEAD * abs(pairs.expansions.mean()) / pace
     sure = np.sign(bias) * np.maximum(np.abs(bias) - drives - errors, 0)
     return np.where(np.abs(bias) > 1.5 * MOST_BIAS, 0, np.clip(sure, -MOST_BIAS, MOST_BIAS))
 
 
 def fits_at(pairs: Pairs, steps: np.ndarray) -> float | None:
-    """Return at which of ``steps``, the offsets that ``pairs`` are at, the gyroscope fits, s."""
+    """Return which of ``steps`` (s), the offsets of ``pairs``, fits; None if none does."""
     misfit, says = misfits(pairs)
     total = says.sum(0)
     costs = (misfit * says).sum(0) / np.maximum(total, 1e-9)
@@ -170,20 +170,20 @@ def fits_at(pairs: Pairs, steps: np.ndarray) -> float | None:
 
 
 def diagnose(pairs: Pairs) -> str:
-    """Return what is likely wrong with a gyroscope that does not fit; ``pairs`` at one offset."""
+    """Return the likely reason why a gyroscope does not fit; ``pairs`` are at one offset."""
     claims = pairs.claims[:, 0]
     best, reason = LIKELY, NOTHING
     for matrices, likely in _LIKELY:
         misfit, says = misfits(pairs._replace(claims=np.einsum('kij,nj->nki', matrices, claims)))
         cost = float(((misfit * says).sum(0) / np.maximum(says.sum(0), 1e-9)).min())
-        # The simpler one, if both fit.
+        # If two reasons fit, the simpler one, which comes first.
         if cost < best - 0.03:
             best, reason = cost, likely
     return reason
 
 
 def _axes() -> np.ndarray:
-    """Return the rotations that take axes to axes, 24 x 3 x 3, and their opposites."""
+    """Return the signed permutations of the axes: 24 rotations and 24 reflections, 48 x 3 x 3."""
     signed = [
         np.diag(signs) @ np.eye(3)[list(order)]
         for order in permutations(range(3)) for signs in product((1.0, -1.0), repeat=3)
@@ -205,11 +205,11 @@ _UNUSUAL = np.eye(KEPT) - USUAL * np.tril(
 
 
 def _square(pairs: Pairs, turns: np.ndarray) -> np.ndarray:
-    """Return by the square of how many pixels ``turns`` (N x D x 3) move the picture, N x D."""
+    """Return the mean squared displacement (pixels) of the picture by ``turns``, N x D."""
     return ((turns @ pairs.weights) * turns).sum(-1)
 
 
 def _changes(pairs: Pairs, turns: np.ndarray) -> np.ndarray:
-    """Return by what ``turns`` (N x D x 3) differ from what was lately usual."""
+    """Return the difference of ``turns`` (N x D x 3) from their running mean."""
     took = pairs.took[:, None, None]
     return took * np.tensordot(_UNUSUAL[: len(turns), : len(turns)], turns / took, 1)

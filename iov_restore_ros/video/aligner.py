@@ -1,15 +1,14 @@
 """
-What is known beside a frame: the one place where it is put together.
+Collects the side information of a frame, in one place for the node, the tools and training.
 
     aligned = align(frame, previous, task)
     before = aligned.before(share, known)
 
-With a gyroscope ``turn`` and ``path`` come from `camera_path.py`; what else moves, because the
-vehicle drives on, is the flow less the turn.
+With a gyroscope ``turn`` and ``path`` come from `camera_path.py`. The rest of the motion, from the
+vehicle's travel, is the flow minus the rotation.
 
-Both depend on nothing but what they are given. `history.py` knows which frame is the one before
-and finds the share of the time that the shutter was open; in training both are made up, and so
-are flows that are wrong.
+Both functions depend on their arguments only. `history.py` chooses the previous frame and estimates
+the share of the frame time that the shutter was open. Training makes up both, and also wrong flows.
 """
 
 from collections.abc import Callable
@@ -25,10 +24,11 @@ from iov_restore_ros.video.flow import Flow, find_flow, look
 
 class Trace(NamedTuple):
     """
-    What is left of a frame that came to be deblurred, whatever is made of it.
+    What the history keeps of a received frame for deblurring the next one.
 
-    ``small``: what a flow is looked for in; ``way``: the flow, less the camera's turn where that is
-    known (``turned``), to the one before it, which lay ``took`` s back; None if there was none.
+    ``small``: the small grey picture for finding a flow. ``way``: the flow to its previous frame,
+    ``took`` s earlier, minus the camera's rotation if that is known (``turned``); None without a
+    previous frame.
     """
 
     small: np.ndarray
@@ -39,10 +39,10 @@ class Trace(NamedTuple):
 
 class Previous(NamedTuple):
     """
-    The frame before one that comes ``took`` s later.
+    The previous frame, ``took`` s before the current one.
 
-    ``pixels``: uint8 H x W x 3, RGB, as it was restored (as it was received where it was not);
-    ``trace``: what is left of it as it was received, None if nothing is.
+    ``pixels``: uint8 H x W x 3, RGB, restored (as received if it was not restored). ``trace``: what
+    is kept of the received frame, None if nothing is.
     """
 
     pixels: np.ndarray
@@ -53,11 +53,12 @@ class Previous(NamedTuple):
 
 class Alignment(NamedTuple):
     """
-    What a frame and the one before say of each other, before anybody says how it was exposed.
+    The alignment of a frame with its previous frame, independent of the exposure.
 
-    ``pixels``: of the one before; ``flow``: to it; None, both, if they do not show one scene or
-    there is none. ``moving``: what ``speed`` returns, less ``turn``, the camera's, where that is
-    known, and ``trace``: what is to be left of the frame; None where the blur is of no interest.
+    ``pixels``: of the previous frame. ``flow``: to it. Both are None if they do not show one scene
+    or there is no previous frame. ``moving``: the result of ``speed``, minus the camera's rotation
+    ``turn`` if that is known. ``trace``: what the history keeps of the frame. Both are None if the
+    task does not use blur.
     """
 
     pixels: np.ndarray | None
@@ -70,11 +71,11 @@ class Alignment(NamedTuple):
         self, share: float, known: bool, path: np.ndarray | None = None
     ) -> Before | None:
         """
-        Return what is known beside the frame; None if nothing is.
+        Return the side information of the frame; None if there is none.
 
-        ``share`` is that of the time between the two for which the shutter was open, and ``known``
-        whether it is known or assumed; ``path`` is ``Blurring.path`` by a gyroscope, if there is
-        one.
+        ``share`` is the share of the time between the two frames that the shutter was open, and
+        ``known`` whether it is known or assumed. ``path`` is ``Blurring.path`` from a gyroscope, if
+        there is one.
         """
         if path is not None and self.moving is None:  # the first frame, or one after a cut
             motion = np.zeros((*path.shape[:2], 2), np.float32)
@@ -84,7 +85,7 @@ class Alignment(NamedTuple):
         if self.moving is None:
             return Before(self.pixels, self.flow, None)
         moving = self.moving
-        # Where samples are missing, of the exposure or between the frames, all is the flow's.
+        # If samples are missing, during the exposure or between the frames, only the flow counts.
         if self.turn is None:
             path = None
         elif path is None:
@@ -102,19 +103,19 @@ def align(
     find: Callable[..., Flow | None] = find_flow,
 ) -> Alignment:
     """
-    Return what ``frame`` (uint8 H x W x 3, RGB) and the one before, of its size, say of each other.
+    Align ``frame`` (uint8 H x W x 3, RGB) with its previous frame, which has the same size.
 
-    They have ``SMALLEST`` pixels or more on a side. ``task`` is what ``frame`` is restored for.
-    ``turn`` returns what of the flow comes from the camera's turning (float32 ceil(H / 4) x
-    ceil(W / 4) x 2), or None where that is not known. The flow is found by ``find``, which is
-    called as ``find_flow`` is.
+    They have ``SMALLEST`` pixels or more on a side. ``task`` is the task of ``frame``. ``turn``
+    returns the part of the flow that comes from the camera's rotation (float32 ceil(H / 4) x
+    ceil(W / 4) x 2), or None if it is unknown. ``find`` finds the flow; its arguments are those of
+    ``find_flow``.
     """
     asked = TASKS[task]
     small = look(frame, asked.streaks)
     flow = None
     if previous is not None:
         restored = look(previous.pixels, asked.streaks)
-        # Two frames that are blurred alike tell better how the picture moved.
+        # Two frames with the same blur show the motion better.
         came = previous.trace.small if previous.trace else restored
         flow = find(small, came, *frame.shape[:2], restored=restored)
     if previous is None or flow is None:
@@ -131,17 +132,17 @@ def align(
 
 
 def trace_of(frame: np.ndarray, task: str) -> Trace | None:
-    """Return what is left of a frame that nobody aligned; None where the blur is of no interest."""
+    """Return the trace of a frame that was not aligned; None if the task does not use blur."""
     asked = TASKS[task]
     return Trace(look(frame, asked.streaks), None, 0.0) if asked.blur else None
 
 
 def speed(way: np.ndarray, earlier: np.ndarray, times: float) -> np.ndarray:
     """
-    Return how far the picture moves in the time that ``way`` took, at the moment of the frame.
+    Return the displacement over the interval of ``way``, with the velocity at the frame itself.
 
-    ``way`` itself tells of half of that time ago. ``earlier`` is the way of the frame before, which
-    took so many ``times`` as long: what changed between the two is taken to go on. Where it is not
-    known, nothing is taken to have changed: the speed is ``way``.
+    ``way`` is the mean displacement, so it belongs to the middle of the interval. ``earlier`` is
+    the flow of the previous frame, whose interval was ``times`` as long. The velocity is
+    extrapolated by half an interval from the change between the two.
     """
     return way + (way - earlier / times) / (1 + times)

@@ -1,4 +1,4 @@
-"""What is known beside a frame: the one before it, how it was blurred, and it without its veil."""
+"""The side information of a frame: its previous frame, its blur, and the frame without veil."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from iov_restore_ros.video.flow import Flow
 
 class Blurring(NamedTuple):
     """
-    How a frame was blurred, for each cell of 4x4 pixels: rows = ceil(H / 4), columns = ceil(W / 4).
+    The blur of a frame for each cell of 4x4 pixels: rows = ceil(H / 4), columns = ceil(W / 4).
 
-    ``motion``: float32 rows x columns x 2, how far it moved while the shutter was open, straight,
-    as far as the optical flow tells (x before y, pixels, towards the past); ``path``: float32
-    rows x columns x ``MOMENTS`` x 2, where it was at the moments of the exposure, seen from its
-    middle: by the camera's turning, or without a gyroscope by the same straight motion; ``told``:
-    whether the time that the shutter was open is known, and whether the path is a gyroscope's.
+    ``motion``: float32 rows x columns x 2, the straight displacement during the exposure from the
+    optical flow (x before y, pixels, towards the past). ``path``: float32 rows x columns x
+    ``MOMENTS`` x 2, the positions at the moments of the exposure, relative to its middle: from the
+    camera's rotation, or without a gyroscope from the same straight motion. ``told``: whether the
+    exposure is known, and whether the path is from a gyroscope.
     """
 
     motion: np.ndarray
@@ -25,12 +25,12 @@ class Blurring(NamedTuple):
 
 class Before(NamedTuple):
     """
-    What is known beside a frame.
+    The side information of a frame.
 
-    ``pixels``: uint8 H x W x 3, RGB, the frame before, where it saw them; ``flow``: from the frame
-    to it; both None if there is none. ``blurring``: None where it is of no interest, or not known.
-    ``clear``: uint8 H x W x 3, RGB, the frame itself without its veil, which is to be restored in
-    its place; None where nobody looked for one.
+    ``pixels``: uint8 H x W x 3, RGB, the previous frame, not warped. ``flow``: from the frame to
+    it. Both are None without a previous frame. ``blurring``: None if the task does not use it, or
+    if it is unknown. ``clear``: uint8 H x W x 3, RGB, the frame itself without its veil, which is
+    restored in its place; None if no veil was looked for.
     """
 
     pixels: np.ndarray | None
@@ -39,7 +39,7 @@ class Before(NamedTuple):
     clear: np.ndarray | None = None
 
     def planes(self) -> dict[str, np.ndarray]:
-        """Return what is known by the names of `model.fusion.gather`, rows x columns x ...."""
+        """Return the planes by the names of `model.fusion.gather`, rows x columns x ...."""
         planes = {}
         if self.flow is not None:
             planes['way'], planes['trust'] = self.flow

@@ -1,11 +1,11 @@
 """
-The path of each pixel while the shutter was open, from the angular rates of a gyroscope.
+The path of each pixel during the exposure, from the angular rates of a gyroscope.
 
-A camera that turns moves what it sees, whatever its distance: v(t) = R(t)' R(s) v(s) for a
-direction v that was seen at the time s, R(t) being the camera's orientation. The rates are
-integrated on SO(3), and each place of the picture is taken through the moments of its exposure; of
-a rolling shutter each row has its own. What a gyroscope cannot see, a vehicle that drives on, comes
-from the optical flow (`video/aligner.py`).
+The rotation of a camera moves all points, whatever their distance: v(t) = R(t)' R(s) v(s) for a
+direction v at the time s, where R(t) is the camera's orientation. The rates are integrated on
+SO(3), and each place of the picture is followed through its exposure. Each row of a rolling shutter
+has its own exposure. A gyroscope does not measure the vehicle's travel; that part comes from the
+optical flow (`video/aligner.py`).
 
 Frames as in REP 103 and 104: camera coordinates are x right, y down, z forward.
 """
@@ -20,22 +20,22 @@ from iov_restore_ros.model.fusion import MOMENTS
 from iov_restore_ros.model.wiener import CELL
 
 KEPT = 3.0  # s of angular rates
-NODES = 32  # pixels between the places that are projected; between them all is smooth
-LONGEST_HOLE = 0.05  # s without a sample, across which the rates are still interpolated
-FASTEST = 35.0  # rad/s, 2000 degrees/s, what gyroscopes measure at most
-TAU = np.linspace(-0.5, 0.5, MOMENTS)  # of the time that the shutter is open
-# The same for a mean over that time: Gauss's nodes, and their weights.
+NODES = 32  # pixels between projected places; the rest is interpolated
+LONGEST_HOLE = 0.05  # s without a sample over which the rates are still interpolated
+FASTEST = 35.0  # rad/s, 2000 degrees/s: the range of gyroscopes
+TAU = np.linspace(-0.5, 0.5, MOMENTS)  # moments of the exposure, in exposures
+# Moments for the mean over the exposure: Gauss's nodes, and their weights.
 NODES_OF_MEAN = np.array([-0.5, 0.0, 0.5]) * np.sqrt(3 / 5)
 SHARES_OF_MEAN = np.array([5.0, 8.0, 5.0]) / 18
 
 
 class Camera(NamedTuple):
     """
-    How a camera sees.
+    The calibration of a camera.
 
-    ``matrix``: 3 x 3, pixels; ``distortion``: coefficients of sensor_msgs/CameraInfo, empty for
-    none; ``rotation``: 3 x 3, from the IMU's frame to the camera's; ``readout``: s from the first
-    row to the last (rolling shutter; negative if it is read from below), 0 for a global shutter;
+    ``matrix``: 3 x 3, pixels. ``distortion``: coefficients of sensor_msgs/CameraInfo, empty for
+    none. ``rotation``: 3 x 3, from the IMU's frame to the camera's. ``readout``: s from the first
+    row to the last (rolling shutter; negative if it is read from below), 0 for a global shutter.
     ``fisheye``: whether the distortion is CameraInfo's `equidistant`.
     """
 
@@ -50,7 +50,7 @@ class Gyroscope:
     """
     The angular rates of the last ``KEPT`` s, in the IMU's frame. Not thread-safe.
 
-    ``refused`` counts samples that were not finite or faster than any gyroscope measures.
+    ``refused`` counts samples that were not finite, or beyond the range of gyroscopes.
     """
 
     def __init__(self) -> None:
@@ -63,17 +63,17 @@ class Gyroscope:
 
     @property
     def newest(self) -> float:
-        """The latest stamp, s; minus infinity without one."""
+        """The latest stamp, s; minus infinity if there is none."""
         return self._stamps[-1] if self._stamps else -np.inf
 
     def add(self, stamp: float, x: float, y: float, z: float) -> None:
         """
-        Take in a sample: ``stamp`` in s, rates in rad/s.
+        Add a sample: ``stamp`` in s, rates in rad/s.
 
-        A late one finds its place, a second one with a stamp replaces the first. A jump back of
-        more than ``KEPT`` s (a bag that loops) begins anew.
+        A late sample is inserted in order. A second sample with the same stamp replaces the first.
+        A jump back of more than ``KEPT`` s (a bag that loops) clears all samples.
         """
-        # Anything but a number from -FASTEST to FASTEST; NaN too compares as false.
+        # Refuse anything but numbers from -FASTEST to FASTEST; comparisons with NaN are false.
         if not (abs(x) <= FASTEST and abs(y) <= FASTEST and abs(z) <= FASTEST and stamp == stamp):
             self.refused += 1
             return
@@ -81,7 +81,7 @@ class Gyroscope:
         if not stamps or stamp > stamps[-1]:
             stamps.append(stamp)
             rates.append((x, y, z))
-            # Rarely, and then many at once: taking one from the front costs as much as the rest.
+            # Delete many samples at once, because deleting one from the front costs as much.
             if stamps[0] < stamp - 2 * KEPT:
                 old = bisect_left(stamps, stamp - KEPT)
                 del stamps[:old], rates[:old]
@@ -98,7 +98,7 @@ class Gyroscope:
             rates.insert(place, (x, y, z))
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Clear all samples."""
         self._stamps.clear()
         self._rates.clear()
 
@@ -108,9 +108,9 @@ class Gyroscope:
         """
         Return the orientations at ``times`` (s, any shape), ... x 3 x 3, relative to some start.
 
-        Each takes vectors from the IMU's frame at that time to the one at the start. ``bias`` (3,
-        rad/s) is taken off the rates. None where samples are missing: before the first, after the
-        last, or in a hole of more than ``LONGEST_HOLE`` s.
+        Each one rotates vectors from the IMU's frame at that time to its frame at the start.
+        ``bias`` (3, rad/s) is subtracted from the rates. None if samples are missing: before the
+        first, after the last, or in a hole of more than ``LONGEST_HOLE`` s.
         """
         first, last = float(times.min()), float(times.max())
         stamps = self._stamps
@@ -123,13 +123,13 @@ class Gyroscope:
         steps = np.diff(known)
         if len(known) > 1 and steps.max() > LONGEST_HOLE:
             return None
-        # From sample to sample, by the mean of both rates.
+        # From sample to sample, with the mean of both rates.
         orientations = np.empty((len(known), 3, 3))
         orientations[0] = np.eye(3)
         turns = rotation(steps[:, None] * (rates[1:] + rates[:-1]) / 2)
         for number, turn in enumerate(turns):
             np.matmul(orientations[number], turn, orientations[number + 1])
-        # From the sample before each time, by the mean of the rates there and then.
+        # From the sample before each time, with the mean of the rates at both.
         before = np.searchsorted(known, times, side='right') - 1
         after = np.minimum(before + 1, len(known) - 1)
         passed = (times - known[before])[..., None]
@@ -141,8 +141,8 @@ class Gyroscope:
         """
         Return the integral of the rates up to ``times`` (s, any shape), ... x 3, from some start.
 
-        The difference of two is a rotation vector as long as the turn between them is small. Not a
-        number where there are no samples yet or any more, and everywhere if there is a hole.
+        The difference of two results is a rotation vector if the rotation between them is small.
+        NaN before the first and after the last sample, and everywhere if there is a hole.
         """
         stamps = self._stamps
         low = max(0, bisect_left(stamps, float(times.min())) - 1)
@@ -175,12 +175,12 @@ def turned(
     offsets: np.ndarray, bias: np.ndarray | float = 0.0, shares: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """
-    Return where what each cell shows lies so much later, by the camera's turning alone.
+    Return the displacement of each cell's content at ``offsets``, by the camera's rotation alone.
 
-    ``size``: height and width of the picture, whose middle row was exposed about ``stamp`` (s, the
-    gyroscope's clock). ``offsets``: M, s. Returns float32 ceil(H / 4) x ceil(W / 4) x M x 2, pixels
-    from the middle of each cell, x before y; None where samples are missing. With ``shares``, M, it
-    is one sum of all, x 1 x 2.
+    ``size``: height and width of the picture. ``stamp``: s, the gyroscope's clock, the middle of
+    the exposure of the middle row. ``offsets``: M, s after ``stamp``. Returns float32 ceil(H / 4) x
+    ceil(W / 4) x M x 2, pixels from the middle of each cell, x before y; None if samples are
+    missing. With ``shares``, M, it returns the weighted sum, x 1 x 2.
     """
     height, width = size
     y, x = (np.linspace(0, side - 1, -(-side // NODES) + 1) for side in size)
@@ -210,11 +210,11 @@ def turned_between(
     exposure: float, bias: np.ndarray | float = 0.0,
 ) -> np.ndarray | None:
     """
-    Return what a flow to the frame ``took`` s before has of the camera's turning.
+    Return the part of a flow to the frame ``took`` s earlier that is the camera's rotation.
 
-    Float32 ceil(H / 4) x ceil(W / 4) x 2, pixels; the rest is as in ``turned``. Both frames were
-    exposed for ``exposure`` s: of what is blurred the flow follows the mean place, not the one at
-    half time.
+    Returns float32 ceil(H / 4) x ceil(W / 4) x 2, pixels. The other arguments are those of
+    ``turned``. Both frames were exposed for ``exposure`` s. The flow of a blurred picture follows
+    the mean place during the exposure, not the place in its middle.
     """
     moments = NODES_OF_MEAN * exposure
     turns = turned(
@@ -226,15 +226,16 @@ def turned_between(
 
 def straight(motion: np.ndarray) -> np.ndarray:
     """
-    Return the path that a straight ``motion`` is: float32 rows x columns x ``MOMENTS`` x 2, pixels.
+    Return the straight path of ``motion``: float32 rows x columns x ``MOMENTS`` x 2, pixels.
 
-    ``motion`` (rows x columns x 2) leads to where each cell's content was, as an optical flow does.
+    ``motion`` (rows x columns x 2) leads to the earlier place of each cell's content, as an optical
+    flow does.
     """
     return -TAU[:, None].astype(np.float32) * motion[:, :, None]
 
 
 def rays(camera: Camera, places: np.ndarray) -> np.ndarray:
-    """Return the directions (... x 3) in which ``places`` (... x 2, pixels) are seen."""
+    """Return the viewing directions (... x 3) of ``places`` (... x 2, pixels)."""
     flat = places.reshape(-1, 1, 2)
     if camera.fisheye:
         normal = cv2.fisheye.undistortPoints(flat, camera.matrix, camera.distortion)
@@ -246,7 +247,7 @@ def rays(camera: Camera, places: np.ndarray) -> np.ndarray:
 
 
 def project(camera: Camera, directions: np.ndarray) -> np.ndarray:
-    """Return the places (... x 2, pixels) at which ``directions`` (... x 3) are seen."""
+    """Return the projections (... x 2, pixels) of ``directions`` (... x 3)."""
     flat = directions.reshape(-1, 1, 3)
     nothing = np.zeros(3)
     if camera.fisheye:

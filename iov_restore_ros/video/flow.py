@@ -1,10 +1,10 @@
 """
-How a picture moved since the one before: OpenCV's DIS flow, and where it can be trusted.
+The optical flow between a picture and its previous one (OpenCV's DIS), and where to trust it.
 
-Source of the flow: Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016. What
-pays was measured on driving footage in rain and on blurred video (docs/video.md): half of the size
-and a flow in steps of four pixels, of large pictures half of both; streaks taken off before; in
-rain the frame before as it was restored, of blurred frames both as they came.
+Source of the flow: Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016. These
+choices were measured on driving footage in rain and on blurred video (docs/trials.md): half of the
+size and a step of four pixels, for large pictures half of both; streaks removed before; in rain the
+restored previous frame, for blurred frames both as received.
 """
 
 from typing import NamedTuple
@@ -14,29 +14,29 @@ import numpy as np
 
 from iov_restore_ros.pictures.warp import move, places
 
-HALVED = 1, 2  # times: the flow is found at half of the size, at a quarter
-LARGE = 960  # if a side is longer than this
-CELL = 4  # the flow is kept for cells of 4x4 pixels
-SMALLEST = 32  # pixels on a side, below which no flow is looked for
-STREAK = np.ones((1, 3), np.uint8)  # what is bright and thinner than this is taken off
+HALVED = 1, 2  # times: the flow is found at half of the size, or at a quarter
+LARGE = 960  # pixels; a quarter if a side is longer
+CELL = 4  # the flow is stored for cells of 4x4 pixels
+SMALLEST = 32  # least side in pixels for finding a flow
+STREAK = np.ones((1, 3), np.uint8)  # bright structures thinner than this are removed
 REFINED = 1  # variational iterations on each scale; the default of 5 gained 0.05 dB in the end
-STRIDE_BACK = 6  # pixels between patches; by default 4
-DIFFERENT = 12.0  # grey levels, on the mean, that make pictures half alike
+STRIDE_BACK = 6  # pixels between patches of the backward flow; by default 4
+DIFFERENT = 12.0  # mean difference in grey levels at which the similarity is one half
 SMOOTHING = 0.8  # sigma, pixels of the small picture
-CUT = 0.42  # of how well two pictures fit, below which they may not show one scene
-ALIKE = 0.8  # correlation; neighbours in a downpour have 0.89 and more, at cuts it is 0.64 at most
-WORSE = 0.01  # correlation that a flow may cost; right ones cost 0.002 at most, most of them gain
+CUT = 0.42  # fit of two pictures below which they may not show one scene
+ALIKE = 0.8  # correlation; consecutive frames in a downpour have 0.89 or more, cuts 0.64 at most
+WORSE = 0.01  # largest loss of correlation by a flow; right ones lose 0.002 at most, most gain
 TINY = 40, 23  # width and height, pixels
 
 
 class Flow(NamedTuple):
     """
-    Where the places of a picture were in the one before.
+    The optical flow from a picture to its previous one.
 
-    ``way``: float32 ceil(H / 4) x ceil(W / 4) x 2: from the middle of each cell of 4x4 pixels to
-    where it was, x before y, in pixels. ``trust``: float32 ceil(H / 4) x ceil(W / 4) x 3: whether
-    the flow stays within the picture, how well the flows there and back agree, and how alike the
-    pictures are along it; all 0..1.
+    ``way``: float32 ceil(H / 4) x ceil(W / 4) x 2: the displacement from the middle of each cell of
+    4x4 pixels to its earlier place, x before y, in pixels. ``trust``: float32 ceil(H / 4) x
+    ceil(W / 4) x 3: whether the flow stays within the picture, how well the forward and the
+    backward flow agree, and how similar the pictures are along it; all 0..1.
     """
 
     way: np.ndarray
@@ -65,12 +65,12 @@ def find_flow(
     restored: np.ndarray | None = None,
 ) -> Flow | None:
     """
-    Return the flow between what ``look`` gave for two pictures of ``height`` x ``width``.
+    Return the flow between two pictures of ``height`` x ``width``, given their ``look``.
 
-    None if they do not show one scene. A flow that makes their large shapes less alike is a wrong
-    one. Between those of a cut no flow fits. None fits in a downpour either, but there the large
-    shapes are alike. ``restored`` is a look at the one before as it was restored, if that isn't
-    ``before``: how alike the pictures are is said of it.
+    None if they do not show one scene. A flow that makes their coarse structure less similar is
+    wrong. At a cut no flow fits. In a downpour no flow fits either, but the coarse structure is
+    similar. ``restored`` is the ``look`` of the restored previous picture, if that isn't
+    ``before``: the similarity is measured against it.
     """
     there, back = search(now, before)
     moved = move(before, there)
@@ -80,30 +80,30 @@ def find_flow(
     alike = _correlation(here, then)
     if _correlation(here, after) < alike - WORSE:
         return None
-    # Measured: 0.5 to 1.5 between neighbours, in a downpour down to 0.29; at cuts 0 to 0.37.
+    # Measured: 0.5 to 1.5 for consecutive frames, in a downpour down to 0.29; at cuts 0 to 0.37.
     _, agreement, likeness, _ = cv2.mean(flow.trust)
     return flow if agreement + likeness / 2 >= CUT or alike >= ALIKE else None
 
 
 def _large_shapes(picture: np.ndarray) -> np.ndarray:
-    """Return a small picture so much smaller that no rain is left in it."""
+    """Return a picture reduced so far that no rain is left in it."""
     return cv2.resize(picture, TINY, interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Return how two pictures of one size correlate, -1..1."""
+    """Return the correlation of two pictures of one size, -1..1."""
     return float(cv2.matchTemplate(one, other, cv2.TM_CCOEFF_NORMED)[0, 0])
 
 
 def search(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each place of a small picture is in the other, there and back: h x w x 2."""
+    """Return the forward and the backward flow between two small pictures, h x w x 2 each."""
     there = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     there.setVariationalRefinementIterations(REFINED)
-    # The way back only has to tell whether it contradicts: a quick look will do.
+    # The backward flow only checks the forward one, so a coarser search is enough.
     back = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     back.setPatchStride(STRIDE_BACK)
     for dis in (there, back):
-        dis.setFinestScale(1)  # by default 2: that would be eighths
+        dis.setFinestScale(1)  # by default 2, which would be an eighth of the size
     return there.calc(now, before, None), back.calc(before, now, None)
 
 
@@ -112,9 +112,9 @@ def judge(
     size: tuple[int, int],
 ) -> Flow:
     """
-    Return what the flows ``there`` and ``back`` are worth, for pictures of ``size``.
+    Return the forward flow ``there`` with its trust, for pictures of ``size`` (height, width).
 
-    ``moved`` is the picture before moved along ``there``.
+    ``back`` is the backward flow. ``moved`` is the previous picture warped along ``there``.
     """
     rows, columns = now.shape
     where = cv2.add(places(rows, columns), there)
@@ -127,7 +127,7 @@ def judge(
     trust = cv2.merge([inside.astype(np.float32), agreement, likeness])
     height, width = size
     cells = -(-width // CELL), -(-height // CELL)
-    # Between two sizes, of which one divides the other by 2 or 1, linear is the mean of its part.
+    # For a ratio of 1 or 2 linear interpolation is the mean of a cell.
     scale = width / columns, height / rows, 0.0, 0.0
     return Flow(
         cv2.multiply(cv2.resize(there, cells, interpolation=cv2.INTER_LINEAR), scale),

@@ -1,5 +1,5 @@
 """
-What a camera saw lately: the frame before, as it was restored, and how the picture moved since.
+The history of a camera: its previous frame, as it was restored, and the motion since.
 
     history = History()
     for stamp, frame in video:
@@ -7,9 +7,9 @@ What a camera saw lately: the frame before, as it was restored, and how the pict
         ...  # before.clear is restored
         history.keep(restored, stamp)
 
-One for each camera or file. It holds one frame as it was restored and, at most, one newer one that
-was not (for 1280x720 2.8 MB each), and of the last few that came to be deblurred a small grey one
-and its flow (0.5 MB each), whatever comes.
+Use one for each camera or file. It holds one restored frame and at most one newer frame that was
+not restored (2.8 MB each for 1280x720). For deblurring it also holds small grey copies of the last
+few received frames with their flows (0.5 MB each).
 """
 
 import math
@@ -30,14 +30,14 @@ from iov_restore_ros.video.flow import SMALLEST
 from iov_restore_ros.video.inertial import Inertial
 from iov_restore_ros.video.shutter_gauge import ShutterGauge
 
-LONGEST_GAP = 0.35  # s between two frames of which one is the frame before of the other
-INTERVALS = 9  # between frames, of which the middle one counts as the camera's
-LATE = 'not newer', 'unreadable'  # reasons that leave the past as it is
-ON_THEIR_WAY = 4  # frames that are being restored, more than any device works on at once
+LONGEST_GAP = 0.35  # s; a frame that is older than this is no previous frame
+INTERVALS = 9  # between frames; their median is the camera's frame time
+LATE = 'not newer', 'unreadable'  # reasons that do not change the history
+ON_THEIR_WAY = 4  # frames being restored; more than any device works on at once
 
 
 class Seen(NamedTuple):
-    """A frame that was received, at ``stamp`` (s), and how to get at it; None if that fails."""
+    """A received frame: its ``stamp`` (s), and how to open it; ``open`` returns None on failure."""
 
     stamp: float
     open: Callable[[], np.ndarray | None]
@@ -46,35 +46,35 @@ class Seen(NamedTuple):
 
 class History:
     """
-    What one camera saw lately. Not thread-safe, but ``miss`` may come from another thread.
+    The history of one camera. Not thread-safe, but another thread may call ``miss``.
 
-    ``reason`` says why the last frame had no frame before it; empty if it had.
+    ``reason`` says why the last frame had no previous frame; empty if it had one.
     """
 
     def __init__(self, longest_gap: float = LONGEST_GAP, shutter: float = 0.0) -> None:
         """
-        Begin with nothing. Frames further apart than ``longest_gap`` s have no past.
+        Start empty. A frame more than ``longest_gap`` s older is no previous frame.
 
-        ``shutter`` is the share (0..1) of the time between two frames that the shutter is open; 0:
-        unknown, it is looked for in what is blurred, and assumed as long as it isn't found.
+        ``shutter`` is the share (0..1) of the frame time that the shutter is open. 0 means unknown:
+        it is estimated from blurred frames, and assumed until then.
         """
         self.longest_gap = longest_gap
         self.shutter = shutter
-        self.exposure = 0.0  # s that the shutter is open, if somebody knows it; before ``shutter``
+        self.exposure = 0.0  # s; 0: unknown; takes precedence over ``shutter``
         self.inertial: Inertial | None = None  # of a camera with a gyroscope
         self.reason = ''
-        self._clear = ClearMemory()  # of the last frame that was derained
+        self._clear = ClearMemory()  # after the last derained frame
         self._kept: Seen | None = None  # restored
         self._missed: Seen | None = None  # received, not restored
         self._missed_stamps: deque[float] = deque(maxlen=INTERVALS)
         self._traces: deque[tuple[float, Trace]] = deque(maxlen=ON_THEIR_WAY)  # by stamps
         self._task = ''
-        self._latest = -np.inf  # stamp of what was received, restored or not
+        self._latest = -np.inf  # latest stamp of a received frame, restored or not
         self._intervals: deque[float] = deque(maxlen=INTERVALS)
         self._gauge = ShutterGauge()
 
     def forget(self) -> None:
-        """Begin anew: what comes has nothing to do with what was."""
+        """Clear the history: the next frame is unrelated to earlier ones."""
         if self.inertial is not None:
             self.inertial.forget()
         self._kept = self._missed = None
@@ -87,14 +87,14 @@ class History:
         self, frame: np.ndarray, stamp: float, task: str, clearer: Clearer | None = None
     ) -> Before | None:
         """
-        Return what is known beside ``frame`` (uint8 H x W x 3, RGB), received at ``stamp`` s.
+        Return the side information of ``frame`` (uint8 H x W x 3, RGB) with the stamp ``stamp`` s.
 
-        With ``clearer``, for a task that ``clears``, also ``Before.clear``: the frame without a
-        veil and without what lies on the glass.
+        With ``clearer``, for a task that ``clears``, it includes ``Before.clear``: the frame
+        without veil and without drops or dirt on the glass.
 
-        There is no frame before it, with the ``reason``: for the first frame, after a gap, a jump
-        in time or a cut, for another size or task, and for a frame that is not newer than the one
-        before. None where nothing else is known either.
+        There is no previous frame, and ``reason`` says why, for the first frame, after a gap, a
+        jump in time or a cut, for another size or task, and for a frame that is not newer than the
+        previous one. Returns None if there is no other side information either.
         """
         before, self.reason = self._before(frame, stamp, task)
         self._task = task
@@ -116,7 +116,7 @@ class History:
         self, frame: np.ndarray, stamp: float, previous: Previous | None, clearer: Clearer,
         task: str,
     ) -> Before:
-        """Return what is known beside a frame that is to be cleared, and it cleared."""
+        """Return the side information of a frame to clear, and the cleared frame in it."""
         late = previous is None and self.reason in LATE
         if previous is None and not late:
             self._clear = ClearMemory()
@@ -127,19 +127,18 @@ class History:
 
     def transmission(self) -> float:
         """
-        Return the share (0..1) of the scene that the veil before the last frame let through.
+        Return the mean transmission (0..1) of the veil over the last frame.
 
-        The mean over the picture; 1 without a veil, not a number where nobody looks for one. May be
-        called from another thread.
+        1 without a veil; NaN if the veil is not looked for. Other threads may call it.
         """
         veil = self._clear.veil
         return math.nan if veil is None else float(veil.through().mean())
 
     def covered(self) -> float:
         """
-        Return the share (0..1) of the last frame that what lies on the glass covers.
+        Return the share (0..1) of the last frame that drops and dirt on the glass cover.
 
-        Not a number where nobody looks for it. May be called from another thread.
+        NaN if they are not looked for. Other threads may call it.
         """
         glass = self._clear.glass
         return math.nan if glass is None else float(glass.cover.mean())
@@ -147,7 +146,7 @@ class History:
     def _exposed(
         self, frame: np.ndarray, stamp: float, previous: Previous | None, task: str
     ) -> Before | None:
-        """Return what is known beside a frame whose exposure is of interest."""
+        """Return the side information of a frame of a task that uses blur."""
         inertial, size = self.inertial, frame.shape[:2]
         turn = None
         if inertial is not None and previous is not None:
@@ -159,7 +158,7 @@ class History:
         interval = float(median(self._intervals)) if self._intervals else took
         share = self.exposure / interval if self.exposure and interval else self.shutter
         if not share and aligned.flow is not None and aligned.moving is not None:
-            # What shows in the blur is all of the motion, whoever knows of it.
+            # The blur contains all of the motion, including the part that the gyroscope measures.
             moving = aligned.moving if inertial is None else aligned.flow.way
             self._gauge.watch(frame, moving, took / interval)
             share = self._gauge.share()
@@ -172,10 +171,10 @@ class History:
 
     def asks_until(self, stamp: float) -> float:
         """
-        Return until when a frame of ``stamp`` asks for samples, s by the gyroscope's clock.
+        Return the time until which a frame of ``stamp`` needs samples, s by the gyroscope's clock.
 
-        That is the end of its exposure, as far as that is known before the frame is looked at;
-        minus infinity without a gyroscope.
+        That is the end of its exposure, as it is known before the frame is processed. It is minus
+        infinity without a gyroscope.
         """
         inertial = self.inertial
         if inertial is None or inertial.camera is None:
@@ -188,22 +187,22 @@ class History:
         return stamp + inertial.offset + (exposure + abs(inertial.camera.readout)) / 2
 
     def keep(self, restored: np.ndarray, stamp: float) -> None:
-        """Remember a frame, as it was restored; unless a newer one is remembered already."""
+        """Store a restored frame, uint8 H x W x 3, RGB, unless a newer one is stored."""
         if self._kept is None or stamp > self._kept.stamp:
             trace = next((trace for when, trace in self._traces if when == stamp), None)
             self._kept = Seen(stamp, lambda: restored, trace)
 
     def miss(self, stamp: float, open_: Callable[[], np.ndarray | None]) -> None:
         """
-        Remember a frame that came and is not restored.
+        Store a received frame that is not restored.
 
-        ``open_`` returns its pixels, uint8 H x W x 3, or None; called only when they are wanted.
+        ``open_`` returns its pixels, uint8 H x W x 3, or None. It is called only if needed.
         """
         self._missed_stamps.append(stamp)
         self._missed = Seen(stamp, open_)
 
     def _before(self, frame: np.ndarray, stamp: float, task: str) -> tuple[Seen | None, str]:
-        """Return the newest frame before ``stamp``, or None and why there is none."""
+        """Return the newest frame before ``stamp``, or None and the reason."""
         missed, self._missed = self._missed, None
         while self._missed_stamps:
             self._note(self._missed_stamps.popleft())
@@ -231,13 +230,13 @@ class History:
         return kept, ''
 
     def _note(self, stamp: float) -> None:
-        """Take account of when a frame came."""
+        """Record the stamp of a received frame."""
         if 0 < stamp - self._latest <= self.longest_gap:
             self._intervals.append(stamp - self._latest)
         self._latest = max(self._latest, stamp)
 
     def _open(self, before: Seen | None, frame: np.ndarray, stamp: float) -> Previous | None:
-        """Return ``before`` as ``frame`` has it before it, or None, with a reason."""
+        """Open ``before``, the previous frame of ``frame``; None and a ``reason`` on failure."""
         pixels = before.open() if before else None
         if before is None or pixels is None:
             self.reason = self.reason or 'unreadable'
@@ -246,6 +245,6 @@ class History:
             self.forget()
             self.reason = 'another size'
             return None
-        # Not as a scalar of NumPy, which would make the flows float64.
+        # A Python float: a NumPy scalar would make the flows float64.
         took = float(stamp - before.stamp)
         return Previous(pixels, took, before.trace, before is self._kept)

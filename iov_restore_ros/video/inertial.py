@@ -1,14 +1,14 @@
 """
-What a camera knows of its own turning: a gyroscope beside it, as far as that can be believed.
+A camera's rotations and paths from a gyroscope, as long as the gyroscope agrees with the frames.
 
     inertial = Inertial(gyroscope)
     inertial.camera = Camera(matrix, rotation)       # as soon as they are known
-    gyroscope.add(stamp, x, y, z)                    # whenever a sample comes
+    gyroscope.add(stamp, x, y, z)                    # for each sample
     turn = inertial.turn(flow, size, stamp, took)    # between two frames
-    path = inertial.path(size, stamp, exposure)      # while the shutter was open
+    path = inertial.path(size, stamp, exposure)      # during the exposure
 
-What the gyroscope says is held against the flow (`agreement.py`), before it is used: from the first
-flow on, and over the last pairs of frames.
+Before the gyroscope is used, it is compared with the optical flow (`agreement.py`): from the first
+flow on, over the last pairs of frames.
 """
 
 from collections.abc import Callable
@@ -44,34 +44,34 @@ from iov_restore_ros.video.camera_path import (
 from iov_restore_ros.video.flow import Flow
 from iov_restore_ros.video.seen_turn import Fields, fields, seen_turn
 
-LATEST = 8  # pairs in which the gyroscope may wait for samples that come after its frame
-FADING = 0.88  # of what a pair says about whether to believe, with every newer one
-TOLD = 0.3  # pairs' worth of evidence, below which nothing is decided anew
-REFUTED = 0.35  # misfit, above which it is not believed any more
-AGAIN = 0.25  # below which it is again
-EVERY = 2, 8  # frames the offset is looked for, until it is settled and from then on
-SELDOM = 8  # frames the reason is looked for
-FEWEST = 4  # pairs from which a reason is found
-FAR = np.linspace(-0.3, 0.3, 121)  # s from the start, where an offset is told but not used
-LARGE = 0.003  # s; by less an offset moves half of the way
-SETTLED = 0.001, 2.0  # s that an offset moves at most, in so many s
+LATEST = 8  # latest pairs that may still wait for gyroscope samples
+FADING = 0.88  # factor on the weight of a pair with every newer pair
+TOLD = 0.3  # total weight of pairs below which the decision stays
+REFUTED = 0.35  # misfit above which the gyroscope is no longer trusted
+AGAIN = 0.25  # misfit below which it is trusted again
+EVERY = 2, 8  # frames between two estimates of the offset, before and after it is settled
+SELDOM = 8  # frames between two diagnoses
+FEWEST = 4  # pairs needed for a diagnosis
+FAR = np.linspace(-0.3, 0.3, 121)  # s from the start: an offset there is reported, but not used
+LARGE = 0.003  # s; for a smaller difference the offset moves half of it
+SETTLED = 0.001, 2.0  # s that a settled offset moves at most, in so many s
 
 
 class Inertial:
     """
-    One camera's gyroscope, which several cameras may share. Not thread-safe.
+    The gyroscope of one camera; several cameras may share a ``Gyroscope``. Not thread-safe.
 
-    ``offset``: s, as it is known by now: the gyroscope's stamp of a moment is the camera's plus
-    that (Kalibr's convention); ``settled``: whether it has been found and stays. ``bias``: rad/s,
-    in the IMU's frame, taken off. ``agreement``: 0..1, how well both agree lately, 0.5 or less if
-    the gyroscope says nothing of what is seen. ``trusted``: whether it is used; ``reason`` says why
-    not, or why there is no path at the moment; empty if all is well.
+    ``offset``: s, the current estimate: the gyroscope's stamp of a moment is the camera's stamp
+    plus this (Kalibr's convention). ``settled``: whether the estimate has converged. ``bias``:
+    rad/s, in the IMU's frame; it is subtracted. ``agreement``: 0..1, of the gyroscope with recent
+    frames; 0.5 or less if it does not explain them. ``trusted``: whether it is used. ``reason``:
+    why it is not used, or why there is currently no path; empty if all is well.
     """
 
     def __init__(
         self, gyroscope: Gyroscope, camera: Camera | None = None, offset: float = 0.0
     ) -> None:
-        """Begin; ``offset`` (s) is where the search for it starts."""
+        """Start the estimate of the offset at ``offset`` (s)."""
         self.gyroscope = gyroscope
         self.camera = camera
         self.offset = offset
@@ -81,15 +81,15 @@ class Inertial:
         self.trusted = False
         self.reason = 'not compared yet'
         self._start = offset
-        self._exposure = 0.0  # s, of the last frame; 0 while it is not known
+        self._exposure = 0.0  # s, of the last frame; 0: unknown
         self._pairs = NO_PAIRS
         self._fields: tuple[Camera, tuple[int, int], Fields] | None = None
-        self._refuted = ''  # why it is not believed
+        self._refuted = ''  # why it is not trusted
         self._frames = 0
-        self._since: tuple[float, float] | None = None  # stamp and offset when that last moved
+        self._since: tuple[float, float] | None = None  # stamp and offset of its last change
 
     def forget(self) -> None:
-        """Begin anew, after a jump in time; what was found of the gyroscope stays."""
+        """Clear the pairs of frames after a jump in time; the estimates stay."""
         self._pairs = NO_PAIRS
         self._since = None
 
@@ -97,20 +97,20 @@ class Inertial:
         self, flow: Flow, size: tuple[int, int], stamp: float, took: float
     ) -> np.ndarray | None:
         """
-        Return what of ``flow`` comes from the camera's turning: float32 rows x columns x 2.
+        Return the part of ``flow`` that comes from the camera's rotation: rows x columns x 2.
 
-        ``flow`` is that of a picture of ``size`` (height, width), taken at ``stamp`` s, to one
-        ``took`` s before. None where it is not known, or the gyroscope does not agree with what is
-        seen.
+        It is float32, pixels. ``flow`` leads from a picture of ``size`` (height, width) at the time
+        ``stamp`` (s) to one ``took`` s earlier. None if the rotation is unknown, or if the
+        gyroscope does not agree with the frames.
         """
         self.compare(flow, size, stamp, took)
         return self._told(turned_between, size, stamp, took, self._exposure)
 
     def path(self, size: tuple[int, int], stamp: float, exposure: float) -> np.ndarray | None:
         """
-        Return ``Blurring.path`` of a picture of ``size``, exposed ``exposure`` s about ``stamp``.
+        Return ``Blurring.path`` of a picture of ``size``, exposed for ``exposure`` s at ``stamp``.
 
-        None as for ``turn``, and before the first of it.
+        ``stamp`` is the middle of the exposure. None as for ``turn``, and before its first call.
         """
         self._exposure = exposure
         return self._told(turned, size, stamp, TAU * exposure)
@@ -119,7 +119,7 @@ class Inertial:
         self, what: Callable[..., np.ndarray | None], size: tuple[int, int], stamp: float,
         *times: Any,
     ) -> np.ndarray | None:
-        """Return what ``turned`` or ``turned_between`` does of so many ``times``."""
+        """Return the result of ``what``, which is ``turned`` or ``turned_between``."""
         if self.camera is None:
             self.reason = 'no camera_info'
             return None
@@ -138,18 +138,18 @@ class Inertial:
         return 'no samples'
 
     def _many_refused(self) -> bool:
-        """Tell whether much of what came is not possible."""
+        """Return whether many samples were impossibly fast."""
         return self.gyroscope.refused > 0.05 * len(self.gyroscope) + 10
 
     def compare(
         self, flow: Flow, size: tuple[int, int], stamp: float, took: float
     ) -> None:
-        """Hold the gyroscope against ``flow``."""
+        """Compare the gyroscope with ``flow``; the arguments are those of ``turn``."""
         camera = self.camera
         if camera is None:
             return
         if self._fields is None or self._fields[1] != size or not _same(self._fields[0], camera):
-            self._pairs = NO_PAIRS  # what was claimed was by another rotation
+            self._pairs = NO_PAIRS  # their claims are by another rotation
             self._fields = camera, size, fields(camera, size)
         self._exposure = self._exposure or ASSUMED_SHUTTER * took
         self._take_in_late_samples(camera)
@@ -168,7 +168,7 @@ class Inertial:
             self.reason = self._missing()
 
     def _judge(self, there: Pairs) -> None:
-        """Decide whether to believe the gyroscope, by ``there``, pairs at the offset."""
+        """Decide whether to trust the gyroscope; ``there`` are the pairs at the offset."""
         misfit, says = (of[:, 0] for of in misfits(there, DOUBT))
         says = says * FADING ** np.arange(len(says))[::-1]
         told = float(says.sum())
@@ -186,14 +186,14 @@ class Inertial:
             self.bias = self.camera.rotation.T @ find_bias(there)
 
     def _likely(self, there: Pairs) -> str:
-        """Return what is likely wrong; ``there`` are pairs at the offset."""
+        """Return the likely reason for the misfit; ``there`` are the pairs at the offset."""
         if self._many_refused():
             return self._missing()
         if len(there.took) < FEWEST or self.camera is None:
-            return 'does not agree with what is seen'
+            return 'does not agree with the frames'
         reason = diagnose(there)
         if reason == NOTHING:
-            # Of the past samples are kept for some time only, of the future there are none.
+            # Old samples are no longer kept, and later ones have not arrived yet.
             newest = self.gyroscope.newest
             late = self._pairs.only(np.abs(newest - 1.5 - self._pairs.stamps) < 1.0)
             claims = [
@@ -206,7 +206,7 @@ class Inertial:
         return reason
 
     def _look_for_offset(self, pairs: Pairs, stamp: float) -> None:
-        """Find the offset that fits best, if that is clear."""
+        """Move the offset to the one that fits best, if there is one."""
         if not len(pairs.took):
             return
         found, certain = find_offset(pairs, self.offset - self._start)
@@ -225,14 +225,14 @@ class Inertial:
     def _claims(
         self, camera: Camera, stamp: float, took: float, steps: np.ndarray = STEPS
     ) -> np.ndarray:
-        """Return what the gyroscope says of the turn between two frames, at ``steps``, D x 3."""
-        # Of a rolling shutter the middle row counts: a turn fits the rows about it best.
+        """Return the gyroscope's rotation between two frames at the offsets ``steps``, D x 3."""
+        # For a rolling shutter the middle row counts, because it fits the other rows best.
         then = stamp + self._start + steps[:, None] + NODES_OF_MEAN * self._exposure
         before, now = self.gyroscope.angles(np.stack([then - took, then]))
         return SHARES_OF_MEAN @ (now - before) @ camera.rotation.T
 
     def _take_in_late_samples(self, camera: Camera) -> None:
-        """Complete what the gyroscope says of pairs whose later offsets it did not know yet."""
+        """Complete the claims of pairs whose samples had not all arrived."""
         pairs = self._pairs
         last = pairs.stamps + self._start + REACH + self._exposure / 2
         missing = ~np.isfinite(pairs.claims[:, -1, 0]) & (last <= self.gyroscope.newest)
@@ -244,7 +244,7 @@ class Inertial:
 
 
 def _same(one: Camera, other: Camera) -> bool:
-    """Tell whether two cameras see alike; each camera_info makes another one."""
+    """Return whether two cameras are equal; each camera_info makes a new object."""
     return one is other or all(
         np.array_equal(np.asarray(mine), np.asarray(its))
         for mine, its in zip(one, other, strict=True)

@@ -1,9 +1,9 @@
 """
-How far a camera turned between two frames, by nothing but the optical flow.
+The rotation of a camera between two frames, from the optical flow alone.
 
-A turn moves near and far alike; driving on moves what is near. So a field for each axis of the
-turn is fitted to the flow together with two of a camera that drives on: towards a wall, and over a
-road. What other vehicles do is weighted down.
+A rotation moves near and far points equally; driving moves near points more. So the flow is fitted
+by five fields: one for each axis of the rotation, and two for driving, towards a wall and over a
+road. Robust weights reduce the influence of other vehicles.
 """
 
 from typing import NamedTuple
@@ -13,19 +13,19 @@ import numpy as np
 from iov_restore_ros.video.camera_path import Camera, project, rays, rotation
 from iov_restore_ros.video.flow import CELL, Flow
 
-PLACES = 240  # of the flow, that are looked at
-ROUNDS = 3  # of weighting down what does not fit
-LEAST_SCALE = 0.15  # pixels of misfit; less is not told from the flow's own errors
-LEAST_TRUST = 0.1  # mean over the places, below which a flow says nothing
-LITTLE = 1e-4  # rad, over which projections are differenced
+PLACES = 240  # cells of the flow that are used, about
+ROUNDS = 3  # of robust reweighting
+LEAST_SCALE = 0.15  # pixels of misfit; the errors of a flow are not smaller
+LEAST_TRUST = 0.1  # mean trust below which a flow is not used
+LITTLE = 1e-4  # rad, step of the numerical derivative of projections
 
 
 class Fields(NamedTuple):
     """
-    What a flow is made of, at N of its cells.
+    The five fields at N cells of a flow.
 
-    ``rows`` and ``columns``: N, of the cells; ``moves``: N x 2 x 5, pixels per rad about the
-    camera's x, y and z, pixels per 1 of expansion towards a wall, and over a road below.
+    ``rows`` and ``columns``: N, of the cells. ``moves``: N x 2 x 5: pixels per rad about the
+    camera's x, y and z axes, pixels per 1 of expansion towards a wall, and over a road below.
     """
 
     rows: np.ndarray
@@ -35,11 +35,11 @@ class Fields(NamedTuple):
 
 class SeenTurn(NamedTuple):
     """
-    What a flow says of the camera's turn between its two frames.
+    The camera's rotation between the two frames of a flow.
 
-    ``vector``: 3, rad, in the camera's frame; ``weight``: 3 x 3, such that v' weight v is the mean
-    square of the pixels by which a turn v moves the picture, as far as it is told from driving on;
-    ``expansion``: by which share what lies ahead grows or shrinks.
+    ``vector``: 3, rad, in the camera's frame. ``weight``: 3 x 3; v' weight v is the mean square of
+    the displacement (pixels) of a rotation v, without the part that driving explains too.
+    ``expansion``: relative growth of what lies ahead.
     """
 
     vector: np.ndarray
@@ -48,7 +48,7 @@ class SeenTurn(NamedTuple):
 
 
 def fields(camera: Camera, size: tuple[int, int]) -> Fields:
-    """Return what the flows of pictures of ``size`` (height, width) are made of."""
+    """Return the five fields for flows of pictures of ``size`` (height, width)."""
     rows, columns = (-(-side // CELL) for side in size)
     step = max(1.0, float(np.sqrt(rows * columns / PLACES)))
     down, across = (
@@ -66,7 +66,7 @@ def fields(camera: Camera, size: tuple[int, int]) -> Fields:
 
 
 def seen_turn(flow: Flow, parts: Fields) -> SeenTurn | None:
-    """Return the turn that ``flow`` shows; None if it can't be trusted or says too little."""
+    """Return the rotation in ``flow``; None if the flow cannot be trusted."""
     way = flow.way[parts.rows, parts.columns].astype(float)
     trust = flow.trust[parts.rows, parts.columns].astype(float).prod(-1)
     if trust.mean() < LEAST_TRUST:

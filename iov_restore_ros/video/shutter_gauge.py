@@ -1,10 +1,10 @@
 """
-For which share of the time between two frames the shutter is open, found in blurred video.
+Estimate the share of the frame time that the shutter is open, from blurred video.
 
-A blur along a straight line leaves a dip in a window's cepstrum, as far from its middle as the
-blur is long, along its direction. Where the flow says how far and in which direction a window
-moved from frame to frame, the dips of all windows of all frames of a camera lie at one share of it:
-added up they stand out, though no single one does.
+A straight blur leaves a dip in the cepstrum of a window. Its distance from the centre is the blur
+length, and its direction that of the blur. The flow gives the displacement of the window between
+two frames. The dips of all windows and frames of a camera lie at one share of it. Each dip alone is
+too weak, but their sum is clear.
 
 Source of the dip: Rom, On the cepstrum of two-dimensional functions, IEEE Trans. IT, 1975.
 """
@@ -15,24 +15,24 @@ import numpy as np
 from iov_restore_ros.video.flow import CELL
 
 WINDOW = 64  # pixels on a side
-WINDOWS = 24, 6  # looked at in a frame while the share is unknown, and when it is known
-MOVED = 6.0, 40.0  # pixels between two frames: less hides the dip in the middle, more leaves none
-CONTRAST = 8.0  # grey levels; flat windows say nothing
-DISTANCES = 3.0, 30.0  # pixels from the middle at which a dip can be told
+WINDOWS = 24, 6  # in each frame, while the share is unknown and when it is known
+MOVED = 6.0, 40.0  # pixels between two frames: shorter or longer motion leaves no usable dip
+CONTRAST = 8.0  # grey levels; windows with less are not used
+DISTANCES = 3.0, 30.0  # pixels from the centre at which a dip can be found
 SHARES = np.linspace(0.1, 1.3, 49, dtype=np.float32)
-BIAS = 0.06  # by which dips of known blurs were found too far out
-ENOUGH = 16  # windows before anything is said
-CLEAR = 0.006  # depth of the dip
-CERTAIN = 4.0  # times its standard error that it is deep
-SPREAD = 1e-6  # least variance of the depths, where few windows happen to agree
-NEAR = 0.12  # between the deepest dip and the most certain one, if both are one
-FORGETTING = 0.98  # of what was seen, with every frame: exposure times change
-FLOOR = 50.0  # added to the power, of which the logarithm is taken
+BIAS = 0.06  # by which the share of known blurs was overestimated
+ENOUGH = 16  # windows needed for an estimate
+CLEAR = 0.006  # least depth of the dip
+CERTAIN = 4.0  # least depth of the dip in standard errors
+SPREAD = 1e-6  # least variance of the depths, in case few windows agree by chance
+NEAR = 0.12  # largest difference between the deepest dip and the most certain one
+FORGETTING = 0.98  # factor on the sums with every frame, because exposures change
+FLOOR = 50.0  # added to the power before the logarithm
 WEIGHTS = np.outer(np.hanning(WINDOW), np.hanning(WINDOW)).astype(np.float32)
 
 
 class ShutterGauge:
-    """Adds up what the frames of one camera say about its shutter."""
+    """Adds up the dips of one camera's frames."""
 
     def __init__(self) -> None:
         self._dips = np.zeros(len(SHARES))
@@ -42,16 +42,16 @@ class ShutterGauge:
 
     def watch(self, frame: np.ndarray, moving: np.ndarray, steps: float) -> None:
         """
-        Look at ``frame`` (uint8 H x W x 3) as it was received, and how far it moves.
+        Add the dips of ``frame`` (uint8 H x W x 3, RGB), as it was received.
 
-        ``moving`` is what ``aligner.speed`` returns, for so many frame times as ``steps``.
+        ``moving`` is the result of ``aligner.speed``, the displacement in ``steps`` frame times.
         """
         for sums in (self._dips, self._squares, self._windows):
             sums *= FORGETTING
         height, width = frame.shape[:2]
         if min(height, width) < WINDOW:
             return
-        # Other places in each frame.
+        # Other windows in each frame.
         rng = np.random.default_rng(self._turn)
         self._turn += 1
         count = WINDOWS[self.share() > 0]
@@ -74,7 +74,7 @@ class ShutterGauge:
                 self._add(window - mean, way / length, length)
 
     def share(self) -> float:
-        """Return the share, 0..1; 0 while it is not known."""
+        """Return the share, 0..1; 0 while it is unknown."""
         known = self._windows > ENOUGH
         if not known.any():
             return 0.0
@@ -90,12 +90,12 @@ class ShutterGauge:
     def _add(self, window: np.ndarray, along: np.ndarray, length: float) -> None:
         spectrum = cv2.dft(window * WEIGHTS, flags=cv2.DFT_COMPLEX_OUTPUT)
         power = spectrum[..., 0] ** 2 + spectrum[..., 1] ** 2
-        # Of what is real and even, there and back are the same.
+        # The log power is real and even, so its forward and inverse transforms are equal.
         flags = cv2.DFT_COMPLEX_OUTPUT | cv2.DFT_SCALE
         cepstrum = np.fft.fftshift(cv2.dft(cv2.log(power + FLOOR), flags=flags)[..., 0])
         distances = SHARES * length
         seen = (distances > DISTANCES[0]) & (distances < DISTANCES[1])
-        # The cepstrum of the scene itself falls in all directions: across the motion it is alone.
+        # The cepstrum of the scene falls in all directions. Across the motion there is no dip.
         across = np.array([-along[1], along[0]])
         directions = np.stack([along, -along, across, -across]).astype(np.float32)
         x, y = (WINDOW // 2 + directions[:, i, None] * distances for i in range(2))
