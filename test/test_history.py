@@ -462,7 +462,7 @@ def road(metres):
 @pytest.mark.parametrize('task', SHIPPED)
 @pytest.mark.parametrize('what', ['still', 'noise', 'cuts'])
 def test_a_long_run_does_not_drift(restorer, street, task, what):
-    """How far a frame is from itself restored alone does not grow; 1,000 in benchmarks/drift.py."""
+    """How far a frame is from itself restored alone does not grow."""
     small = np.ascontiguousarray(street[:64, :96])
     noise = np.random.default_rng(0).integers(0, 256, (7, *small.shape), np.uint8)
     scenes = [small, np.ascontiguousarray(255 - small[::-1])]
