@@ -16,6 +16,7 @@ from iov_restore_ros.inference import History, Restorer, restore_next, restore_s
 from iov_restore_ros.model import WeightsError, finder_weights, load_veil
 from iov_restore_ros.model.veil import PLANES
 from iov_restore_ros.pictures.thumbnail import COLUMNS, ROWS, describe, shrink, unveil
+from iov_restore_ros.pictures.veils import Veils, find_veil_sources
 from iov_restore_ros.training import veil as training
 from iov_restore_ros.training.finder import read_config
 from iov_restore_ros.video.clear import Clearer
@@ -209,6 +210,15 @@ def test_a_file_that_is_none_is_named(tmp_path):
     (tmp_path / 'text').write_text('text')
     with pytest.raises(WeightsError, match='not a readable safetensors file'):
         load_veil(tmp_path / 'text')
+
+
+def test_pictures_to_learn_from_are_functions_of_their_numbers(pictures):
+    one, other = (Veils(find_veil_sources(pictures, None, None, 0.1, 0.0), 9, 4) for _ in range(2))
+    other[8]
+    for number in range(8):
+        picture = one[number]
+        assert all(map(np.array_equal, picture, other[number]))
+        assert picture.veiled == (picture.through.min() < 1)
 
 
 def test_it_is_trained_by_its_command(tmp_path, pictures):
