@@ -24,18 +24,13 @@ from iov_restore_ros.pictures.files import (
     list_stills,
     read_image,
 )
-from iov_restore_ros.pictures.soiled import smooth, soil
+from iov_restore_ros.pictures.soiled import smooth
 from iov_restore_ros.pictures.thumbnail import COLUMNS, ROWS, THUMBNAIL, darkest, describe
 
 KEPT_SIDE = 640  # pixels of the longer side that a picture is kept with
-VEILED = 0.5  # share of the pictures
+VEILED = 0.45  # share of the pictures
 OWN_MIST = 0.2  # share of the others that have mist of their own, and keep it
-# It is thin, or even. Where it was of any kind, thin veils that grow were in doubt, and left alone.
-THINNEST_MIST, THINNEST_EVEN = 0.8, 0.6  # its transmission at the mean depth, at least
-IN_RAIN = 0.55  # share of the pictures, veiled or not, that streaks are put into
-MORE = 0.35  # share of the falls that come before another one, as often as that happens
-DROPS = 0.12  # share of the pictures that are seen through drops
-PLAIN = 0.04  # share of the pictures that show a smooth gradient and nothing else
+IN_RAIN = 0.4  # share of the pictures, veiled or not, that streaks are put into
 DEPTHS = np.exp(np.linspace(-5.3, 0, 256)).astype(np.float32)  # of the values of depth files
 FALLS = 150  # pictures of streaks that are drawn
 NOISE = 200  # rows of noise beyond those of a picture
@@ -100,27 +95,19 @@ class Veils(Dataset):
     def __getitem__(self, index: int) -> VeiledPicture:
         rng = np.random.default_rng((self.seed, index))
         picture, depth = self._draw(rng)
-        plain = rng.random() < PLAIN
-        picture = draw_gradient(rng) if plain else _of_its_own(picture, rng)
-        veiled = rng.random() < VEILED and not plain
+        picture = _of_its_own(picture, rng)
+        veiled = rng.random() < VEILED
         through = np.ones(SIZE, np.float32)
         light = np.full(3, 0.8, np.float32)
         if veiled:
-            through = draw_through(picture, depth, 0.2, rng)
+            through = draw_through(picture, depth, 0.25, rng)
             light = draw_light(picture, rng)
             picture = _mix(picture, through, light)
         elif rng.random() < OWN_MIST:
-            least = THINNEST_MIST
-            if rng.random() < 0.5:
-                depth, least = np.ones(SIZE, np.float32), THINNEST_EVEN
-            mist = draw_through(picture, depth, least, rng)
+            mist = draw_through(picture, depth, 0.6, rng)
             picture = _mix(picture, mist, draw_light(picture, rng))
         if rng.random() < IN_RAIN:
             picture = self._rainy(picture, rng)
-            while rng.random() < MORE:
-                picture = self._rainy(picture, rng)
-        if rng.random() < DROPS:
-            picture = soil(255 * picture[None], rng, ['drops']).received[0] / np.float32(255)
         noise = self.noise[int(rng.integers(NOISE)) :][: SIZE[0]]
         picture = cv2.scaleAdd(noise, rng.uniform(0, 0.012), picture.astype(np.float32, copy=False))
         seen = cv2.multiply(picture, 255.0, dtype=cv2.CV_8U)
@@ -154,7 +141,7 @@ class Veils(Dataset):
         else:
             number = int(rng.integers(FALLS))
             if number not in self.falls:
-                self.falls[number] = draw_fall(SIZE, number % 3 + 1, number)
+                self.falls[number] = draw_fall(SIZE, number % 2 + 1, number)
             fall = self.falls[number]
             fall = flip_at_random(fall[..., None], rng)[..., 0] * np.float32(rng.uniform(0.3, 1.3))
         fall = fall[..., None]
@@ -205,18 +192,6 @@ def guess_depth(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.GaussianBlur(depth.astype(np.float32), (0, 0), rng.uniform(0.5, 4))
 
 
-def draw_gradient(rng: np.random.Generator) -> np.ndarray:
-    """Return a wall, a sky or a test picture: from one colour to another, float32 SIZE x 3."""
-    y, x = np.mgrid[-0.5 : 0.5 : SIZE[0] * 1j, -0.5 : 0.5 : SIZE[1] * 1j].astype(np.float32)
-    turn = rng.uniform(0, 2 * np.pi)
-    along = 0.5 + 0.7 * (x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn)))
-    if rng.random() < 0.3:
-        along = np.hypot(x, y)
-    ends = rng.random(2)[:, None] + rng.uniform(0, 0.3) * rng.standard_normal((2, 3))
-    colours: np.ndarray = ends[0] + along[..., None].clip(0, 1) * (ends[1] - ends[0])
-    return colours.clip(0, 1).astype(np.float32)
-
-
 def draw_light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the colour of a veil: white to grey, half of them tinted, darker by night."""
     level = rng.uniform(0.45, 0.98)
@@ -253,13 +228,13 @@ def _of_its_own(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         level = level ** rng.uniform(0.6, 1.8) * rng.uniform(0.6, 1.4)
     elif 0.7 < kind < 0.8:  # night, tunnels
         level = level ** rng.uniform(1.2, 2.5) * rng.uniform(0.1, 0.6)
-    elif 0.8 < kind < 0.86:  # snow, glare: bright nearly everywhere, but with its black
+    elif 0.8 < kind < 0.88:  # snow, glare: bright nearly everywhere, but with its black
         level = 1 - (1 - level) ** rng.uniform(1.5, 3)
-    elif 0.86 < kind < 0.95:  # no black, little contrast
+    elif 0.88 < kind < 0.94:  # no black, little contrast
         black = rng.uniform(0.05, 0.3)
         level = black + level * rng.uniform(0.4, 0.95 - black)
     changed = cv2.LUT(picture, level.clip(0, 1).astype(np.float32))
-    if kind > 0.95:  # little colour
+    if kind > 0.94:  # little colour
         grey = cv2.merge([cv2.cvtColor(changed, cv2.COLOR_RGB2GRAY)] * 3)
         return cv2.addWeighted(changed, colour := rng.uniform(0, 0.5), grey, 1 - colour, 0)
     return changed
