@@ -408,6 +408,6 @@ def test_a_bag_that_is_stopped_leaves_nothing(drive, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert 'stopped, nothing is left of it' in said
+    assert 'stopped, nothing was kept' in said
     assert 'Traceback' not in said
     assert [path.name for path in tmp_path.iterdir()] == ['drive']

@@ -117,7 +117,7 @@ def test_what_is_wrong_with_rates_is_told(tmp_path, text, reason):
 
 
 @pytest.mark.parametrize(('names', 'reason'), [
-    (['1', '2', '3'], '1 and so on are numbers of frames'),
+    (['1', '2', '3'], '1 and so on are frame numbers'),
     (['left', 'right'], 'the name left is no time'),
     (['0.30', '0.4', '0.35'], '0.35 is not later'),
 ])

@@ -366,7 +366,7 @@ def test_a_manifest_of_somebody_else_is_left_alone(tmp_path, text, ours):
     if ours:
         shelf.check()
     else:
-        with pytest.raises(OutputError, match='not made by restore_fleet'):
+        with pytest.raises(OutputError, match='restore_fleet did not make it'):
             shelf.check()
 
 
@@ -420,4 +420,4 @@ def test_the_manifest_of_kuberay_has_what_a_ray_job_needs(pytestconfig):
     result = subprocess.run(
         [sys.executable, *arguments, '--split', '-1'], capture_output=True, text=True
     )
-    assert '--workers and --split are at least 0' in result.stderr  # all others are known
+    assert '--workers and --split at least 0' in result.stderr  # all others are known

@@ -94,7 +94,7 @@ def test_what_is_done_is_left_and_two_of_one_name_are_told(folder, tmp_path):
     (tmp_path / 'out' / 'alpha.png').write_bytes(b'mine')
     arguments = 'restore_files', folder, '--output', tmp_path / 'out', '--task', 'deblur'
     result = command(*arguments)
-    made_twice = f'{tmp_path}/out/a.png is already the output of {folder}/a.jpg'
+    made_twice = f'{tmp_path}/out/a.png is also the output of {folder}/a.jpg'
     assert f'{folder}/a.png: {made_twice}' in result.stderr
     assert '1 existed already; --overwrite' in result.stderr
     assert (tmp_path / 'out' / 'alpha.png').read_bytes() == b'mine'

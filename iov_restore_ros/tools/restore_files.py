@@ -152,7 +152,7 @@ def restore_all(
             try:
                 if target in written:
                     raise FileError(
-                        f'{target} is already the output of {written[target]}; rename one of them'
+                        f'{target} is also the output of {written[target]}; rename one of them'
                     )
                 written[target] = source
                 if target in there:
