@@ -23,7 +23,8 @@ from rich.table import Table
 
 from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference.blur_gauge import BlurGauge, sharpness
-from iov_restore_ros.pictures.degradations import MARGIN, motion_blur
+from iov_restore_ros.pictures.degradations import motion_blur
+from iov_restore_ros.pictures.degradations.blur import BLUR_MARGIN
 from iov_restore_ros.pictures.files import list_images, read_image
 from iov_restore_ros.pictures.movies import Movie
 
@@ -38,7 +39,7 @@ Sequence = list[tuple[float, list[tuple[float, float]]]]  # sharpness, [(dB, sha
 
 def blur(frame: np.ndarray, strength: float, seed: int) -> np.ndarray:
     """Return ``frame`` as a moving camera sees it."""
-    wide = cv2.copyMakeBorder(frame, *[MARGIN] * 4, cv2.BORDER_REFLECT_101)
+    wide = cv2.copyMakeBorder(frame, *[BLUR_MARGIN] * 4, cv2.BORDER_REFLECT_101)
     image = torch.from_numpy(wide).permute(2, 0, 1)[None] / 255
     rng = torch.Generator().manual_seed(seed)
     blurred, _ = motion_blur(image, torch.tensor([strength]), rng)

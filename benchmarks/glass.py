@@ -140,7 +140,7 @@ def measure(
         )
         if judge is not None:
             found[way] += [
-                judge.look(frame, judge.truth('', good)) for frame, good in pairs[::LOOKED_AT]
+                judge.find(frame, judge.truth('', good)) for frame, good in pairs[::LOOKED_AT]
             ]
     return values
 

@@ -129,7 +129,7 @@ def row(
     cells = [name, f'{np.mean([psnr(*pair) for pair in pairs]):.2f}']
     cells.append(f'{100 * np.mean([features_kept(*pair) for pair in some]):.1f}')
     if judge is not None:
-        found = [judge.look(frame, judge.truth('', sharp)) for frame, sharp in some]
+        found = [judge.find(frame, judge.truth('', sharp)) for frame, sharp in some]
         result = figures(found, judge.score)
         cells += [f'{100 * result.recall:.1f}', f'{result.ap:.3f}']
     return cells

@@ -43,7 +43,7 @@ from iov_restore_ros.evaluation.clips import open_clips
 from iov_restore_ros.evaluation.detection import Judge, open_judge
 from iov_restore_ros.evaluation.detection_report import HEADINGS, detection_cells
 from iov_restore_ros.evaluation.metrics import psnr, restore_image
-from iov_restore_ros.evaluation.video import DIGITS, FULL_PAST, ClipScore, measure
+from iov_restore_ros.evaluation.video import DIGITS, FULL_PAST, ClipScore, score_frames
 from iov_restore_ros.inference import Restorer, restore_sequence
 from iov_restore_ros.model import PRESETS, Generator, load_weights, read_info
 from iov_restore_ros.pictures.files import list_images, read_image
@@ -187,7 +187,7 @@ def quality(network: nn.Module, folder: Path, judge: Judge | None) -> list[str]:
         sharp = read_image(folder / 'gt' / path.name)
         values.append(psnr(restored, sharp))
         if judge is not None:
-            found.append(judge.look(restored, judge.truth(path.name, sharp)))
+            found.append(judge.find(restored, judge.truth(path.name, sharp)))
     cells = detection_cells({'': found}, judge.score) if judge else []
     return [f'{statistics.mean(values):.2f}', *cells]
 
@@ -223,9 +223,9 @@ def video_table(
         scores, found = [], []
         for (frames, sharp), truth in zip(clips, truths, strict=True):
             restored = restore(frames)
-            scores.append(ClipScore('', {name: measure(restored, sharp)}))
+            scores.append(ClipScore('', {name: score_frames(restored, sharp)}))
             if judge is not None:
-                found += list(map(judge.look, restored, truth))[FULL_PAST:]
+                found += list(map(judge.find, restored, truth))[FULL_PAST:]
         table.add_row(
             name, *(
                 f'{statistics.mean(s.mean(name, what, FULL_PAST) for s in scores):.{digits}f}'

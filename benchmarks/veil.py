@@ -157,7 +157,7 @@ def main() -> None:
                     ))
                     if judge is not None:
                         found[str(way)] += [
-                            judge.look(frame, judge.truth('', good)) for frame, good in shown
+                            judge.find(frame, judge.truth('', good)) for frame, good in shown
                         ]
             means = np.mean(values, 1)
             cells = detection_cells(found, judge.score) if judge else [''] * 4

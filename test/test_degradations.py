@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from iov_restore_ros.pictures.degradations import DEGRADATIONS, draw_strength, motion_blur
-from iov_restore_ros.pictures.degradations.blur import MARGIN, camera_path
+from iov_restore_ros.pictures.degradations.blur import BLUR_MARGIN, camera_path
 from iov_restore_ros.pictures.degradations.lens import drops, smears
 from iov_restore_ros.pictures.degradations.rain import mist, streaks
 
@@ -54,7 +54,7 @@ def test_shares_of_clean_and_light_samples():
 
 def test_target_of_blur_is_the_centre_crop(sharp):
     _, target = motion_blur(sharp, torch.ones(8), rng())
-    assert torch.equal(target, sharp[..., MARGIN:-MARGIN, MARGIN:-MARGIN])
+    assert torch.equal(target, sharp[..., BLUR_MARGIN:-BLUR_MARGIN, BLUR_MARGIN:-BLUR_MARGIN])
 
 
 def test_blur_keeps_light_and_takes_detail(sharp):

@@ -29,14 +29,14 @@ from iov_restore_ros.tools.demo_report import (
     Row,
     Sample,
     Seen,
-    measure,
+    measure_drives,
     write_before_after,
     write_report,
 )
 from iov_restore_ros.tools.shaken_source import played
 from iov_restore_ros.video.calibration import camera_of
 from iov_restore_ros.video.camera_path import TAU, Gyroscope, turned
-from iov_restore_ros.video.flow import judge, look, search
+from iov_restore_ros.video.flow import flow_picture, judge, search
 
 DATA = re.compile('data:image/webp;base64,([^"]+)')
 
@@ -49,7 +49,7 @@ def rain():
 
 def fit(now, before):
     """Return how well the flow between two pictures agrees there and back, 0..1."""
-    now, before = look(now, False), look(before, False)
+    now, before = flow_picture(now, False), flow_picture(before, False)
     there, back = search(now, before)
     return judge(there, back, now, move(before, there), (HEIGHT, WIDTH)).trust[..., 1].mean()
 
@@ -129,18 +129,20 @@ def test_drops_gather_until_a_wiper_takes_them_off_and_gather_again():
 
 
 def test_measures_leave_out_cuts_and_dropped_frames(rain):
-    quality = measure([drive(rain, rain.sharp, 0, 2), drive(rain, rain.sharp, FRAMES_EACH, 2)])
+    quality = measure_drives([
+        drive(rain, rain.sharp, 0, 2), drive(rain, rain.sharp, FRAMES_EACH, 2),
+    ])
     assert quality.flicker[1] == 0
     within = [
         flicker(rain.degraded[n : n + 2], rain.sharp[n : n + 2]) for n in (0, FRAMES_EACH)
     ]
     assert quality.flicker[0] == pytest.approx(np.mean(within))
-    assert measure([drive(rain, rain.sharp)[::2]]) is None  # no neighbours
+    assert measure_drives([drive(rain, rain.sharp)[::2]]) is None  # no neighbours
 
 
 def test_the_report_plays_loops_of_what_was_restored(rain, tmp_path):
     frames = drive(rain, rain.sharp, count=3)
-    quality = measure([drive(rain, rain.degraded, count=3)])
+    quality = measure_drives([drive(rain, rain.degraded, count=3)])
     seen = [
         Seen(row('passthrough', True, 'none', quality), []),
         Seen(row('derain', False, 'derain', quality), []),
@@ -178,7 +180,7 @@ def test_one_picture_shows_each_scene_before_and_after(rain, tmp_path):
 
 def test_a_source_without_truth_is_shown_without_figures(rain, tmp_path):
     frames = [s._replace(sharp=None) for s in drive(rain, rain.sharp, count=2)]
-    assert measure([frames]) is None
+    assert measure_drives([frames]) is None
     write_report(tmp_path / 'r.html', [Seen(row('derain', True, 'derain'), [frames])], 'cpu')
     page = (tmp_path / 'r.html').read_text(encoding='utf-8')
     assert len(DATA.findall(page)) == 1

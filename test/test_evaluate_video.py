@@ -17,7 +17,7 @@ from iov_restore_ros.evaluation.video import PAST, ClipScore
 from iov_restore_ros.inference import Restorer, restore_sequence
 from iov_restore_ros.model import Generator, WeightsInfo, load_weights, save_weights, shipped_tasks
 from iov_restore_ros.model import shipped_weights as shipped
-from iov_restore_ros.pictures.footage import FRAMES, MARGIN
+from iov_restore_ros.pictures.footage import CROP_MARGIN, STRETCH
 
 SHIPPED = shipped_tasks('fast')
 
@@ -136,7 +136,7 @@ def test_gopro_is_read_sequence_by_sequence(tmp_path, street):
 
 @pytest.mark.parametrize('task', SHIPPED)
 def test_sharp_footage_is_degraded_by_seed_and_name(tmp_path, street, task):
-    sharp = drive(street, FRAMES, (6.0, 1.0))
+    sharp = drive(street, STRETCH, (6.0, 1.0))
     write(tmp_path / 'footage' / 'a', sharp)
 
     def degraded(seed, shutter=0.7):
@@ -145,7 +145,7 @@ def test_sharp_footage_is_degraded_by_seed_and_name(tmp_path, street, task):
 
     first, truth = degraded(1)
     assert first.shape == truth.shape and len(first) == 4 and first.dtype == truth.dtype == np.uint8
-    edge = MARGIN if task == 'deblur' else 0
+    edge = CROP_MARGIN if task == 'deblur' else 0
     begin = next(n for n, f in enumerate(sharp) if np.array_equal(_inner(f, edge), truth[0]))
     assert np.array_equal(truth, [_inner(frame, edge) for frame in sharp[begin : begin + 4]])
     assert psnr(first, truth) < 35
@@ -156,7 +156,7 @@ def test_sharp_footage_is_degraded_by_seed_and_name(tmp_path, street, task):
 
 
 def test_the_report_says_which_kinds_of_weather(run, tmp_path, street, capsys):
-    write(tmp_path / 'footage' / 'a', [f[:120, :160] for f in drive(street, FRAMES)])
+    write(tmp_path / 'footage' / 'a', [f[:120, :160] for f in drive(street, STRETCH)])
     assert run(
         tmp_path / 'footage', '--task', 'derain', '--synthetic', 1, '--limit', 4,
         '--kind', 'drops', '--kind', 'veil',
@@ -170,7 +170,7 @@ def _inner(frame, edge):
 
 def test_a_single_video_is_measured(run, tmp_path, street, capsys):
     path = tmp_path / 'drive.avi'
-    frames = drive(street, FRAMES, (4.0, 1.0))
+    frames = drive(street, STRETCH, (4.0, 1.0))
     video = cv2.VideoWriter(
         str(path), cv2.VideoWriter_fourcc(*'MJPG'), RATE, frames[0].shape[1::-1]
     )
@@ -194,7 +194,7 @@ def too_short(pairs):
 
 
 def too_small(pairs):
-    write(pairs / 'small', [np.zeros((100, 200, 3), np.uint8)] * FRAMES)
+    write(pairs / 'small', [np.zeros((100, 200, 3), np.uint8)] * STRETCH)
     return (
         [pairs / 'small', '--task', 'deblur', '--synthetic', 1],
         'small: 200x100 pixels are too few, blurring removes 48 on every side',
@@ -202,7 +202,7 @@ def too_small(pairs):
 
 
 def without_motion_to_follow(pairs):
-    write(pairs / 'flat', [np.zeros((200, 200, 3), np.uint8)] * FRAMES)
+    write(pairs / 'flat', [np.zeros((200, 200, 3), np.uint8)] * STRETCH)
     return (
         [pairs / 'flat', '--task', 'deblur', '--synthetic', 1],
         'flat: the motion cannot be followed .*: remove it, or give a smaller --limit',

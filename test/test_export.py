@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from iov_restore_ros.inference import History, Restorer
-from iov_restore_ros.inference.pixels import gather
+from iov_restore_ros.inference.pixels import make_evidence
 from iov_restore_ros.model import Generator, shipped_weights
 from iov_restore_ros.model.generators import ResidualBlock
 from iov_restore_ros.tools import export
@@ -43,7 +43,7 @@ def test_command_exports_what_the_restorer_does(tmp_path, photograph):
     # The file holds the generator alone: what takes a veil or drops off comes before it.
     restorer = Restorer(device='cpu', precision='float32', tasks=['derain'], find=())
     expected = restorer.restore(frames, 'derain', befores)
-    gathered = [gather(*one) for one in zip(frames, befores, strict=True)]
+    gathered = [make_evidence(*one) for one in zip(frames, befores, strict=True)]
     [restored] = session.run(None, export.inputs_of(gathered, 'uint8', True))
     assert restored.dtype == np.uint8
     off = np.abs(restored.astype(int) - np.stack(expected))

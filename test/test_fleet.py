@@ -29,7 +29,7 @@ from iov_restore_ros.tools import fleet_drives, fleet_worker
 from iov_restore_ros.tools.bag_file import BagError
 from iov_restore_ros.tools.bag_imu import ImuOptions
 from iov_restore_ros.tools.fleet_drives import WARM_UP, FleetError, find_drives, plan
-from iov_restore_ros.tools.fleet_worker import Settings, Shelf
+from iov_restore_ros.tools.fleet_worker import DriveStore, Settings
 from iov_restore_ros.tools.restore_files import FileError
 from iov_restore_ros.tools.restore_fleet import tell
 
@@ -198,17 +198,17 @@ def test_pieces_meet_and_begin_with_a_warm_up(drives):
 def test_what_other_settings_made_is_left_alone(drives, tmp_path):
     [drive] = find_drives([str(drives / 'in' / '0')], OUT)
     settings = Settings(str(tmp_path), 'derain', 'fast', 'w', 'abc', 'cpu', 'float32', 0.0)
-    shelf = Shelf(settings)
-    assert shelf.outcome(drive) is None
+    store = DriveStore(settings)
+    assert store.outcome(drive) is None
     (tmp_path / 'made').mkdir()
     (tmp_path / 'made' / 'metadata.yaml').touch()
-    shelf.publish(tmp_path / 'made', {'frames': 3}, drive)
-    assert shelf.outcome(drive)['frames'] == 3
+    store.publish(tmp_path / 'made', {'frames': 3}, drive)
+    assert store.outcome(drive)['frames'] == 3
     for change in (
         {'task': 'deblur'}, {'sha256': 'abd'}, {'shutter': 0.5}, {'imu': ImuOptions(none=True)},
     ):
         with pytest.raises(FileError, match='not made by this command with these settings'):
-            Shelf(replace(settings, **change)).outcome(drive)
+            DriveStore(replace(settings, **change)).outcome(drive)
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_a_drive_is_done_when_all_that_it_names_is_there(
     assert (outcome['state'], outcome['expected']) == (
         ('short', 9) if change == 'short' else ('done', 6)
     )
-    assert Shelf(settings).outcome(drive)['state'] == outcome['state']
+    assert DriveStore(settings).outcome(drive)['state'] == outcome['state']
     assert tell([outcome]) == (change == 'short')
     said = capsys.readouterr().err
     for topic in ('/front/image_raw', '/talk'):
@@ -281,17 +281,17 @@ def test_a_store_that_is_not_local_gets_the_same(drives, tmp_path, monkeypatch):
         'store://restored', 'derain', 'fast', str(weights), digest, 'cpu', 'float32', 0.0
     )
     [drive] = find_drives(['store://drives'], 'store://restored')
-    assert Shelf(settings).outcome(drive) is None
+    assert DriveStore(settings).outcome(drive) is None
     [piece] = plan(drive, 12, False)
     for folder in ('0', f'.fleet/{settings.key()}'):  # which a store of objects does not want
         (tmp_path / 'restored' / folder).mkdir(parents=True)
     with pytest.raises(FileError, match='not made by this command'):
-        Shelf(settings).outcome(drive)
+        DriveStore(settings).outcome(drive)
     done = json.loads(fleet_worker.Worker(settings)(fleet_worker.as_row(piece))['outcome'])
     assert content(tmp_path / 'restored' / '0') == content(drives / 'plain' / '0')
-    assert Shelf(settings).outcome(drive) == done
+    assert DriveStore(settings).outcome(drive) == done
     (tmp_path / 'restored' / '0' / 'metadata.yaml').unlink()
-    assert Shelf(settings).outcome(drive) is None  # not whole
+    assert DriveStore(settings).outcome(drive) is None  # not whole
 
 
 def test_the_gyroscope_in_a_drive_is_used_in_pieces_too(photograph, tmp_path):
@@ -362,12 +362,12 @@ def test_a_store_is_held_against_itself(tmp_path, monkeypatch):
 ])
 def test_a_manifest_of_somebody_else_is_left_alone(tmp_path, text, ours):
     (tmp_path / 'manifest.jsonl').write_text(text)
-    shelf = Shelf(Settings(str(tmp_path), 'derain', 'fast', 'w', 'abc', 'cpu', 'float32', 0.0))
+    store = DriveStore(Settings(str(tmp_path), 'derain', 'fast', 'w', 'abc', 'cpu', 'float32', 0.0))
     if ours:
-        shelf.check()
+        store.check()
     else:
         with pytest.raises(OutputError, match='restore_fleet did not make it'):
-            shelf.check()
+            store.check()
 
 
 def test_drives_of_one_name_and_what_is_no_drive_are_told(drives, tmp_path):

@@ -9,16 +9,17 @@ from skimage import data as photographs
 from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.pictures.files import DataError, SharpCrops, list_stills
 from iov_restore_ros.pictures.footage import (
-    FRAMES,
+    CROP_MARGIN,
     GAMMA,
-    MARGIN,
+    STRETCH,
     FootageCrops,
     expose,
     list_footage,
 )
 
 SIDE = 64
-OUTER = SIDE + 2 * MARGIN
+OUTER = SIDE + 2 * CROP_MARGIN
+INNER = slice(CROP_MARGIN, -CROP_MARGIN)
 
 
 def view(shift):
@@ -27,7 +28,7 @@ def view(shift):
     return photographs.astronaut()[100 : 100 + OUTER, left : left + OUTER]
 
 
-def pan(pace, frames=FRAMES):
+def pan(pace, frames=STRETCH):
     """Return the frames of a camera that moves ``pace`` pixels from frame to frame."""
     return np.stack([view(pace * (number - frames // 2)) for number in range(frames)])
 
@@ -36,14 +37,14 @@ def blur(length, gamma=1.0):
     """Return the average of all views along ``length`` pixels, the middle in the middle."""
     views = [view(shift) for shift in range(-(length // 2), length // 2 + 1)]
     light = np.mean([(one / 255) ** gamma for one in views], 0)
-    return np.round(light ** (1 / gamma) * 255).astype(np.uint8)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    return np.round(light ** (1 / gamma) * 255).astype(np.uint8)[INNER, INNER]
 
 
 @pytest.mark.parametrize('gamma', [1.0, GAMMA])
 def test_near_frames_are_averaged_as_they_are(gamma):
     blurred, sharp = expose(pan(1), exposure=8.0, max_blur=30, gamma=gamma)
     assert np.abs(blurred.astype(int) - blur(8, gamma)).max() <= 1
-    assert (sharp == view(0)[MARGIN:-MARGIN, MARGIN:-MARGIN]).all()
+    assert (sharp == view(0)[CROP_MARGIN:-CROP_MARGIN, CROP_MARGIN:-CROP_MARGIN]).all()
 
 
 @pytest.mark.parametrize(('pace', 'exposure', 'length'), [(8, 2.0, 16), (16, 0.8, 12)])
@@ -63,7 +64,7 @@ def test_exposure_ends_where_blur_becomes_too_long():
 def test_cuts_noise_and_plain_walls_are_refused():
     frames = pan(2)
     cut = frames.copy()
-    cut[FRAMES // 2 + 1 :] = photographs.coffee()[100 : 100 + OUTER, 100 : 100 + OUTER]
+    cut[STRETCH // 2 + 1 :] = photographs.coffee()[100 : 100 + OUTER, 100 : 100 + OUTER]
     noise = np.random.default_rng(1).integers(256, size=frames.shape).astype(np.uint8)
     assert expose(frames, 6, 30, 1.0) is not None
     for refused in (cut, noise, np.full_like(frames, 90)):
@@ -122,7 +123,7 @@ def test_broken_footage_is_named(tmp_path, caplog):
     with pytest.raises(DataError, match=r'no footage found .looked for .*\.mp4.* of 13 frames'):
         FootageCrops(tmp_path, SIDE, 1, 1)
     assert 'bad.mp4: not a readable video, skipped' in caplog.text
-    write_folder(tmp_path / 'wall', np.full((FRAMES, OUTER, OUTER, 3), 90, np.uint8))
+    write_folder(tmp_path / 'wall', np.full((STRETCH, OUTER, OUTER, 3), 90, np.uint8))
     with pytest.raises(DataError, match=r'no usable moment in .* first .*wall'):
         FootageCrops(tmp_path, SIDE, 1, 1)[0]
 

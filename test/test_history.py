@@ -10,13 +10,19 @@ from skimage import data as photographs
 
 from iov_restore_ros.evaluation.metrics import psnr
 from iov_restore_ros.inference import History, Restorer, restore_next, restore_sequence
-from iov_restore_ros.inference.pixels import Input, gather, restore_inputs, restore_pixels, to_image
+from iov_restore_ros.inference.pixels import (
+    Input,
+    make_evidence,
+    restore_inputs,
+    restore_pixels,
+    to_image,
+)
 from iov_restore_ros.model import Generator, load_weights, shipped_tasks, shipped_weights
 from iov_restore_ros.model import fusion as on_device
 from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.files import to_pictures, to_tensor
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
-from iov_restore_ros.video.flow import find_flow, look, search
+from iov_restore_ros.video.flow import find_flow, flow_picture, search
 
 SHIPPED = shipped_tasks('fast')
 
@@ -167,10 +173,15 @@ def test_the_memory_of_a_camera_is_bounded(street):
 @pytest.mark.parametrize('step', [(6.0, 0.0), (-3.0, 4.0)])
 def test_the_flow_is_the_motion_of_the_camera(street, step):
     before, now = drive(street, 2, step)
-    flow = find_flow(look(now, False), look(before, False), *SIZE)
+    flow = find_flow(flow_picture(now, False), flow_picture(before, False), *SIZE)
     middle = np.s_[8:-8, 8:-8]
-    assert np.allclose(np.median(flow.way[middle].reshape(-1, 2), 0), step, atol=0.3)
+    assert np.allclose(np.median(flow.displacement[middle].reshape(-1, 2), 0), step, atol=0.3)
     assert np.median(flow.trust[middle][..., 1]) > 0.5
+
+
+def middle_of(flow):
+    """Return the flow in the middle of the picture, x and y."""
+    return np.median(flow.displacement[8:-8, 8:-8].reshape(-1, 2), 0)
 
 
 def test_blur_is_followed_between_the_frames_as_they_came(street):
@@ -183,16 +194,16 @@ def test_blur_is_followed_between_the_frames_as_they_came(street):
     assert (known.pixels == 128).all()
     agreement, likeness = np.median(known.flow.trust[8:-8, 8:-8, 1:].reshape(-1, 2), 0)
     assert agreement > 0.5 > likeness, 'it is not like what came out'
-    assert np.allclose(np.median(known.flow.way[8:-8, 8:-8].reshape(-1, 2), 0), (6, 0), atol=0.3)
+    assert np.allclose(middle_of(known.flow), (6, 0), atol=0.3)
     history.miss(1.5 / RATE, lambda: frames[1])
     known = history.look_back(frames[2], 2 / RATE, 'deblur')
     assert (known.pixels == frames[1]).all()
-    assert np.allclose(np.median(known.flow.way[8:-8, 8:-8].reshape(-1, 2), 0), (6, 0), atol=0.3)
+    assert np.allclose(middle_of(known.flow), (6, 0), atol=0.3)
 
 
 def test_a_flow_that_leaves_the_picture_is_known_as_such(street):
     before, now = drive(street, 2, (24.0, 0.0))
-    inside = find_flow(look(now, False), look(before, False), *SIZE).trust[..., 0]
+    inside = find_flow(flow_picture(now, False), flow_picture(before, False), *SIZE).trust[..., 0]
     assert inside[:, -4:].mean() < 0.2
     assert inside[:, :-10].mean() > 0.95
 
@@ -202,7 +213,7 @@ def test_the_frame_before_is_moved_onto_the_frame(street):
     history = History()
     restore_first = history.look_back(before, 0.0, 'derain')
     history.keep(before, 0.0)
-    moved = gather(now, history.look_back(now, 1 / RATE, 'derain')).before
+    moved = make_evidence(now, history.look_back(now, 1 / RATE, 'derain')).before
     assert restore_first is None
     inner = np.s_[12:-12, 12:-12]
     assert psnr(moved[inner], now[inner]) > psnr(before[inner], now[inner]) + 8
@@ -211,7 +222,7 @@ def test_the_frame_before_is_moved_onto_the_frame(street):
 def shutter_of(before):
     """Return the share of the way that the picture moved while the shutter was open, if known."""
     middle = np.s_[8:-8, 8:-8]
-    moved, way = before.blurring.motion[middle], before.flow.way[middle]
+    moved, way = before.blurring.motion[middle], before.flow.displacement[middle]
     return np.median(moved[..., 0] / way[..., 0]), before.blurring.told == (1, 0)
 
 
@@ -271,7 +282,7 @@ def tensor(array):
 
 
 def blurring_of(known):
-    """Return how the frame was blurred as `model.fusion.gather` takes it; None for rain."""
+    """Return how the frame was blurred as `model.fusion.make_evidence` takes it; None for rain."""
     planes = known.planes()
     names = 'motion', 'path', 'told'
     return tuple(tensor(planes[name]) for name in names) if 'path' in planes else None
@@ -284,11 +295,12 @@ def test_opencv_gathers_what_pytorch_gathers(street, task):
     history.look_back(before, 0.0, task)
     history.keep(before, 0.0)
     known = history.look_back(now, 1 / RATE, task)
-    expected = on_device.gather(
-        tensor(now) / 255, tensor(before) / 255, tensor(known.flow.way), tensor(known.flow.trust),
+    expected = on_device.make_evidence(
+        tensor(now) / 255, tensor(before) / 255,
+        tensor(known.flow.displacement), tensor(known.flow.trust),
         blurring_of(known),
     )
-    gathered = gather(now, known)
+    gathered = make_evidence(now, known)
     assert (tensor(gathered.before) / 255 - expected.before).abs().max() < 0.03
     assert (tensor(gathered.along) - expected.along).abs().mean() < 2e-3
     torch.testing.assert_close(tensor(gathered.cues), expected.cues)
@@ -307,8 +319,8 @@ def test_a_sequence_is_restored_alike_both_ways(plain, street, task, shutter):
         assert history.reason == {0: 'first', 3: 'cut'}.get(number, '')
         [expected] = plain.restore([frame], task, [known])
         history.keep(expected, number / RATE)
-        evidence = known and on_device.gather(
-            pixels / 255, tensor(known.pixels) / 255, tensor(known.flow.way),
+        evidence = known and on_device.make_evidence(
+            pixels / 255, tensor(known.pixels) / 255, tensor(known.flow.displacement),
             tensor(known.flow.trust), blurring_of(known),
         )
         with torch.inference_mode():
@@ -332,7 +344,7 @@ def test_all_is_computed_where_the_frame_is(blurred, dtype):
     trust = torch.zeros(2, 3, 15, 25, device='meta')
     path = torch.zeros(2, 2 * on_device.MOMENTS, 15, 25, device='meta')
     told = torch.zeros(2, 2, 1, 1, device='meta')
-    evidence = on_device.gather(
+    evidence = on_device.make_evidence(
         to_image(pixels), to_image(pixels), trust[:, :2], trust,
         (trust[:, :2], path, told) if blurred else None,
     )

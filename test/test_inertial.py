@@ -176,9 +176,9 @@ def test_the_turn_is_what_the_flow_of_a_scene_that_stands_is(clip):
     told = listen(clip)
     apart, moved = [], []
     for flow, turn in list(zip(clip.flows, told.turns, strict=True))[3:]:
-        assert turn.shape == flow.way.shape and turn.dtype == np.float32
-        apart.append(np.median(np.linalg.norm(flow.way - turn, axis=-1)))
-        moved.append(np.median(np.linalg.norm(flow.way, axis=-1)))
+        assert turn.shape == flow.displacement.shape and turn.dtype == np.float32
+        apart.append(np.median(np.linalg.norm(flow.displacement - turn, axis=-1)))
+        moved.append(np.median(np.linalg.norm(flow.displacement, axis=-1)))
     assert np.mean(apart) < 0.6 and np.mean(moved) > 3
 
 
@@ -282,7 +282,10 @@ def test_one_that_was_wrong_can_be_right_again(clip, true_paths):
 
 def test_a_camera_that_looks_aside_while_its_vehicle_drives_on_is_no_fault(clip, true_paths):
     """A steady flow to one side, as that of a wall."""
-    driven = [flow and flow._replace(way=flow.way + np.float32((12.0, 0))) for flow in clip.flows]
+    aside = np.float32((12.0, 0))
+    driven = [
+        flow and flow._replace(displacement=flow.displacement + aside) for flow in clip.flows
+    ]
     told = listen(clip._replace(flows=driven))
     assert told.inertial.trusted and np.isfinite(errors(told, true_paths)[12:]).all()
     assert abs(told.inertial.bias).max() < 0.02
@@ -294,7 +297,7 @@ def test_driving_on_is_not_taken_for_a_turn(clip, true_paths):
     ahead = np.stack([x - 100, y - 95.5], -1)
     near = 0.02 + 0.1 * np.maximum(y - 95.5, 0)[..., None] / 95.5
     driven = [
-        flow and flow._replace(way=flow.way - (ahead * near).astype(np.float32))
+        flow and flow._replace(displacement=flow.displacement - (ahead * near).astype(np.float32))
         for flow in clip.flows
     ]
     told = listen(clip._replace(flows=driven))
@@ -327,7 +330,7 @@ def test_rows_that_are_read_one_after_the_other(clip):
     told = listen(rolling, camera=camera)
     assert all(path is not None for path in told.paths[1:]) and told.inertial.agreement > 0.95
     for flow, turn in list(zip(rolling.flows, told.turns, strict=True))[1:]:
-        assert np.linalg.norm(flow.way - turn, axis=-1).mean() < 1.5
+        assert np.linalg.norm(flow.displacement - turn, axis=-1).mean() < 1.5
     assert abs(told.inertial.offset) < 0.001
 
 
@@ -363,7 +366,7 @@ def undone(clip, told=None):
     for number in range(2, FRAMES, 2):
         flow = clip.flows[number]
         turn, path = (None, None) if told is None else (told.turns[number], told.paths[number])
-        way = flow.way if turn is None else flow.way - turn
+        way = flow.displacement if turn is None else flow.displacement - turn
         path = straight(way * np.float32(SHARE)) + (0 if path is None else path)
         tensor = torch.from_numpy(path).permute(2, 3, 0, 1)[None]
         image = to_tensor(clip.blurred[number][None]).float() / 255

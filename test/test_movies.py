@@ -20,7 +20,7 @@ from iov_restore_ros.tools import restore_video as video_module
 from iov_restore_ros.tools.fleet_drives import find_drives
 from iov_restore_ros.tools.fleet_worker import link_or_copy
 from iov_restore_ros.tools.image_source import open_source
-from iov_restore_ros.tools.restore_files import Report, restore_all
+from iov_restore_ros.tools.restore_files import Outcomes, restore_all
 from iov_restore_ros.tools.restore_video import dropped, restore_video
 from iov_restore_ros.tools.shaken_source import shaken
 
@@ -161,7 +161,7 @@ def test_bad_frames_are_passed_over_and_told(tmp_path, monkeypatch):
     for place, size in packets[2:4]:
         data[place + 8 : place + size] = bytes(size - 8)
     source.write_bytes(data)
-    report = Report()
+    report = Outcomes()
     restore_all(None, 'derain', [source], tmp_path / 'out', '.png', MagicMock(), report)
     assert report.failures == [f'{source}: 2 of 8 frames cannot be decoded']
     shots, troubles = read(tmp_path / 'out' / 'a.mp4')

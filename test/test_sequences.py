@@ -15,12 +15,12 @@ from iov_restore_ros.pictures.degradations import shower
 from iov_restore_ros.pictures.degradations.layers import StreakLayers
 from iov_restore_ros.pictures.degradations.rain import streaks
 from iov_restore_ros.pictures.files import DataError, Stills
-from iov_restore_ros.pictures.footage import FRAMES
+from iov_restore_ros.pictures.footage import STRETCH
 from iov_restore_ros.pictures.moving import CameraPath, MovingScene
 from iov_restore_ros.pictures.sequences import Sequences, Sources, vivid
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE
 from iov_restore_ros.video.camera_path import Camera, Gyroscope, turned
-from iov_restore_ros.video.flow import find_flow, look
+from iov_restore_ros.video.flow import find_flow, flow_picture
 
 SIDE = 64
 
@@ -112,7 +112,8 @@ def test_blur_is_as_long_as_the_shutters_share_of_the_motion(velocity, share):
 def test_the_motion_of_a_sequence_is_what_the_flow_finds(photograph):
     scene = MovingScene(photograph, 160, straight(6, 0), (150, 120))
     before, now = (scene.frame(time).round().astype(np.uint8) for time in (0, 1))
-    way = find_flow(look(now, False), look(before, False), 160, 160).way[8:-8, 8:-8]
+    flow = find_flow(flow_picture(now, False), flow_picture(before, False), 160, 160)
+    way = flow.displacement[8:-8, 8:-8]
     assert np.median(way[..., 0]) == pytest.approx(6, abs=0.3)
     assert np.median(way[..., 1]) == pytest.approx(0, abs=0.3)
 
@@ -146,7 +147,7 @@ def test_far_rain_veils_all_frames_alike_and_less_or_more_above(monkeypatch):
 
 def test_scenes_that_are_hazy_themselves_stay_so(tmp_path, monkeypatch):
     monkeypatch.setattr('iov_restore_ros.pictures.sequences.HAZY', 1.0)
-    write_folder(tmp_path / 'night', np.zeros((FRAMES, 256, 256, 3), np.uint8))
+    write_folder(tmp_path / 'night', np.zeros((STRETCH, 256, 256, 3), np.uint8))
     night = Sources(footage=Clips(footage_stretches([tmp_path]), 1.0))
     footage = Sequences('derain', night, 2, SIDE, 99, 1, clean=1.0)
     levels = []
@@ -203,15 +204,16 @@ def test_streak_layers_are_taken_from_files(tmp_path):
 
 
 def test_footage_is_taken_in_order(tmp_path):
-    write_folder(tmp_path / 'drive', pan(4, 2 * FRAMES + 3))
+    write_folder(tmp_path / 'drive', pan(4, 2 * STRETCH + 3))
     stretches = footage_stretches([tmp_path])
     assert len(stretches) == 2
     [frames] = stretches[1]()
-    assert (frames == np.stack(pan(4, 2 * FRAMES)[FRAMES:])).all()
+    assert (frames == np.stack(pan(4, 2 * STRETCH)[STRETCH:])).all()
     sequences = Sequences('derain', Sources(footage=Clips(stretches, 1.0)), 3, 96, 9, 1, clean=1.0)
     for number in range(4):
         frames = sequences[number][1].permute(0, 2, 3, 1).numpy()
-        way = find_flow(look(frames[1], False), look(frames[0], False), 96, 96).way[4:-4, 4:-4]
+        now, before = (flow_picture(frame, False) for frame in frames[1::-1])
+        way = find_flow(now, before, 96, 96).displacement[4:-4, 4:-4]
         assert abs(np.median(way[..., 0])) == pytest.approx(4, abs=1.5)
 
 
@@ -234,7 +236,7 @@ def test_shaken_items_are_a_function_of_seed_and_number(stills):
 
 def test_shaken_frames_fit_their_rates(tmp_path):
     """Footage that stands still, so that all that moves is the camera, as its gyroscope has it."""
-    write_folder(tmp_path / 'parked', pan(0, FRAMES, 256))
+    write_folder(tmp_path / 'parked', pan(0, STRETCH, 256))
     footage = Sources(footage=Clips(footage_stretches([tmp_path]), 1.0))
     sequences = Sequences('deblur', footage, 3, 128, 9, 1, clean=1.0, shaken=1.0)
     moved = 0
@@ -262,7 +264,7 @@ def test_shaken_frames_fit_their_rates(tmp_path):
 
 
 def test_footage_is_blurred_by_averaging_it(tmp_path):
-    write_folder(tmp_path / 'drive', pan(2, FRAMES, 360))
+    write_folder(tmp_path / 'drive', pan(2, STRETCH, 360))
     footage = Clips(footage_stretches([tmp_path]), 1.0)
     sequences = Sequences('deblur', Sources(footage=footage), 3, SIDE, 9, 1, clean=0.0, light=0.0)
     degraded, sharp, shutter = sequences[1][:3]
@@ -275,7 +277,7 @@ def test_footage_is_blurred_by_averaging_it(tmp_path):
 
 
 def test_pairs_come_in_the_order_of_their_numbers(tmp_path):
-    frames = pan(3, FRAMES)
+    frames = pan(3, STRETCH)
     write_folder(tmp_path / 'gt', frames)
     write_folder(tmp_path / 'input', [frame // 2 for frame in frames])
     [stretch] = pair_stretches([tmp_path])
@@ -290,7 +292,7 @@ def test_pairs_come_in_the_order_of_their_numbers(tmp_path):
 
 
 def test_pairs_of_a_set_are_found_as_it_lies(tmp_path):
-    frames = pan(3, FRAMES)
+    frames = pan(3, STRETCH)
     write_folder(tmp_path / 'train' / 'GOPR1' / 'sharp', frames)
     write_folder(tmp_path / 'train' / 'GOPR1' / 'blur', [frame // 2 for frame in frames])
     [stretch] = pair_stretches([Path(f'gopro={tmp_path}')])
@@ -300,7 +302,7 @@ def test_pairs_of_a_set_are_found_as_it_lies(tmp_path):
 
 
 def test_pairs_are_a_minority(tmp_path, stills):
-    frames = np.zeros((FRAMES, SIDE, SIDE, 3), np.uint8)
+    frames = np.zeros((STRETCH, SIDE, SIDE, 3), np.uint8)
     for name in ('input', 'gt'):
         write_folder(tmp_path / name, frames)
     pairs = Clips(pair_stretches([tmp_path]), 1.0)

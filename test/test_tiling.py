@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from iov_restore_ros.inference import Before, RestoreError, Restorer, pixels
-from iov_restore_ros.inference.pixels import Input, gather, noise_in
+from iov_restore_ros.inference.pixels import Input, make_evidence, noise_in
 from iov_restore_ros.inference.tiling import halo, plan_tiles
 from iov_restore_ros.model import PRESETS, Generator
 from iov_restore_ros.model.fusion import MOMENTS, no_evidence
@@ -133,8 +133,8 @@ def known(large):
 ])
 def test_what_is_gathered_for_a_window_is_a_part_of_the_whole(known, window):
     frame, before = known
-    whole = gather(frame, before)
-    part = gather(frame, before, window, noise_in(Input(frame, before)))
+    whole = make_evidence(frame, before)
+    part = make_evidence(frame, before, window, noise_in(Input(frame, before)))
     cells = tuple(slice(side.start // 4, -(-side.stop // 4)) for side in window)
     for name in ('frame', 'before', 'along'):
         assert np.array_equal(getattr(part, name), getattr(whole, name)[window]), name
@@ -154,10 +154,10 @@ def test_a_large_frame_is_gathered_in_tiles(known, monkeypatch):
     gathered = []
 
     def record(*arguments):
-        gathered.append(gather(*arguments))
+        gathered.append(make_evidence(*arguments))
         return gathered[-1]
 
-    monkeypatch.setattr(pixels, 'gather', record)
+    monkeypatch.setattr(pixels, 'make_evidence', record)
     restorer.tiling.pixels = 430 * 430
     assert np.array_equal(restorer.restore([frame], 'deblur', [before])[0], whole)
     assert len(gathered) > 2

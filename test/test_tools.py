@@ -19,7 +19,7 @@ from iov_restore_ros.pictures.movies import Movie
 from iov_restore_ros.pictures.warp import move
 from iov_restore_ros.tools import restore_files, shaken_source
 from iov_restore_ros.tools.image_source import open_source
-from iov_restore_ros.tools.restore_files import Report, restore_all
+from iov_restore_ros.tools.restore_files import Outcomes, restore_all
 from iov_restore_ros.video.calibration import camera_of
 from iov_restore_ros.video.camera_path import Gyroscope, turned
 
@@ -195,7 +195,7 @@ def test_the_frames_of_a_video_are_one_sequence(tmp_path, street):
     with Movie(source, accurate=True) as movie:
         frames = [shot.pixels for shot in movie.shots()]
     restorer = Restorer(device='cpu', precision='float32', tasks=['derain'])
-    report = Report()
+    report = Outcomes()
     out = tmp_path / 'out'
     restore_all(restorer, 'derain', [source], out, '.png', MagicMock(), report, crf=None)
     assert (report.restored, report.failures) == (1, [])
@@ -238,7 +238,7 @@ def restore(monkeypatch):
     monkeypatch.setattr(restore_files, 'restore_next', lambda _, __, frame, *___: frame)
 
     def run(inputs, output, **options):
-        report = Report()
+        report = Outcomes()
         restore_all(None, 'derain', inputs, output, '.png', MagicMock(), report, **options)
         assert not report.failures
         return sorted(str(path.relative_to(output)) for path in output.rglob('*.png')), report

@@ -17,7 +17,7 @@ from iov_restore_ros.training.checkpoint import start_from
 from iov_restore_ros.training.config import read_config
 from iov_restore_ros.training.train import run
 from iov_restore_ros.training.trainer import Trainer
-from iov_restore_ros.training.unroll import MARGIN, Unroll
+from iov_restore_ros.training.unroll import FLOW_MARGIN, Unroll
 from iov_restore_ros.video.camera_path import TAU
 
 SIDE = 32
@@ -37,7 +37,7 @@ def settings(pictures, tmp_path):
 def ride(photograph, shutter=0.5):
     """Return a batch of one: three sharp frames of a camera that moves 6 pixels a frame."""
     path = CameraPath(torch.tensor([PACE, 0.0]).numpy(), *torch.zeros(4, 2).numpy())
-    scene = MovingScene(photograph, SIDE + 2 * MARGIN, path, (180.0, 120.0))
+    scene = MovingScene(photograph, SIDE + 2 * FLOW_MARGIN, path, (180.0, 120.0))
     frames = torch.stack([torch.from_numpy(scene.frame(time)) for time in (-1, 0, 1)])
     frames = frames.round().byte().permute(0, 3, 1, 2)[None]
     return frames, frames, torch.tensor([shutter]), torch.zeros(1, 129, 3), torch.zeros(1, 4)
@@ -97,7 +97,7 @@ def test_what_comes_in_at_the_border_errs_as_what_was_restored(photograph, monke
     for error in (0.0, -0.1):
         unroll.keep(target + error)
         top = unroll._before(0) - unroll.sharp[:, 0]
-        assert top[..., : unrolling.MARGIN, :].mean() == pytest.approx(error, abs=0.02)
+        assert top[..., : unrolling.FLOW_MARGIN, :].mean() == pytest.approx(error, abs=0.02)
 
 
 def test_the_shutter_is_told_roughly_or_assumed_or_not(photograph):
@@ -135,7 +135,7 @@ def exact(monkeypatch):
 
 def shaken(photograph, share=0.6, far=6):
     """Return a batch of one of a camera that only shakes, ``far`` pixels, and the camera."""
-    side = SIDE + 2 * MARGIN
+    side = SIDE + 2 * FLOW_MARGIN
     camera = ShakenCamera.draw(np.random.default_rng(3), 3, side, share)
     farther = far / max(camera.extent(time, share) for time in range(3))
     camera = replace(camera, shake=camera.shake.scaled(farther))
@@ -170,7 +170,7 @@ def test_the_path_of_a_shaken_camera_is_the_true_one(photograph, exact):
     unroll = Unroll(batch, 'deblur', torch.device('cpu'), 1)
     for number in range(3):
         [known] = unroll._known(number, unroll.sharp[:, number - 1] if number else None)
-        expected = true_path(camera, number, 0.6, SIDE + 2 * MARGIN)
+        expected = true_path(camera, number, 0.6, SIDE + 2 * FLOW_MARGIN)
         assert np.abs(expected).max() > 1
         np.testing.assert_allclose(known.blurring.path, expected, atol=0.1)
         assert known.blurring.told == (1, 1)

@@ -7,7 +7,7 @@ import torch
 
 from iov_restore_ros.compute.cpu import compute, use_threads
 from iov_restore_ros.evaluation.metrics import psnr
-from iov_restore_ros.inference.pixels import gather
+from iov_restore_ros.inference.pixels import make_evidence
 from iov_restore_ros.model.fusion import MOMENTS, chord
 from iov_restore_ros.model.wiener import (
     POINTS,
@@ -127,9 +127,9 @@ def test_the_number_of_threads_changes_no_bit(photograph):
     before = compute(torch.get_num_threads)
     try:
         use_threads(1)
-        alone = gather(frame, beside).along
+        alone = make_evidence(frame, beside).along
         use_threads(2)
-        assert np.array_equal(gather(frame, beside).along, alone)
+        assert np.array_equal(make_evidence(frame, beside).along, alone)
         assert compute(torch.get_num_threads) == 2, 'it is as it was'
     finally:
         use_threads(before)

@@ -16,14 +16,14 @@ from iov_restore_ros.pictures.degradations import DEGRADATIONS
 from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.degradations.draw import sensor_noise
 from iov_restore_ros.pictures.files import DataError, to_pictures, to_tensor
-from iov_restore_ros.pictures.footage import MARGIN, Footage, expose, list_footage
+from iov_restore_ros.pictures.footage import CROP_MARGIN, Footage, expose, list_footage
 from iov_restore_ros.pictures.readings import Pair
 from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.flow import SMALLEST
 
 SHORTEST = 4  # frames: two with a full history, so that flicker can be measured
 SHUTTERS = 0.3, 1.0  # range of random shutters for blur
-PLACES = 1 / 2, 1 / 4, 3 / 4  # of a video, where clips are taken
+CLIP_STARTS = 1 / 2, 1 / 4, 3 / 4  # of a video, where clips are taken
 
 
 def open_clips(
@@ -154,12 +154,12 @@ def _blurred(
     share = shutter or rng.uniform(*SHUTTERS)
     gamma = GAMMA if rng.random() < 0.5 else 1.0
     count = min(limit + 2, footage.length)  # an exposure also covers neighbouring frames
-    for place in PLACES:
+    for place in CLIP_STARTS:
         frames = footage.read(int(place * (footage.length - count)), count)
-        if min(frames.shape[1:3]) < 2 * MARGIN + SMALLEST:
+        if min(frames.shape[1:3]) < 2 * CROP_MARGIN + SMALLEST:
             raise DataError(
                 f'{footage.path}: {frames.shape[2]}x{frames.shape[1]} pixels are too few, '
-                f'blurring removes {MARGIN} on every side'
+                f'blurring removes {CROP_MARGIN} on every side'
             )
         moments = [
             expose(frames[middle - 1 : middle + 2], share, math.inf, gamma)

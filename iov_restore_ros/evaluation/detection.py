@@ -57,7 +57,7 @@ class Judge:
         found = self.detector.find(sharp)
         return found[found.scores >= self.score]
 
-    def look(self, picture: np.ndarray, truth: Boxes) -> Finding:
+    def find(self, picture: np.ndarray, truth: Boxes) -> Finding:
         """Look for ``truth`` in a picture, uint8 H x W x 3, RGB."""
         return match(self.detector.find(picture), truth)
 

@@ -78,7 +78,7 @@ CLIP = 12  # frames of each clip without --limit
 TABLE_WIDTH = 150  # characters, also without a terminal
 
 
-def measure(
+def measure_pictures(
     root: Root, generator: Generator, device: torch.device, limit: int | None, sliders: int,
     judge: Judge | None = None, clearer: Clearer | None = None,
 ) -> Result:
@@ -100,7 +100,7 @@ def measure(
         if judge is not None:
             truth = judge.truth(name, sharp)
             found = {
-                'input': judge.look(degraded, truth), 'restored': judge.look(restored, truth),
+                'input': judge.find(degraded, truth), 'restored': judge.find(restored, truth),
             }
         score = Score(name, kind(degraded, sharp), kind(restored, sharp), found)
         result.scores.append(score)
@@ -211,7 +211,7 @@ def run(options: argparse.Namespace) -> tuple[Report, dict[str, Any]]:
         ], judge, [kind for kind in KINDS if kind in options.kind])
     else:
         report = picture_report([
-            measure(
+            measure_pictures(
                 root, generators[root.task], device, options.limit, sliders, judge,
                 clearers.get(root.task),
             )

@@ -90,7 +90,7 @@ def blur_curves(
     ways = {
         'frame alone': None, 'with past, shutter unknown': 0.0, 'with past, shutter known': shutter,
     }
-    return measure(
+    return measure_gain(
         f'Gain against blur length (shutter open for {shutter:g} of the frame time)',
         'blur length, pixels', LENGTHS, ways, see, pictures, generator, DEBLUR,
     )
@@ -107,7 +107,7 @@ def rain_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
         rng = torch.Generator().manual_seed(seed + number)
         return to_pictures(shower(to_tensor(sharp).float() / 255, strength, rng)), sharp[-1]
 
-    return measure(
+    return measure_gain(
         f'Gain against rain (the picture moves {PACE:g} pixels a frame)', 'strength of the shower',
         STRENGTHS, WAYS, see, pictures, generator, DERAIN,
     )
@@ -123,7 +123,7 @@ def drop_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
         sharp = ride(picture, LONG, (seed, number))
         return behind_drops(sharp, share, np.random.default_rng((seed, number))), sharp[-1]
 
-    return measure(
+    return measure_gain(
         f'Gain against drops on the glass (frame {len(LONG)})', 'share of the picture covered',
         COVERED, WAYS, see, pictures, generator, DERAIN,
     )
@@ -140,13 +140,13 @@ def veil_curves(pictures: list[np.ndarray], generator: Generator, seed: int) -> 
         light = draw_light(sharp[0] / 255, np.random.default_rng((seed, number)))
         return veiled(sharp, through, light), sharp[-1]
 
-    return measure(
+    return measure_gain(
         'Gain against an even veil', 'transmission of the veil', THROUGH, WAYS, see, pictures,
         generator, DERAIN,
     )
 
 
-def measure(
+def measure_gain(
     title: str, x_name: str, xs: tuple[float, ...], ways: dict[str, float | None],
     see: Callable[[np.ndarray, int, float], tuple[np.ndarray, np.ndarray]],
     pictures: list[np.ndarray], generator: Generator, task: Task,

@@ -106,8 +106,8 @@ def measure_clips(
         if judge is not None:
             names = root.frames[name] if judge.labels else [name] * len(sharp)
             truths = list(map(judge.truth, names, sharp))
-            found = {way: list(map(judge.look, frames, truths)) for way, frames in restored.items()}
-        score = ClipScore(name, {way: measure(f, sharp) for way, f in restored.items()}, found)
+            found = {way: list(map(judge.find, frames, truths)) for way, frames in restored.items()}
+        score = ClipScore(name, {way: score_frames(f, sharp) for way, f in restored.items()}, found)
         result.scores.append(score)
         if len(result.sliders) < sliders:
             before, after = (score.ways[way]['PSNR dB'][-1] for way in (INPUT, PAST))
@@ -123,7 +123,7 @@ def measure_clips(
     return result
 
 
-def measure(pictures: list[np.ndarray], truths: np.ndarray) -> dict[str, list[float]]:
+def score_frames(pictures: list[np.ndarray], truths: np.ndarray) -> dict[str, list[float]]:
     """Measure T uint8 H x W x 3 RGB images in order; see ``ClipScore``."""
     both = list(zip(pictures, truths, strict=True))
     return {

@@ -24,12 +24,12 @@ from iov_restore_ros.inference.pixels import (
 )
 from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import Generator
-from iov_restore_ros.model.fusion import CELL, MOMENTS, gather
+from iov_restore_ros.model.fusion import CELL, MOMENTS, make_evidence
 
 BATCH = 8  # by default
 KEPT_SIZES = 8  # sizes of frames whose memory and graphs are kept
 
-ALIGNED = 'before', 'way', 'trust'  # what is sent of the frame before
+ALIGNED = 'before', 'displacement', 'trust'  # what is sent of the frame before
 BLURRED = 'motion', 'path', 'told'  # and of how a frame was blurred
 Key = tuple[Generator, int, tuple[str, ...]]  # of a graph; its frames, and what is sent
 
@@ -42,7 +42,7 @@ class Slot:
         cells = tuple(-(-side // CELL) for side in size)
         kinds = {
             'pixels': (shape, torch.uint8), 'before': (shape, torch.uint8),
-            'way': ((batch, *cells, 2), torch.float32),
+            'displacement': ((batch, *cells, 2), torch.float32),
             'trust': ((batch, *cells, 3), torch.float32),
             'motion': ((batch, *cells, 2), torch.float32),
             'path': ((batch, *cells, 2 * MOMENTS), torch.float32),
@@ -203,8 +203,9 @@ def _restore(slot: Slot, key: Key) -> None:
     planes = {name: slot.there[name][:count].permute(0, 3, 1, 2) for name in names}
     evidence = None
     if 'before' in names and generator.fusion is not None:
-        evidence = gather(
-            to_image(planes['pixels']), to_image(planes['before']), planes['way'], planes['trust'],
+        evidence = make_evidence(
+            to_image(planes['pixels']), to_image(planes['before']),
+            planes['displacement'], planes['trust'],
             (planes['motion'], planes['path'], planes['told']) if 'path' in names else None,
         )
     restored, finite = restore_pixels(planes['pixels'], generator, evidence)

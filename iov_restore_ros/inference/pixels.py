@@ -62,12 +62,12 @@ class Gathered:
     cues: np.ndarray
 
 
-def gather(
+def make_evidence(
     frame: np.ndarray, before: Before | None, window: Window | None = None,
     noise: Tensor | None = None,
 ) -> Gathered:
     """
-    Return what `model.fusion.gather` does, on the CPU by OpenCV, several times as fast.
+    Return what `model.fusion.make_evidence` does, on the CPU by OpenCV, several times as fast.
 
     With ``before`` None the frame stands for it, and nothing is known. With a ``window``, see
     ``Input``, that part of what it is for the whole frame, in the memory of the part.
@@ -86,21 +86,21 @@ def gather(
         path = torch.from_numpy(moments[cells]).permute(2, 3, 0, 1)[None]
         cues[..., 5:-2] = path_cues(path)[0].permute(1, 2, 0).numpy()
         cues[..., -2:] = told
-        along = steer(frame, motion, moments, window, noise)
+        along = sample_along(frame, motion, moments, window, noise)
     if before.flow is None or before.pixels is None:
         return Gathered(part, part, along, cues)
-    way, trust = before.flow
+    displacement, trust = before.flow
     cues[..., :3] = trust[cells]
     first = window[0].start, window[1].start
-    moved = move(before.pixels, enlarge(way, window), first=first)
+    moved = move(before.pixels, enlarge(displacement, window), first=first)
     return Gathered(part, moved, along, cues)
 
 
-def steer(
+def sample_along(
     frame: np.ndarray, motion: np.ndarray, moments: np.ndarray, window: Window,
     noise: Tensor | None,
 ) -> np.ndarray:
-    """Return what `model.fusion.steer` does, for a window of a frame, as float32 H x W x ALONG."""
+    """Return what `model.fusion.sample_along` does, for a window: float32 H x W x ALONG."""
     # Of a part somewhat more is computed, so that each pixel is computed as in the whole frame.
     (rows, columns), (height, width) = window, frame.shape[:2]
     near = (
@@ -116,10 +116,10 @@ def steer(
         cv2.Sobel(luma, cv2.CV_32F, dx, dy, ksize=1, scale=0.5, borderType=cv2.BORDER_REPLICATE)
         for dx, dy in ((1, 0), (0, 1))
     )
-    way = enlarge(motion, seen)
-    slope = across * way[..., 0] + down * way[..., 1]
+    displacement = enlarge(motion, seen)
+    slope = across * displacement[..., 0] + down * displacement[..., 1]
     inner = inside(near, seen)
-    way, grey, image = way[inner], luma[inner], np.ascontiguousarray(image[inner])
+    displacement, grey, image = displacement[inner], luma[inner], np.ascontiguousarray(image[inner])
     move_near = partial(
         move, first=(near[0].start, near[1].start), origin=(seen[0].start, seen[1].start)
     )
@@ -127,15 +127,15 @@ def steer(
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
     undone = compute(deconvolve, planes, path, noise, _inverse)
     along = cv2.merge([
-        move_near(luma, way) - grey, move_near(luma, way, -1) - grey,
-        -move_near(slope, way, 0.5), move_near(slope, way, -0.5),
+        move_near(luma, displacement) - grey, move_near(luma, displacement, -1) - grey,
+        -move_near(slope, displacement, 0.5), move_near(slope, displacement, -0.5),
         cv2.merge([*undone[0].numpy()]) - image,
     ])
     return along[inside(window, near)]
 
 
 def noise_in(one: Input) -> Tensor | None:
-    """Return the noise in a frame, as ``gather`` finds it by itself in a whole one."""
+    """Return the noise in a frame, as ``make_evidence`` finds it by itself in a whole one."""
     if one.before is None or one.before.blurring is None:
         return None
     strips = (one.frame[rows] for rows in strips_of(one.size[0]))
@@ -180,7 +180,7 @@ def restore_inputs(
 
     Raises ``RestoreError`` where the network's output is not finite.
     """
-    gathered = [gather(*one) for one in inputs]
+    gathered = [make_evidence(*one) for one in inputs]
 
     def batch(name: str) -> Tensor:
         arrays = np.stack([getattr(one, name) for one in gathered])

@@ -45,7 +45,7 @@ class Evidence(NamedTuple):
 
     ``before``: float32 N x 3 x H x W, RGB, 0..1: the frame before, as it was restored (as it
     was received where it was not), each pixel moved to where this frame has it.
-    ``along``: float32 N x ALONG x H x W, what ``steer`` returns.
+    ``along``: float32 N x ALONG x H x W, what ``sample_along`` returns.
     ``cues``: float32 N x CUES x ceil(H / 4) x ceil(W / 4), for each cell of 4x4 pixels: whether
     ``before`` shows it (0 where there is none, or the flow leads out of it; 1); how well the flows
     there and back agree (0..1); how alike both frames are there (0..1); x and y of the motion while
@@ -117,7 +117,7 @@ def path_cues(path: Tensor) -> Tensor:
     return torch.cat([straight, *bent], 1) / MOTION_UNIT
 
 
-def steer(image: Tensor, motion: Tensor, path: Tensor) -> Tensor:
+def sample_along(image: Tensor, motion: Tensor, path: Tensor) -> Tensor:
     """
     Return ``Evidence.along``, N x ALONG x H x W: ``image`` along the way that it took.
 
@@ -131,38 +131,40 @@ def steer(image: Tensor, motion: Tensor, path: Tensor) -> Tensor:
     edged = functional.pad(grey, (1, 1, 1, 1), mode='replicate')
     across = (edged[..., 1:-1, 2:] - edged[..., 1:-1, :-2]) / 2
     down = (edged[..., 2:, 1:-1] - edged[..., :-2, 1:-1]) / 2
-    way = enlarge(motion, *image.shape[-2:])
-    slope = across * way[:, :1] + down * way[:, 1:]  # times L, which is the way's length
+    displacement = enlarge(motion, *image.shape[-2:])
+    # Times L, which is the length of the displacement.
+    slope = across * displacement[:, :1] + down * displacement[:, 1:]
     return torch.cat([
-        move(grey, way) - grey, move(grey, -way) - grey,
-        -move(slope, way / 2), move(slope, -way / 2),
+        move(grey, displacement) - grey, move(grey, -displacement) - grey,
+        -move(slope, displacement / 2), move(slope, -displacement / 2),
         deconvolve(image, path) - image,
     ], 1)
 
 
-def gather(
-    image: Tensor, before: Tensor, way: Tensor, trust: Tensor,
+def make_evidence(
+    image: Tensor, before: Tensor, displacement: Tensor, trust: Tensor,
     blurring: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Evidence:
     """
     Return the ``Evidence`` beside ``image`` (N x 3 x H x W) from the frame before (the same shape).
 
-    ``way`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to where it was in
-    ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``blurring`` is motion
-    (N x 2 x the same) and path (N x 2 MOMENTS x the same, x and y of each moment) as ``steer``
-    takes them, and the last two cues (N x 2 x 1 x 1); None where the blur is of no interest.
+    ``displacement`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to where it
+    was in ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``blurring`` is
+    motion (N x 2 x the same) and path (N x 2 MOMENTS x the same, x and y of each moment) as
+    ``sample_along`` takes them, and the last two cues (N x 2 x 1 x 1); None where the blur is of no
+    interest.
     """
     height, width = image.shape[-2:]
-    flow = enlarge(way, height, width)
+    flow = enlarge(displacement, height, width)
     if blurring is None:
         along = image.new_zeros(len(image), ALONG, height, width)
-        cues = way.new_zeros(len(way), CUES - 3, *way.shape[-2:])
+        cues = displacement.new_zeros(len(displacement), CUES - 3, *displacement.shape[-2:])
     else:
         motion, planes, told = blurring
         path = planes.unflatten(1, (MOMENTS, 2))
-        along = steer(image, motion, path)
+        along = sample_along(image, motion, path)
         cues = torch.cat([
-            motion / MOTION_UNIT, path_cues(path), told.expand(-1, -1, *way.shape[-2:]),
+            motion / MOTION_UNIT, path_cues(path), told.expand(-1, -1, *displacement.shape[-2:]),
         ], 1)
     return Evidence(move(before, flow), along, torch.cat([trust, cues], 1))
 

@@ -17,7 +17,7 @@ LINE = 2  # pixels between both sides; even, because some video encoders need an
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 FULL_SCALE = 900  # pixels of height at which the letters have the font's own size
 LEAST_SCALE = 0.4  # smaller letters are unreadable
-MARGIN = 6  # pixels below the text and left of it
+TEXT_MARGIN = 6  # pixels below the text and left of it
 PERIOD = 3.0  # s over which the rate is measured
 
 
@@ -32,7 +32,7 @@ def side_by_side(left: np.ndarray, right: np.ndarray, text: str) -> np.ndarray:
     scale = max(LEAST_SCALE, height / FULL_SCALE)
     for colour, thickness in ((BLACK, 3), (WHITE, 1)):  # an outline: readable on any picture
         cv2.putText(
-            picture, text, (MARGIN, height - MARGIN), cv2.FONT_HERSHEY_SIMPLEX, scale,
+            picture, text, (TEXT_MARGIN, height - TEXT_MARGIN), cv2.FONT_HERSHEY_SIMPLEX, scale,
             colour, thickness, cv2.LINE_AA,
         )
     return picture

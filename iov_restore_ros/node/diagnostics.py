@@ -6,7 +6,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.node.camera import Camera
-from iov_restore_ros.node.statistics import Outcome, Report
+from iov_restore_ros.node.statistics import Account, Outcome
 
 MANY = 0.1  # share of lost or dropped frames of a camera from which on it warns
 REMEDY = (
@@ -112,7 +112,7 @@ def dirt_concern(camera: Camera, dirty: float) -> str:
     return f'drops or dirt cover {covered:.0%} of the glass: wipe it'
 
 
-def stamp_concern(report: Report) -> str:
+def stamp_concern(report: Account) -> str:
     """Return what is wrong with the stamps of recent frames; empty if all is well."""
     if report.late_unstamped > MANY * report.late_received:
         return 'the frames have no stamps: the time of arrival counts'

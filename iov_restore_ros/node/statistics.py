@@ -42,7 +42,7 @@ class Timing(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
+class Account:
     """A camera's frames: in total, and recent ones (``late_``, since the previous report)."""
 
     received: int
@@ -126,11 +126,11 @@ class Statistics:
             if timing is not None:
                 self._timings.append(timing)
 
-    def report(self) -> Report:
+    def report(self) -> Account:
         """Return the counts and start the next period."""
         with self._lock:
             received, lost, unstamped, outcomes, pasts = self._reported
-            report = Report(
+            report = Account(
                 self._received, dict(self._outcomes),
                 self._received - received, dict(self._outcomes - outcomes),
                 self._lost, self._lost_on_the_way, self._lost_on_the_way - lost,

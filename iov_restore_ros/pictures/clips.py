@@ -9,15 +9,15 @@ import numpy as np
 
 from iov_restore_ros.pictures.datasets import LAYOUTS, find_pairs
 from iov_restore_ros.pictures.files import DataError, Pictures, by_number
-from iov_restore_ros.pictures.footage import FRAMES, list_footage
+from iov_restore_ros.pictures.footage import STRETCH, list_footage
 from iov_restore_ros.pictures.readings import Pair
 
-Stretch = Callable[[], np.ndarray]  # reads uint8 K x FRAMES x H x W x 3, RGB
+Stretch = Callable[[], np.ndarray]  # reads uint8 K x STRETCH x H x W x 3, RGB
 
 
 class Clips:
     """
-    Stretches of ``FRAMES`` consecutive frames to draw from; ``cache_gb`` GB of them are kept.
+    Stretches of ``STRETCH`` consecutive frames to draw from; ``cache_gb`` GB of them are kept.
 
     A stretch that cannot be read is warned about, and another one taken.
     """
@@ -26,7 +26,7 @@ class Clips:
         self.pictures = Pictures(stretches, lambda read: read(), cache_gb)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Return one, uint8 K x FRAMES x H x W x 3, RGB."""
+        """Return one, uint8 K x STRETCH x H x W x 3, RGB."""
         return self.pictures[int(rng.integers(len(self.pictures.sources)))]
 
 
@@ -35,7 +35,7 @@ def footage_stretches(roots: Iterable[Path]) -> list[Stretch]:
     return [
         partial(_read_footage, footage.read, first)
         for root in roots for footage in list_footage(root)
-        for first in range(0, footage.length - FRAMES + 1, FRAMES)
+        for first in range(0, footage.length - STRETCH + 1, STRETCH)
     ]
 
 
@@ -44,7 +44,7 @@ def pair_stretches(roots: Iterable[Path]) -> list[Stretch]:
     Return those of pairs, see ``pair_sequences``: degraded, sharp.
 
     A root is a path, or LAYOUT=PATH of a layout that is ``in_order``; without, `folders`. Raises
-    ``DataError`` for one that isn't, and where all sequences are shorter than ``FRAMES``.
+    ``DataError`` for one that isn't, and where all sequences are shorter than ``STRETCH``.
     """
     stretches: list[Stretch] = []
     for root in roots:
@@ -53,12 +53,12 @@ def pair_stretches(roots: Iterable[Path]) -> list[Stretch]:
         if not LAYOUTS[layout].in_order:
             raise DataError(f'{root}: {layout} are single pictures')
         found: list[Stretch] = [
-            partial(read_pairs, sequence[first : first + FRAMES])
+            partial(read_pairs, sequence[first : first + STRETCH])
             for sequence in pair_sequences(find_pairs(where, layout))
-            for first in range(0, len(sequence) - FRAMES + 1, FRAMES)
+            for first in range(0, len(sequence) - STRETCH + 1, STRETCH)
         ]
         if not found:
-            raise DataError(f'{root}: no folder of {FRAMES} consecutive pairs and more')
+            raise DataError(f'{root}: no folder of {STRETCH} consecutive pairs and more')
         stretches += found
     return stretches
 

@@ -27,12 +27,12 @@ from iov_restore_ros.pictures.files import (
 )
 from iov_restore_ros.pictures.warp import move
 
-FRAMES = 13  # greatest M of Eq. 2; GOPRO has 7 to 13
+STRETCH = 13  # greatest M of Eq. 2; GOPRO has 7 to 13
 MAX_BLUR = 30.0  # pixels, for 95 % of a crop
-MARGIN = 48  # pixels around a crop, from which interpolated frames move into it
+CROP_MARGIN = 48  # pixels around a crop, from which interpolated frames move into it
 CROPS_PER_MOMENT = 4  # seeking in a video takes longer than everything else
 ATTEMPTS = 40
-PLACES = 4  # candidates; the one with the strongest edges is used, as sky and road show no blur
+CANDIDATES = 4  # candidates; the one with the strongest edges is used, as sky and road show no blur
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Footage:
     length: int  # frames
     files: tuple[Path, ...] = ()  # of a folder, in order
 
-    def read(self, first: int, count: int = FRAMES) -> np.ndarray:
+    def read(self, first: int, count: int = STRETCH) -> np.ndarray:
         """Return ``count`` frames from number ``first``, uint8 count x H x W x 3, RGB."""
         if not self.files:
             return np.stack(read_frames(self.path, first, count))
@@ -59,7 +59,7 @@ def list_footage(root: Path) -> list[Footage]:
     """
     Return every video and folder of frames of ``files_below(root)``; or the video ``root`` itself.
 
-    It warns about videos that can't be read, and leaves out those with fewer than ``FRAMES``
+    It warns about videos that can't be read, and leaves out those with fewer than ``STRETCH``
     frames. Raises ``DataError`` if nothing is left.
     """
     if not root.exists():
@@ -75,11 +75,11 @@ def list_footage(root: Path) -> list[Footage]:
             except DataError as error:
                 log.warning('%s, skipped', error)
     found += [Footage(folder, len(files), tuple(files)) for folder, files in folders.items()]
-    found = [footage for footage in found if footage.length >= FRAMES]
+    found = [footage for footage in found if footage.length >= STRETCH]
     if not found:
         raise DataError(
             f'{root}: no footage found (looked for {" ".join(sorted(VIDEO_SUFFIXES))} and for '
-            f'folders of images, of {FRAMES} frames and more)'
+            f'folders of images, of {STRETCH} frames and more)'
         )
     return found
 
@@ -99,7 +99,7 @@ class FootageCrops(Dataset):
         """Serve ``count`` crops of ``size`` from the videos and folders of frames at ``root``."""
         self.footage = list_footage(root)
         self.size, self.count, self.seed = size, count, seed
-        starts = np.array([footage.length - FRAMES + 1 for footage in self.footage], float)
+        starts = np.array([footage.length - STRETCH + 1 for footage in self.footage], float)
         self.probabilities = starts / starts.sum()
         self.latest: dict[tuple[int, int], np.ndarray | None] = {}
 
@@ -108,18 +108,18 @@ class FootageCrops(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng((self.seed, index))
-        outer = self.size + 2 * MARGIN
+        outer = self.size + 2 * CROP_MARGIN
         for attempt in range(ATTEMPTS):
             frames = self._moment(index // CROPS_PER_MOMENT, attempt // CROPS_PER_MOMENT)
             if frames is None:
                 continue
             side = side_to_shrink(frames, outer, rng)
-            places = [cut_at_random(frames, side, rng) for _ in range(PLACES)]
-            best = max(places, key=lambda place: detail(_inner(place[FRAMES // 2])))
-            exposure = rng.uniform(0.2, FRAMES - 1)
+            places = [cut_at_random(frames, side, rng) for _ in range(CANDIDATES)]
+            best = max(places, key=lambda place: detail(_inner(place[STRETCH // 2])))
+            exposure = rng.uniform(0.2, STRETCH - 1)
             reach = math.ceil(exposure / 2)
             both = expose(
-                shrink(best[FRAMES // 2 - reach : FRAMES // 2 + reach + 1], outer),
+                shrink(best[STRETCH // 2 - reach : STRETCH // 2 + reach + 1], outer),
                 exposure=exposure,
                 max_blur=MAX_BLUR * rng.uniform(0.1, 1),
                 gamma=GAMMA if rng.random() < 0.5 else 1.0,
@@ -140,7 +140,7 @@ class FootageCrops(Dataset):
             rng = np.random.default_rng((self.seed, number, attempt))
             footage = self.footage[int(rng.choice(len(self.footage), p=self.probabilities))]
             try:
-                self.latest[key] = footage.read(int(rng.integers(footage.length - FRAMES + 1)))
+                self.latest[key] = footage.read(int(rng.integers(footage.length - STRETCH + 1)))
             except DataError as error:
                 log.warning('%s, skipped', error)
                 self.latest[key] = None
@@ -158,8 +158,9 @@ def expose(
     as in high-speed footage, are averaged directly. Otherwise frames less than a pixel apart are
     interpolated between them, along the optical flow.
 
-    Returns (blurred, middle frame) as uint8 2 x (H - 2 MARGIN) x (W - 2 MARGIN) x 3; None if there
-    is no detail, or if the flow doesn't explain the next frame (a cut, or too fast motion).
+    Returns (blurred, middle frame) as uint8 2 x (H - 2 CROP_MARGIN) x (W - 2 CROP_MARGIN) x 3;
+    None if there is no detail, or if the flow doesn't explain the next frame (a cut, or too fast
+    motion).
     """
     middle = len(frames) // 2
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
@@ -230,8 +231,9 @@ def _between(first: np.ndarray, second: np.ndarray, flow: np.ndarray, share: flo
 
 def _move(image: np.ndarray, flow: np.ndarray, share: float) -> np.ndarray:
     """Return the inner part of ``image``, warped along ``share`` of the flow."""
-    return move(image, _inner(flow), share, first=(MARGIN, MARGIN), border=cv2.BORDER_REFLECT)
+    corner = CROP_MARGIN, CROP_MARGIN
+    return move(image, _inner(flow), share, first=corner, border=cv2.BORDER_REFLECT)
 
 
 def _inner(image: np.ndarray) -> np.ndarray:
-    return image[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    return image[CROP_MARGIN:-CROP_MARGIN, CROP_MARGIN:-CROP_MARGIN]

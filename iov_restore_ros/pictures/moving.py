@@ -11,7 +11,7 @@ from iov_restore_ros.pictures.files import detail
 from iov_restore_ros.pictures.shaking import QUICK, ShakenCamera
 
 SHRINK = 2.2  # as much at most, which sharpens and shows more of the scene
-PLACES = 3  # candidates; the one with the strongest edges is used
+CANDIDATES = 3  # candidates; the one with the strongest edges is used
 WITH_OBJECT = 0.3  # share of the scenes
 # Pixels, mean of an exponential draw. A flow between frames knows nothing of it, so it is a reason
 # not to trust the flow: without it a shaken camera came out worse with its shutter told than alone.
@@ -110,7 +110,7 @@ class MovingScene:
         half = size / 2
         places = [
             tuple(rng.uniform(min(half, n / 2), max(n - half, n / 2)) for n in (width, height))
-            for _ in range(PLACES)
+            for _ in range(CANDIDATES)
         ]
 
         def edges(place: tuple[float, ...]) -> float:

@@ -28,8 +28,8 @@ from iov_restore_ros.pictures.files import (
     to_pictures,
     to_tensor,
 )
-from iov_restore_ros.pictures.footage import FRAMES, MARGIN, expose, flow_pace, shrink
-from iov_restore_ros.pictures.moving import PLACES, MovingScene
+from iov_restore_ros.pictures.footage import CROP_MARGIN, STRETCH, expose, flow_pace, shrink
+from iov_restore_ros.pictures.moving import CANDIDATES, MovingScene
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, ShakenCamera
 from iov_restore_ros.tasks import TASKS
 
@@ -120,7 +120,7 @@ class Sequences(Dataset):
 
     def _paired(self, pairs: Clips, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
         stretch = pairs.draw(rng)
-        first = int(rng.integers(FRAMES - self.frames + 1))
+        first = int(rng.integers(STRETCH - self.frames + 1))
         both = self._cut(stretch[:, first : first + self.frames], self.size, rng)
         degraded, sharp = to_tensor(flip_at_random(both, rng, upside_down=0.0))
         shutter = self.sources.pairs_shutter
@@ -228,7 +228,7 @@ class Sequences(Dataset):
         """Return consecutive frames of footage, uint8 T x size x size x 3."""
         assert self.sources.footage is not None
         [stretch] = self.sources.footage.draw(rng)
-        first = int(rng.integers(FRAMES - self.frames + 1))
+        first = int(rng.integers(STRETCH - self.frames + 1))
         frames = stretch[first : first + self.frames]
         frames = self._cut(frames, side_to_shrink(frames, self.size, rng), rng)
         return flip_at_random(shrink(frames, self.size), rng, upside_down=0.0)
@@ -245,20 +245,20 @@ class Sequences(Dataset):
         assert self.sources.footage is not None
         # The exposures reach up to half of a frame's time before the first frame, after the last.
         longest = max(
-            p for p in range(1, FRAMES) if (self.frames - 1) * p + 2 * -(-p // 2) < FRAMES
+            p for p in range(1, STRETCH) if (self.frames - 1) * p + 2 * -(-p // 2) < STRETCH
         )
-        outer = self.size + 2 * MARGIN
+        outer = self.size + 2 * CROP_MARGIN
         for _ in range(ATTEMPTS):
             [frames] = self.sources.footage.draw(rng)
             period = int(rng.integers(1, longest + 1))
             frames = self._cut(frames, side_to_shrink(frames, outer, rng), rng)
             frames = flip_at_random(shrink(frames, outer), rng, upside_down=0.0)
-            middle = FRAMES // 2
+            middle = STRETCH // 2
             pace = period * flow_pace(frames[middle], frames[middle + 1])
             exposure = period * min(share, MAX_BLUR / max(pace, 1e-6))
             reach = max(1, math.ceil(exposure / 2))
             way = (self.frames - 1) * period  # from the first moment to the last
-            first = int(rng.integers(reach, FRAMES - way - reach))
+            first = int(rng.integers(reach, STRETCH - way - reach))
             moments = [
                 expose(
                     frames[moment - reach : moment + reach + 1], exposure, math.inf,
@@ -273,7 +273,7 @@ class Sequences(Dataset):
 
     def _cut(self, frames: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
         """Cut side x side out of ``frames`` (... x H x W x 3), where the last has most edges."""
-        places = [cut_at_random(frames, side, rng) for _ in range(PLACES)]
+        places = [cut_at_random(frames, side, rng) for _ in range(CANDIDATES)]
         return max(places, key=lambda place: detail(place.reshape(-1, side, side, 3)[-1]))
 
 

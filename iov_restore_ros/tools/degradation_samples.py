@@ -14,7 +14,7 @@ from skimage import data as photographs
 from torch import Tensor
 
 from iov_restore_ros.pictures.degradations import motion_blur, rain
-from iov_restore_ros.pictures.degradations.blur import MARGIN
+from iov_restore_ros.pictures.degradations.blur import BLUR_MARGIN
 from iov_restore_ros.pictures.degradations.lens import drops, smears
 from iov_restore_ros.pictures.picture import Picture
 from iov_restore_ros.pictures.write import write_picture
@@ -45,7 +45,7 @@ def sheets() -> dict[str, Tensor]:
     strength = torch.ones(COLUMNS * ROWS)
     rng = torch.Generator().manual_seed(SEED)
     sharp = photograph_crops(SIDE)
-    with_margin = photograph_crops(SIDE + 2 * MARGIN)
+    with_margin = photograph_crops(SIDE + 2 * BLUR_MARGIN)
     return {
         'motion_blur': motion_blur(with_margin, strength, rng)[0],
         'rain': rain(sharp, strength, rng)[0],

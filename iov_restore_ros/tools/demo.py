@@ -50,7 +50,7 @@ from iov_restore_ros.tools.demo_report import (
     Row,
     Sample,
     Seen,
-    measure,
+    measure_drives,
     print_table,
     write_before_after,
     write_report,
@@ -254,7 +254,7 @@ def run_mode(stack: Stack, scene: Scene, setting: Setting) -> Seen:
     stack.degraded.clear()
     row = Row(
         scene.name, mode, use_past, imu, stack.status['task'], counts['received'],
-        counts['restored'], dropped, out / took, p50, p99, measure(drives),
+        counts['restored'], dropped, out / took, p50, p99, measure_drives(drives),
     )
     return Seen(row, drives if row.shown() else [], scene.about)
 

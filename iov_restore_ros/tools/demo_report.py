@@ -98,7 +98,7 @@ class Seen(NamedTuple):
     about: str = ''
 
 
-def measure(drives: Iterable[Sequence[Sample]]) -> Quality | None:
+def measure_drives(drives: Iterable[Sequence[Sample]]) -> Quality | None:
     """Return the quality of the frames; None without sharp or without consecutive frames."""
     scores, changes = [], []
     for drive in drives:
@@ -171,7 +171,7 @@ def _spread(drives: list[list[Sample]]) -> list[Sample]:
 
 def _loop(title: str, drive: list[Sample], about: str) -> Loop:
     pairs = [np.hstack([_small(s.degraded), _small(s.restored)]) for s in drive]
-    quality = measure([drive])
+    quality = measure_drives([drive])
     text = about
     if quality:
         text += f' PSNR dB {_change(quality.psnr, 2)}, flicker {_change(quality.flicker, 1)}'

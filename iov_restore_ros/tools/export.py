@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from iov_restore_ros import __version__
 from iov_restore_ros.inference import History
-from iov_restore_ros.inference.pixels import Gathered, gather
+from iov_restore_ros.inference.pixels import Gathered, make_evidence
 from iov_restore_ros.model import (
     PRESETS,
     Evidence,
@@ -202,7 +202,7 @@ def _sides(name: str, dtype: str) -> tuple[int, int]:
 
 def still(frame: np.ndarray) -> Gathered:
     """Return a frame without side information."""
-    return gather(frame, None)
+    return make_evidence(frame, None)
 
 
 def checked(video: bool) -> Iterator[list[Gathered]]:
@@ -215,7 +215,7 @@ def checked(video: bool) -> Iterator[list[Gathered]]:
     history = History(shutter=0.5)
     for number in range(3):
         frame = np.ascontiguousarray(photo[4 * number :, 6 * number :][:250, :331])
-        yield [gather(frame, history.look_back(frame, number / 30, DEBLUR.name))]
+        yield [make_evidence(frame, history.look_back(frame, number / 30, DEBLUR.name))]
         history.keep(frame, number / 30)
 
 

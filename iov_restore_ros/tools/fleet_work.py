@@ -6,7 +6,7 @@ from typing import Any
 import ray
 
 from iov_restore_ros.tools.fleet_drives import Drive, Piece, is_local, plan
-from iov_restore_ros.tools.fleet_worker import FAILED, Outcome, Settings, Shelf, join
+from iov_restore_ros.tools.fleet_worker import FAILED, DriveStore, Outcome, Settings, join
 
 
 class Account:
@@ -37,7 +37,7 @@ class Work:
 
     def __init__(self, drives: list[Drive], settings: Settings) -> None:
         self.drives, self.settings = drives, settings
-        self.shelf = Shelf(settings)
+        self.store = DriveStore(settings)
         self.account = Account(len(drives))
         self._planned: dict[str, list[Piece]] = {}  # by the name of the drive
         self._missing: dict[str, list[Piece]] = {}  # of these, not restored yet
@@ -45,21 +45,21 @@ class Work:
 
     def begin(self, split: int) -> None:
         """Cut the drives that are not done into pieces of about ``split`` frames; 0: no cuts."""
-        self.shelf.check()
-        self.shelf.tidy()
+        self.store.check()
+        self.store.tidy()
         for drive in self.drives:
             try:
-                outcome = self.shelf.outcome(drive)
+                outcome = self.store.outcome(drive)
                 if outcome is not None:
                     self.account.outcomes.append(outcome)
                     continue
-                cut = bool(split) and self.shelf.local and is_local(drive.source)
+                cut = bool(split) and self.store.local and is_local(drive.source)
                 pieces = plan(drive, split, cut)
             except Exception as error:  # noqa: BLE001  of any kind: the others continue
                 self._end(drive, {'error': f'{type(error).__name__}: {error}'})
                 continue
             self._planned[drive.name] = pieces
-            missing = [p for p in pieces if p.pieces == 1 or not self.shelf.part(p).exists()]
+            missing = [p for p in pieces if p.pieces == 1 or not self.store.part(p).exists()]
             self._missing[drive.name] = missing
             self.account.to_do += sum(p.frames for p in missing)
             if not missing:  # an earlier run ended before it joined them
@@ -91,15 +91,15 @@ class Work:
         for missing in self._missing.values():
             if missing:
                 self._end(missing[0].drive, {'error': why})
-        self.shelf.tidy()
-        self.shelf.write_manifest(self.account.outcomes)
+        self.store.tidy()
+        self.store.write_manifest(self.account.outcomes)
 
     def _end(self, drive: Drive, outcome: Outcome) -> None:
         named = {'source': drive.source, 'output': drive.name, **outcome}
         if 'error' in outcome:
             named['state'] = FAILED
         self.account.outcomes.append(named)
-        self.shelf.write_manifest(self.account.outcomes)
+        self.store.write_manifest(self.account.outcomes)
 
     def _join(self, name: str) -> None:
         task = ray.remote(num_cpus=0)(join)

@@ -94,7 +94,7 @@ class Settings:
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
-class Shelf:
+class DriveStore:
     """The output folder: finished drives and the parts of unfinished ones."""
 
     def __init__(self, settings: Settings) -> None:
@@ -212,7 +212,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         """Load the weights. Raises the errors of ``Restorer``."""
         self.settings = settings
-        self.shelf = Shelf(settings)
+        self.store = DriveStore(settings)
         self.imu: BagImu | None = None  # of the bag that is being restored
         self.told: list[str] = []  # of the video
         task = settings.task
@@ -238,7 +238,7 @@ class Worker:
         return {'piece': row['piece'], 'outcome': json.dumps(outcome)}
 
     def _restore(self, piece: Piece, started: float) -> Outcome:
-        with self.shelf.work() as work:
+        with self.store.work() as work:
             made = work / PurePosixPath(piece.drive.name).name
             restore = {'bag': self._bag, 'video': self._video, 'frames': self._frames}
             self.imu, self.told = None, []
@@ -251,12 +251,12 @@ class Worker:
             if self.told:
                 outcome['told'] = self.told
             if piece.pieces == 1:
-                self.shelf.publish(made, outcome, piece.drive)
+                self.store.publish(made, outcome, piece.drive)
             else:
                 (made / 'outcome.json').write_text(
                     json.dumps({**outcome, 'failures': restored.failures})
                 )
-                self.shelf.keep(made, self.shelf.part(piece))
+                self.store.keep(made, self.store.part(piece))
         return outcome
 
     def _bag(self, piece: Piece, work: Path, made: Path) -> Restored:
@@ -344,11 +344,11 @@ def rewrite(
 
 def join(settings: Settings, pieces: list[Piece]) -> Outcome:
     """Join the pieces of a drive, which must all exist; return its outcome."""
-    shelf, drive = Shelf(settings), pieces[0].drive
-    parts = [shelf.part(piece) for piece in pieces]
+    store, drive = DriveStore(settings), pieces[0].drive
+    parts = [store.part(piece) for piece in pieces]
     outcomes = [json.loads((part / 'outcome.json').read_text()) for part in parts]
     failures = [failure for outcome in outcomes for failure in outcome['failures']]
-    with shelf.work() as work:
+    with store.work() as work:
         made = work / PurePosixPath(drive.name).name
         if drive.kind == 'bag':
             with open_bag(Path(place(drive.source)[1])) as bag:
@@ -367,7 +367,7 @@ def join(settings: Settings, pieces: list[Piece]) -> Outcome:
         )
         if gyroscopes := [one['gyroscope'] for one in outcomes if 'gyroscope' in one]:
             outcome['gyroscope'] = together(gyroscopes)
-        shelf.publish(made, outcome, drive)
+        store.publish(made, outcome, drive)
     shutil.rmtree(parts[0].parent)
     return outcome
 

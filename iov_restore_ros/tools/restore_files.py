@@ -97,7 +97,7 @@ def restore_picture(
 
 
 @dataclass
-class Report:
+class Outcomes:
     """The outcomes of the files."""
 
     restored: int = 0
@@ -110,7 +110,7 @@ class Report:
 
 def restore_all(
     restorer: Restorer, task: str, inputs: list[Path], output: Path, suffix: str, stop: Stop,
-    report: Report, video: bool = False, shutter: float = 0.0, overwrite: bool = False,
+    report: Outcomes, video: bool = False, shutter: float = 0.0, overwrite: bool = False,
     imu: FileImu | None = None, times: Mapping[Path, float] | None = None, crf: int | None = CRF,
 ) -> None:
     """
@@ -292,7 +292,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     restorer = restorer_of(options, parser)
-    stop, report, status = Stop(), Report(), 0
+    stop, report, status = Stop(), Outcomes(), 0
     try:
         restore_all(
             restorer, options.task, options.input, options.output, suffix, stop, report,

@@ -18,12 +18,12 @@ from iov_restore_ros.pictures.degradations import DEGRADATIONS, draw_strength
 from iov_restore_ros.pictures.degradations.draw import normal, per_sample, uniform
 from iov_restore_ros.pictures.degradations.layers import StreakLayers
 from iov_restore_ros.pictures.files import SharpCrops, Stills, to_tensor
-from iov_restore_ros.pictures.footage import FRAMES, FootageCrops
+from iov_restore_ros.pictures.footage import STRETCH, FootageCrops
 from iov_restore_ros.pictures.sequences import Sequences, Sources
 from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.training.config import FOOTAGE, SHARP, DataConfig, TrainConfig
 from iov_restore_ros.training.learned_blur import load_blur
-from iov_restore_ros.training.unroll import MARGIN, Unroll
+from iov_restore_ros.training.unroll import FLOW_MARGIN, Unroll
 
 ENDLESS = sys.maxsize  # crops; a run ends by its plan
 SHRUNK = 1.5  # by so much large pictures are shrunk too, which sharpens them
@@ -48,8 +48,8 @@ class Batches:
         if data.frames > 1:
             sources = find_sources(data)
             self.crops, self.pictures = Sequences(
-                config.task, sources, data.frames, data.crop + 2 * MARGIN, ENDLESS, config.seed,
-                data.clean, data.light, data.shaken,
+                config.task, sources, data.frames, data.crop + 2 * FLOW_MARGIN, ENDLESS,
+                config.seed, data.clean, data.light, data.shaken,
             ), count_pictures(sources)
         elif data.layout == SHARP:
             size = data.crop + 2 * TASKS[config.task].margin
@@ -211,4 +211,4 @@ def count_pictures(sources: Sources) -> int:
     """Return how many pictures there are, by which an epoch is measured."""
     clips = [clips for clips in (sources.footage, sources.pairs) if clips]
     stills = len(sources.stills) if sources.stills else 0
-    return stills + FRAMES * sum(len(c.pictures.sources) for c in clips)
+    return stills + STRETCH * sum(len(c.pictures.sources) for c in clips)

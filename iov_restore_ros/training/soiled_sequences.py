@@ -110,8 +110,8 @@ class SoiledSequences(IterableDataset):
             flow = align(frame, previous, DERAIN.name).flow
             way = None
             if flow is not None:
-                known = 1 - cv2.resize(soiled.cover[time], flow.way.shape[1::-1])
-                way = cv2.resize(filled(flow.way, known * flow.trust[..., 1]), SIZE[::-1])
+                known = 1 - cv2.resize(soiled.cover[time], flow.displacement.shape[1::-1])
+                way = cv2.resize(filled(flow.displacement, known * flow.trust[..., 1]), SIZE[::-1])
             previous = Previous(restored[time], 1.0, None)
         return moments
 

@@ -2,9 +2,9 @@
 Sequences frame by frame, as a camera's past has them: each restored beside the one restored before.
 
 What a generator learns from is what `video/history.py` will give it: its own last output, aligned
-by the same `video/aligner.py`. So a sequence carries ``MARGIN`` more pixels on every side than is
-restored, as a flow needs to see where things went. Out there stands, for what was restored before,
-the sharp frame with a little of the degraded one, and as much too dark or too bright as what was
+by the same `video/aligner.py`. So a sequence carries ``FLOW_MARGIN`` more pixels on every side than
+is restored, as a flow needs to see where things went. The margin simulates the previous output: the
+sharp frame with a little of the degraded one, and as much too dark or too bright as what was
 restored: on a road that comes nearer for dozens of frames such errors add up, and in a crop all
 that moves would come in fresh.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, MOMENTS, Evidence, gather
+from iov_restore_ros.model.fusion import ASSUMED_SHUTTER, CELL, MOMENTS, Evidence, make_evidence
 from iov_restore_ros.pictures.degradations.draw import normal, smooth_field, uniform
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE
 from iov_restore_ros.pictures.warp import move
@@ -25,7 +25,7 @@ from iov_restore_ros.video.before import Before
 from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned, turned_between
 from iov_restore_ros.video.flow import Flow, judge, search
 
-MARGIN = 48  # pixels, a multiple of CELL
+FLOW_MARGIN = 48  # pixels, a multiple of CELL
 # Share of the frames that have nothing beside them, as stills and what follows a cut: the first of
 # each sequence alone would be few.
 ALONE = 0.3
@@ -77,14 +77,14 @@ class Unroll:
         self.gyroscopes = [self._gyroscope(*pair) for pair in zip(rates, cameras, strict=True)]
         self.told = self._told(shutter)
         self.traces: dict[int, list[Trace | None]] = {}  # of the last frame, of each sequence
-        self.restored = torch.empty(0)  # the last frame, N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN)
+        self.restored = torch.empty(0)  # the last frame, as ``frame`` returns it
 
     def frame(self, number: int) -> tuple[Tensor, Evidence | None, Tensor]:
         """
         Return a frame, what is known beside it and what it should be, without the margin.
 
-        float32 N x 3 x (H - 2 MARGIN) x (W - 2 MARGIN). The first one has no frame before it, nor
-        have a part of the others; these want the one before to be kept.
+        float32 N x 3 x (H - 2 FLOW_MARGIN) x (W - 2 FLOW_MARGIN). The first one has no frame before
+        it, nor have a part of the others; these want the one before to be kept.
         """
         image, target = self.degraded[:, number], self.sharp[:, number]
         alone = number == 0 or bool(uniform(1, self.rng) < ALONE)
@@ -109,7 +109,7 @@ class Unroll:
         height, width = before.shape[-2:]
         cells = height // CELL, width // CELL
         planes = {
-            'way': np.zeros((len(known), *cells, 2), np.float32),
+            'displacement': np.zeros((len(known), *cells, 2), np.float32),
             'trust': np.zeros((len(known), *cells, 3), np.float32),
             'motion': np.zeros((len(known), *cells, 2), np.float32),
             'path': np.zeros((len(known), *cells, MOMENTS * 2), np.float32),
@@ -119,13 +119,13 @@ class Unroll:
             if one is not None:
                 for name, array in one.planes().items():
                     planes[name][index] = array
-        way, trust, *blurring = (self._tensor(array) for array in planes.values())
-        outer = gather(
-            self.degraded[:, number], before, way, trust,
+        displacement, trust, *blurring = (self._tensor(array) for array in planes.values())
+        outer = make_evidence(
+            self.degraded[:, number], before, displacement, trust,
             (blurring[0], blurring[1], blurring[2]) if TASKS[self.task].blur else None,
         )
         return Evidence(
-            _inner(outer.before), _inner(outer.along), _inner(outer.cues, MARGIN // CELL)
+            _inner(outer.before), _inner(outer.along), _inner(outer.cues, FLOW_MARGIN // CELL)
         )
 
     def _known(self, number: int, before: Tensor | None) -> list[Before | None]:
@@ -209,7 +209,7 @@ class Unroll:
         return before.clamp(0, 1)
 
     def _told(self, shutter: Tensor) -> Tensor:
-        """Return the shutter as somebody gave it or as it is assumed, N x 2, see ``gather``."""
+        """Return the shutter as given or as assumed, N x 2, see ``make_evidence``."""
         count = len(shutter)
         beside = torch.tensor([one is not None for one in self.gyroscopes])
         unsure = torch.where(beside, UNSURE_BESIDE_IT, UNSURE)
@@ -225,7 +225,7 @@ def _of_any_flow(turn: np.ndarray, _: Flow) -> np.ndarray:
     return turn
 
 
-def _inner(planes: Tensor, margin: int = MARGIN) -> Tensor:
+def _inner(planes: Tensor, margin: int = FLOW_MARGIN) -> Tensor:
     return planes[..., margin:-margin, margin:-margin]
 
 

@@ -19,20 +19,20 @@ import numpy as np
 from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.video.before import Before, Blurring
 from iov_restore_ros.video.camera_path import straight
-from iov_restore_ros.video.flow import Flow, find_flow, look
+from iov_restore_ros.video.flow import Flow, find_flow, flow_picture
 
 
 class Trace(NamedTuple):
     """
     What the history keeps of a received frame for deblurring the next one.
 
-    ``small``: the small grey picture for finding a flow. ``way``: the flow to its previous frame,
-    ``took`` s earlier, minus the camera's rotation if that is known (``turned``); None without a
-    previous frame.
+    ``small``: the small grey picture for finding a flow. ``displacement``: the flow to its previous
+    frame, ``took`` s earlier, minus the camera's rotation if that is known (``turned``); None
+    without a previous frame.
     """
 
     small: np.ndarray
-    way: np.ndarray | None
+    displacement: np.ndarray | None
     took: float
     turned: bool = False
 
@@ -56,9 +56,9 @@ class Alignment(NamedTuple):
     The alignment of a frame with its previous frame, independent of the exposure.
 
     ``pixels``: of the previous frame. ``flow``: to it. Both are None if they do not show one scene
-    or there is no previous frame. ``moving``: the result of ``speed``, minus the camera's rotation
-    ``turn`` if that is known. ``trace``: what the history keeps of the frame. Both are None if the
-    task does not use blur.
+    or there is no previous frame. ``moving``: the result of ``extrapolate``, minus the camera's
+    rotation ``turn`` if that is known. ``trace``: what the history keeps of the frame. Both are
+    None if the task does not use blur.
     """
 
     pixels: np.ndarray | None
@@ -111,10 +111,10 @@ def align(
     ``find_flow``.
     """
     asked = TASKS[task]
-    small = look(frame, asked.streaks)
+    small = flow_picture(frame, asked.streaks)
     flow = None
     if previous is not None:
-        restored = look(previous.pixels, asked.streaks)
+        restored = flow_picture(previous.pixels, asked.streaks)
         # Two frames with the same blur show the motion better.
         came = previous.trace.small if previous.trace else restored
         flow = find(small, came, *frame.shape[:2], restored=restored)
@@ -123,26 +123,27 @@ def align(
     if not asked.blur:
         return Alignment(previous.pixels, flow, None, None)
     turned = None if turn is None else turn(flow)
-    way = flow.way if turned is None else flow.way - turned
-    trace, moving = previous.trace, way
-    if trace is not None and trace.way is not None and trace.turned == (turned is not None):
-        moving = speed(way, trace.way, trace.took / previous.took)
-    left = Trace(small, way, previous.took, turned is not None)
+    displacement = flow.displacement if turned is None else flow.displacement - turned
+    trace, moving = previous.trace, displacement
+    earlier = None if trace is None else trace.displacement
+    if trace is not None and earlier is not None and trace.turned == (turned is not None):
+        moving = extrapolate(displacement, earlier, trace.took / previous.took)
+    left = Trace(small, displacement, previous.took, turned is not None)
     return Alignment(previous.pixels, flow, moving, left, turned)
 
 
 def trace_of(frame: np.ndarray, task: str) -> Trace | None:
     """Return the trace of a frame that was not aligned; None if the task does not use blur."""
     asked = TASKS[task]
-    return Trace(look(frame, asked.streaks), None, 0.0) if asked.blur else None
+    return Trace(flow_picture(frame, asked.streaks), None, 0.0) if asked.blur else None
 
 
-def speed(way: np.ndarray, earlier: np.ndarray, times: float) -> np.ndarray:
+def extrapolate(displacement: np.ndarray, earlier: np.ndarray, times: float) -> np.ndarray:
     """
-    Return the displacement over the interval of ``way``, with the velocity at the frame itself.
+    Return the displacement over the same interval, with the velocity at the frame itself.
 
-    ``way`` is the mean displacement, so it belongs to the middle of the interval. ``earlier`` is
-    the flow of the previous frame, whose interval was ``times`` as long. The velocity is
-    extrapolated by half an interval from the change between the two.
+    ``displacement`` is that of the mean velocity, so it belongs to the middle of the interval.
+    ``earlier`` is the flow of the previous frame, whose interval was ``times`` as long. The velocity
+    is extrapolated by half an interval from the change between the two.
     """
-    return way + (way - earlier / times) / (1 + times)
+    return displacement + (displacement - earlier / times) / (1 + times)

@@ -39,10 +39,10 @@ class Before(NamedTuple):
     clear: np.ndarray | None = None
 
     def planes(self) -> dict[str, np.ndarray]:
-        """Return the planes by the names of `model.fusion.gather`, rows x columns x ...."""
+        """Return the planes by the names of `model.fusion.make_evidence`, rows x columns x ...."""
         planes = {}
         if self.flow is not None:
-            planes['way'], planes['trust'] = self.flow
+            planes['displacement'], planes['trust'] = self.flow
         if self.blurring is not None:
             motion, path, told = self.blurring
             planes['motion'] = motion

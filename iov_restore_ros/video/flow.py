@@ -33,17 +33,17 @@ class Flow(NamedTuple):
     """
     The optical flow from a picture to its previous one.
 
-    ``way``: float32 ceil(H / 4) x ceil(W / 4) x 2: the displacement from the middle of each cell of
-    4x4 pixels to its earlier place, x before y, in pixels. ``trust``: float32 ceil(H / 4) x
+    ``displacement``: float32 ceil(H / 4) x ceil(W / 4) x 2: from the middle of each cell of 4x4
+    pixels to its earlier place, x before y, in pixels. ``trust``: float32 ceil(H / 4) x
     ceil(W / 4) x 3: whether the flow stays within the picture, how well the forward and the
     backward flow agree, and how similar the pictures are along it; all 0..1.
     """
 
-    way: np.ndarray
+    displacement: np.ndarray
     trust: np.ndarray
 
 
-def look(picture: np.ndarray, streaks: bool) -> np.ndarray:
+def flow_picture(picture: np.ndarray, streaks: bool) -> np.ndarray:
     """
     Return what the flow is looked for in: grey, smaller than ``picture``, a little smoothed.
 
@@ -65,11 +65,11 @@ def find_flow(
     restored: np.ndarray | None = None,
 ) -> Flow | None:
     """
-    Return the flow between two pictures of ``height`` x ``width``, given their ``look``.
+    Return the flow between two pictures of ``height`` x ``width``, given their ``flow_picture``.
 
     None if they do not show one scene. A flow that makes their coarse structure less similar is
     wrong. At a cut no flow fits. In a downpour no flow fits either, but the coarse structure is
-    similar. ``restored`` is the ``look`` of the restored previous picture, if that isn't
+    similar. ``restored`` is the ``flow_picture`` of the restored previous picture, if that isn't
     ``before``: the similarity is measured against it.
     """
     there, back = search(now, before)

@@ -47,16 +47,16 @@ class Memory(NamedTuple):
     ``grey``: the last frame, 0..1; ``weight``: frames in which something moved there, at most
     ``LASTING``; ``averages`` (x 5) over these: fine detail, change from frame to frame, fine
     structure, its size, and how much differed from what the frame before, moved, showed.
-    ``seen``: whether the scene was ever seen there, 0..1; ``way`` (x 2): the flow to the frame
-    before, in pixels of the small picture; None without one. ``share``: how covered the network
-    takes it for, and ``cover``: what was filled, both 0..1. ``bar``: what may be a wiper.
+    ``seen``: whether the scene was ever seen there, 0..1; ``displacement`` (x 2): the flow to the
+    frame before, in pixels of the small picture; None without one. ``share``: how covered the
+    network takes it for, and ``cover``: what was filled, both 0..1. ``bar``: what may be a wiper.
     """
 
     grey: np.ndarray
     weight: np.ndarray
     averages: np.ndarray
     seen: np.ndarray
-    way: np.ndarray | None
+    displacement: np.ndarray | None
     share: np.ndarray
     cover: np.ndarray
     bar: Bar | None = None
@@ -82,9 +82,9 @@ class Found(NamedTuple):
         """Return ``flow`` with what lies around in place of what is covered."""
         if self.nothing:
             return flow
-        known = 1 - cv2.resize(self.memory.cover, flow.way.shape[1::-1])
+        known = 1 - cv2.resize(self.memory.cover, flow.displacement.shape[1::-1])
         known *= LEAST + flow.trust[..., 1]
-        return Flow(filled(flow.way, known), filled(flow.trust, known))
+        return Flow(filled(flow.displacement, known), filled(flow.trust, known))
 
 
 class Cleaner:
@@ -112,8 +112,8 @@ class Cleaner:
             memory = None  # of another size
         if before is not None and memory is not None:
             expected = shrink(before)
-            if memory.way is not None:
-                expected = move(expected, memory.way)
+            if memory.displacement is not None:
+                expected = move(expected, memory.displacement)
         planes, new = observe(small, expected, memory)
         new = new._replace(share=compute(on_one_thread, self._look, planes))
         share = new.share
@@ -141,17 +141,19 @@ class Cleaner:
         memory, cover = found.memory, found.memory.cover
         height, width = frame.shape[:2]
         rows, columns = cover.shape
-        seen, way = 1 - cover, None
+        seen, displacement = 1 - cover, None
         carried = None
         if flow is not None:
             scale = columns * CELL / width, rows * CELL / height, 0.0, 0.0
-            way = cv2.multiply(cv2.resize(flow.way, (columns * CELL, rows * CELL)), scale)
+            size = columns * CELL, rows * CELL
+            displacement = cv2.multiply(cv2.resize(flow.displacement, size), scale)
             if before is not None and found.before is not None and not found.nothing:
-                cells = cv2.resize(way, (columns, rows), interpolation=cv2.INTER_AREA) / CELL
+                coarse = cv2.resize(displacement, (columns, rows), interpolation=cv2.INTER_AREA)
+                cells = coarse / CELL
                 trust = cv2.resize(flow.trust, (columns, rows))
                 carried = move(found.before.seen, cells) * trust[..., 0] * trust[..., 1] * FADING
                 seen = cv2.max(seen, carried)
-        memory = memory._replace(seen=seen, way=way)
+        memory = memory._replace(seen=seen, displacement=displacement)
         if found.nothing:
             return frame, memory
         around = filled(
@@ -160,7 +162,7 @@ class Cleaner:
         there = cv2.resize(cover, (width, height))
         scene = cv2.resize(around.clip(0, 255).astype(np.uint8), (width, height))
         if carried is not None and before is not None and flow is not None:
-            full = cv2.resize(flow.way, (width, height))
+            full = cv2.resize(flow.displacement, (width, height))
             known = cv2.resize(carried, (width, height))
             scene = cv2.blendLinear(move(before, full), scene, known, 1 - known)
         return cv2.blendLinear(scene, frame, there, 1 - there), memory

@@ -159,7 +159,7 @@ class History:
         share = self.exposure / interval if self.exposure and interval else self.shutter
         if not share and aligned.flow is not None and aligned.moving is not None:
             # The blur contains all of the motion, including the part that the gyroscope measures.
-            moving = aligned.moving if inertial is None else aligned.flow.way
+            moving = aligned.moving if inertial is None else aligned.flow.displacement
             self._gauge.watch(frame, moving, took / interval)
             share = self._gauge.share()
         path = None

@@ -13,7 +13,7 @@ import numpy as np
 from iov_restore_ros.video.camera_path import Camera, project, rays, rotation
 from iov_restore_ros.video.flow import CELL, Flow
 
-PLACES = 240  # cells of the flow that are used, about
+CELLS_USED = 240  # cells of the flow that are used, about
 ROUNDS = 3  # of robust reweighting
 LEAST_SCALE = 0.15  # pixels of misfit; the errors of a flow are not smaller
 LEAST_TRUST = 0.1  # mean trust below which a flow is not used
@@ -50,7 +50,7 @@ class SeenTurn(NamedTuple):
 def fields(camera: Camera, size: tuple[int, int]) -> Fields:
     """Return the five fields for flows of pictures of ``size`` (height, width)."""
     rows, columns = (-(-side // CELL) for side in size)
-    step = max(1.0, float(np.sqrt(rows * columns / PLACES)))
+    step = max(1.0, float(np.sqrt(rows * columns / CELLS_USED)))
     down, across = (
         np.unique(np.arange(step / 2, side, step).astype(int)) for side in (rows, columns)
     )
@@ -67,7 +67,7 @@ def fields(camera: Camera, size: tuple[int, int]) -> Fields:
 
 def seen_turn(flow: Flow, parts: Fields) -> SeenTurn | None:
     """Return the rotation in ``flow``; None if the flow cannot be trusted."""
-    way = flow.way[parts.rows, parts.columns].astype(float)
+    displacement = flow.displacement[parts.rows, parts.columns].astype(float)
     trust = flow.trust[parts.rows, parts.columns].astype(float).prod(-1)
     if trust.mean() < LEAST_TRUST:
         return None
@@ -79,8 +79,8 @@ def seen_turn(flow: Flow, parts: Fields) -> SeenTurn | None:
     for _ in range(ROUNDS):
         both = flat.T * np.repeat(weights, 2)
         square = both @ flat + slight
-        amounts = np.linalg.solve(square, both @ way.ravel())
-        apart = np.linalg.norm(way - moves @ amounts, axis=1)
+        amounts = np.linalg.solve(square, both @ displacement.ravel())
+        apart = np.linalg.norm(displacement - moves @ amounts, axis=1)
         scale = max(LEAST_SCALE, float(np.partition(apart, len(apart) // 2)[len(apart) // 2]))
         weights = trust / (1 + (apart / scale) ** 2)
         weights /= weights.sum()

@@ -61,9 +61,9 @@ class ShutterGauge:
         ):
             rows, columns = (slice(side // CELL, (side + WINDOW) // CELL) for side in (top, left))
             ways = moving[rows, columns].reshape(-1, 2) / steps
-            way = np.median(ways, 0)
-            length = float(np.hypot(*way))
-            apart = float(np.abs(ways - way).mean())
+            displacement = np.median(ways, 0)
+            length = float(np.hypot(*displacement))
+            apart = float(np.abs(ways - displacement).mean())
             if not MOVED[0] < length < MOVED[1] or apart > 0.15 * length + 0.5:
                 continue
             window = cv2.cvtColor(
@@ -71,7 +71,7 @@ class ShutterGauge:
             ).astype(np.float32)
             mean, deviation = (value.item() for value in cv2.meanStdDev(window))
             if deviation >= CONTRAST:
-                self._add(window - mean, way / length, length)
+                self._add(window - mean, displacement / length, length)
 
     def share(self) -> float:
         """Return the share, 0..1; 0 while it is unknown."""

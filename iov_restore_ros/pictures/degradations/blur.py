@@ -20,9 +20,9 @@ from iov_restore_ros.pictures.degradations.draw import (
 from iov_restore_ros.tasks import DEBLUR
 
 GAMMA = 2.2  # Eq. 1
-MARGIN = DEBLUR.margin  # pixels around a crop that motion_blur needs and takes off
+BLUR_MARGIN = DEBLUR.margin  # pixels around a crop that motion_blur needs and takes off
 MAX_BLUR = 28.0  # pixels travelled during the exposure
-FRAMES = 17  # M of Eq. 2
+MOMENTS = 17  # M of Eq. 2
 
 
 def motion_blur(
@@ -31,15 +31,15 @@ def motion_blur(
     """
     Blur as a moving camera does: the average of moved frames (Eqs. 2, 3).
 
-    ``sharp`` carries ``MARGIN`` more pixels on every side than the crop wanted. Returns
+    ``sharp`` carries ``BLUR_MARGIN`` more pixels on every side than the crop wanted. Returns
     (blurred, target); the target is the frame at the middle of the exposure. Half of the samples
     are averaged in linear light (Eq. 1), half as they are, which is how GOPRO's `blur` was made.
     In a fifth of the samples a region moves on a path of its own. ``strength`` is N values from 0
     (untouched) to 1, see ``draw_strength``.
     """
     count, _, height, width = sharp.shape
-    size = (height - 2 * MARGIN, width - 2 * MARGIN)
-    target = sharp[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+    size = (height - 2 * BLUR_MARGIN, width - 2 * BLUR_MARGIN)
+    target = sharp[..., BLUR_MARGIN:-BLUR_MARGIN, BLUR_MARGIN:-BLUR_MARGIN]
     gamma = per_sample(torch.where(uniform(count, rng) < 0.5, GAMMA, 1.0))
 
     light = sharp.clamp(0, 1).pow(gamma)
@@ -57,13 +57,13 @@ def motion_blur(
 
 def camera_path(strength: Tensor, rng: torch.Generator) -> Tensor:
     """
-    Return camera motions as FRAMES x N x 2 x 3 affine matrices in pixels, identity in the middle.
+    Return camera motions as MOMENTS x N x 2 x 3 affine matrices in pixels, identity in the middle.
 
     Travel along a curved line plus shake; roll; and forward motion, a zoom about a focus of
     expansion that may lie outside of the crop.
     """
     count = len(strength)
-    time = torch.linspace(-0.5, 0.5, FRAMES, device=strength.device).view(-1, 1)
+    time = torch.linspace(-0.5, 0.5, MOMENTS, device=strength.device).view(-1, 1)
     length = strength * MAX_BLUR * (0.05 + 0.95 * uniform(count, rng).pow(1.5))
     # Half of the motions are nearly horizontal: yaw, and what passes beside the road.
     level = uniform(count, rng) < 0.5
@@ -84,7 +84,7 @@ def camera_path(strength: Tensor, rng: torch.Generator) -> Tensor:
     shift_x = x + focus[0] - (cos * focus[0] - sin * focus[1])
     shift_y = y + focus[1] - (sin * focus[0] + cos * focus[1])
     rows = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], -1)
-    return rows.view(FRAMES, count, 2, 3)
+    return rows.view(MOMENTS, count, 2, 3)
 
 
 def _average(image: Tensor, path: Tensor, size: tuple[int, int]) -> Tensor:
