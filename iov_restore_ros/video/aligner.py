@@ -143,7 +143,7 @@ def extrapolate(displacement: np.ndarray, earlier: np.ndarray, times: float) -> 
     Return the displacement over the same interval, with the velocity at the frame itself.
 
     ``displacement`` is that of the mean velocity, so it belongs to the middle of the interval.
-    ``earlier`` is the flow of the previous frame, whose interval was ``times`` as long. The velocity
-    is extrapolated by half an interval from the change between the two.
+    ``earlier`` is the flow of the previous frame, whose interval was ``times`` as long. The
+    velocity is extrapolated by half an interval from the change between the two.
     """
     return displacement + (displacement - earlier / times) / (1 + times)
