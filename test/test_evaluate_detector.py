@@ -133,7 +133,7 @@ def test_where_nothing_is_there_a_line_says_what_would_do(run, tmp_path, capsys)
     assert run(tmp_path / 'empty', '--task', 'derain') == 0
     shown = ' '.join(capsys.readouterr().out.split())
     assert re.search(r'│ 0 │ - -> - │ - -> - │ - -> - │', shown)
-    assert 'empty: a lower --score, other --classes or another detector may see more' in shown
+    assert 'empty: a lower --score, other --classes or another detector may find more' in shown
 
 
 def test_report_shows_what_is_found_and_what_is_missed(run, pairs, tmp_path):
@@ -175,7 +175,7 @@ def test_labels_do_not_fit_pictures_that_are_cut(run, pairs, tmp_path, capsys):
     write(tmp_path / 'sharp' / 'a.png', np.zeros((200, 200, 3), np.uint8))
     with pytest.raises(SystemExit):
         run(tmp_path / 'sharp', '--task', 'deblur', '--synthetic', 1, '--labels', tmp_path)
-    assert 'takes a margin off' in capsys.readouterr().err
+    assert 'removes a margin' in capsys.readouterr().err
 
 
 def test_a_layout_of_the_other_task_is_refused(run, capsys):

@@ -328,8 +328,9 @@ def _check_sequences(config: TrainConfig) -> None:
     data = config.data
     if not 1 <= data.frames <= MOST_FRAMES:
         raise ValueError(f'data.frames={data.frames}: 1 to {MOST_FRAMES}')
-    if data.learned_blur and (config.task != 'deblur' or data.layout != SHARP):
-        raise ValueError(f'data.learned_blur is for task=deblur and data.layout={SHARP}')
+    if data.learned_blur and not (TASKS[config.task].blur and data.layout == SHARP):
+        blur = ' or '.join(f'task={task.name}' for task in TASKS.values() if task.blur)
+        raise ValueError(f'data.learned_blur is for {blur} and data.layout={SHARP}')
     if data.on_device and (data.frames > 1 or data.layout != SHARP):
         raise ValueError(f'data.on_device is for data.frames=1 and data.layout={SHARP}')
     if data.frames == 1:
