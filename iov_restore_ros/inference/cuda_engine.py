@@ -32,7 +32,7 @@ KEPT_SIZES = 8  # memory and graphs are kept for so many frame sizes
 
 ALIGNED = 'before', 'displacement', 'trust'  # what is sent of the previous frame
 BLURRED = 'motion', 'path', 'told'  # what is sent of the blur of a frame
-Key = tuple[Generator, int, tuple[str, ...]]  # of a graph: the generator, the number of frames, what is sent
+Key = tuple[Generator, int, tuple[str, ...]]  # of a graph: its frames, and what is sent
 
 
 class Slot:
@@ -89,7 +89,7 @@ class CudaEngine:
     in_flight = 2  # one is computed while the next is sent and the previous one received
 
     def __init__(self, device: torch.device, batch: int, tiling: Tiling) -> None:
-        """``batch`` 0 means ``BATCH``. Memory is kept for a batch, or for what ``tiling`` allows."""
+        """``batch`` 0 means ``BATCH``. A slot holds a batch, or as much as ``tiling`` allows."""
         self.batch = batch or BATCH
         torch.backends.cudnn.benchmark = True  # there are few sizes, and each is used often
         self._device = device
@@ -102,7 +102,7 @@ class CudaEngine:
         self._idle: dict[tuple[int, int], list[Slot]] = {}
         self._idle_in_use = threading.Lock()
         self._receiving = Worker('receive')
-        weakref.finalize(self, self._receiving.stop).atexit = False  # stops the thread if nobody calls close
+        weakref.finalize(self, self._receiving.stop).atexit = False  # if nobody calls close
         self._pool = torch.cuda.graph_pool_handle()
         self.graphs = True  # until capturing one fails
 
@@ -156,7 +156,7 @@ class CudaEngine:
         return checked(restored, finite)
 
     def _take(self, size: tuple[int, int], together: int) -> Slot:
-        """Return an idle slot, or a new one; free those of the size that was unused the longest."""
+        """Return an idle or a new slot; keep ``KEPT_SIZES`` sizes, the most recently used."""
         with self._idle_in_use:
             idle = self._idle.pop(size, [])
             self._idle[size] = idle  # moves it to the end: the most recently used
