@@ -1,5 +1,5 @@
 """
-Side information and its fusion with the frame before the residual blocks.
+Side information: what it is, and how ``Fusion`` joins it with the frame for the residual blocks.
 
 A camera delivers video. The restored previous frame, warped onto the current frame, shows what rain
 or blur hides now. The path during the exposure says how to undo a blur without a network. There are
