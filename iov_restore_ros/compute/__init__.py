@@ -1,1 +1,1 @@
-"""How networks are computed: on which device, in which precision, by which threads."""
+"""Computing networks: devices, precisions and threads."""

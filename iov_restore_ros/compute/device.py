@@ -1,4 +1,4 @@
-"""Where and in which precision a generator runs best."""
+"""Choose the device and the fastest precision for a generator."""
 
 import time
 
@@ -9,15 +9,15 @@ from iov_restore_ros.model.generators import Generator
 
 DEVICES = ('auto', 'cpu', 'cuda')
 ROUNDS = 6
-TRIED_SIZES = {'cpu': (64, 64), 'cuda': (720, 1280)}  # a small one does not fill a GPU
+TRIED_SIZES = {'cpu': (64, 64), 'cuda': (720, 1280)}  # a small image does not fill a GPU
 
 
 def pick_device(name: str) -> torch.device:
     """
     Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device; ``auto`` is CUDA where it works.
 
-    Raises ``ValueError`` for another name and for a CUDA device that is not there: falling back
-    to the CPU in silence would be 50 times slower and nobody would know why.
+    Raises ``ValueError`` for another name, and for a CUDA device that does not exist. A silent
+    fallback to the CPU would be 50 times slower, and nobody would know why.
     """
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -39,11 +39,13 @@ def fastest_precision(
     """
     Measure which precision is the fastest for ``generator`` on ``device``; return its name.
 
-    Candidates are those of ``PRECISIONS`` that are tried there, or for ``training`` all that can.
-    Measured, not looked up: without AMX or tensor cores 16 bits are several times slower, and no
-    flag says so reliably in a virtual machine. Takes a third of a second with the model fast. The
-    generator is left on ``device`` in channels_last. On a CPU let one thread alone measure, see
-    ``on_one_thread``: several wait for each other where other processes start as well.
+    The candidates are those of ``PRECISIONS`` that are tried on this kind of device; for
+    ``training``, all that can train. We measure, because without AMX or tensor cores 16 bits are
+    several times slower, and no flag says so reliably in a virtual machine. It takes a third of a
+    second with the model fast.
+
+    The generator stays on ``device`` in channels_last. On a CPU, measure with one thread (see
+    ``on_one_thread``): several threads wait for each other if other processes start too.
     """
     generator.to(device)
     generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -57,7 +59,7 @@ def fastest_precision(
         with torch.inference_mode():
             for _ in range(ROUNDS):
                 for name, generator.body in bodies.items():
-                    # Autocast leaves the weights as they are: nothing is rounded by measuring.
+                    # Autocast does not change the weights: measuring rounds nothing.
                     half = None if tried[name].dtype == torch.float32 else tried[name].dtype
                     with torch.autocast(device.type, half, enabled=half is not None):
                         start = time.perf_counter()
@@ -67,4 +69,4 @@ def fastest_precision(
                         seconds[name].append(time.perf_counter() - start)
     finally:
         generator.body = own
-    return min(seconds, key=lambda name: min(seconds[name]))  # the best: a machine may be busy
+    return min(seconds, key=lambda name: min(seconds[name]))  # best time: a machine may be busy

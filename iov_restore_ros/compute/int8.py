@@ -2,10 +2,11 @@
 Residual blocks in 8-bit integers, for CPUs that multiply those four times as fast (VNNI).
 
 Nine tenths of a generator's work is in its residual blocks. Here their convolutions take 8-bit
-activations and weights, add up in 32 bits and give float32; the sum that runs from block to block,
-and all other layers, stay in float32. Weights have a scale for each channel that they give;
-activations one that is taken anew from what they span in each pass. So there is nothing to
-calibrate, and nothing is clipped in pictures unlike those somebody calibrated with.
+activations and weights, add up in 32 bits, and return float32. The sum that runs from block to
+block and all other layers stay in float32.
+
+Weights have one scale for each output channel. Activations have one scale, which each pass computes
+from their range. So no calibration is needed, and nothing is clipped in unusual images.
 """
 
 import functools
@@ -18,9 +19,9 @@ from torch.nn import functional
 from iov_restore_ros.model.generators import LEAKY_SLOPE, ResidualBlock
 
 LARGEST_WEIGHT = 127
-SMALLEST_SCALE = 1e-30  # below, values count as 0; float32 cannot hold 1 / scale much further
-STEPS = 254  # of 255, so that the ends may be rounded up
-# A float32 up to 2^22 that this is added to is rounded to an integer, which is in its lowest bits.
+SMALLEST_SCALE = 1e-30  # below it values are 0; float32 cannot hold a much larger 1 / scale
+STEPS = 254  # of 255, so that the ends can be rounded up
+# Adding this to a float32 up to 2^22 rounds it to an integer, which is then in its lowest bits.
 ROUNDING = 1.5 * 2**23
 
 
@@ -43,7 +44,7 @@ class Int8Convolution:
         """
         Map float32 N x C x H x W to float32 N x K x H x W, both channels_last.
 
-        The memory of ``x`` may be written to if it is ``spare``.
+        If ``spare``, the memory of ``x`` may be overwritten.
         """
         steps, scale, zero = quantise(x, spare)
         return torch.ops.onednn.qconv_pointwise(
@@ -56,23 +57,23 @@ def quantise(x: Tensor, spare: bool = False) -> tuple[Tensor, float, int]:
     """
     Return uint8 ``steps``, ``scale`` and ``zero``: x = scale * (steps - zero), rounded.
 
-    The memory of ``x`` may be written to if it is ``spare``.
+    If ``spare``, the memory of ``x`` may be overwritten.
     """
     lowest, highest = (float(end) for end in torch.aminmax(x.permute(0, 2, 3, 1)))
-    lowest, highest = min(lowest, 0.0), max(highest, 0.0)  # 0 pads, and has to be a step
+    lowest, highest = min(lowest, 0.0), max(highest, 0.0)  # 0 is the padding, so it must be a step
     scale = (highest - lowest) / STEPS
-    if not SMALLEST_SCALE < scale < math.inf:  # what is not finite makes the result NaN
+    if not SMALLEST_SCALE < scale < math.inf:  # values that are not finite make the result NaN
         empty = torch.zeros_like(x, dtype=torch.uint8)
         return empty, 1.0 if scale <= SMALLEST_SCALE else math.nan, 0
     zero = math.ceil(-lowest / scale)
     offset = torch.tensor(ROUNDING + zero)
     shifted = torch.add(offset, x, alpha=1 / scale, out=x if spare else None)
-    # Three times as fast as a conversion from float32.
+    # This is three times as fast as a conversion from float32.
     return shifted.view(torch.int32).to(torch.uint8), scale, zero
 
 
 class Int8ResidualBlock(nn.Module):
-    """A trained ``ResidualBlock`` with its convolutions in 8-bit integers. On the CPU only."""
+    """A trained ``ResidualBlock`` with 8-bit integer convolutions; on the CPU only."""
 
     def __init__(self, block: ResidualBlock) -> None:
         """Take the weights of ``block``."""
@@ -98,9 +99,9 @@ def to_int8(body: nn.Sequential) -> nn.Sequential:
 @functools.cache
 def int8_is_exact() -> bool:
     """
-    Tell whether 8-bit products add up right here.
+    Return whether this CPU adds up 8-bit products correctly.
 
-    Without VNNI pairs of them are added in 16 bits, which are too few for large ones.
+    Without VNNI, pairs of products are added in 16 bits, which overflow for large products.
     """
     convolution = nn.Conv2d(16, 16, 3, padding=1)
     nn.init.ones_(convolution.weight)

@@ -1,20 +1,20 @@
-"""Upsampling and convolution in one: the same result for 4/9 of the work."""
+"""Upsampling and convolution in one layer: the same result for 4/9 of the work."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Rows that a 3-row kernel sees on the map upsampled by 2, as rows of the small map: in even rows
-# the one above and (twice) the row itself, in odd rows (twice) itself and the one below.
+# The rows of the small map that a 3-row kernel sees on the map upsampled by 2. Even rows see the
+# row above once and the row itself twice. Odd rows see the row itself twice and the row below once.
 FOLDS = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32)
 
 
 class PhaseConvolution(nn.Module):
     """
-    Compute nearest upsampling by 2 and a 3x3 convolution as four 2x2 convolutions.
+    Computes nearest upsampling by 2 and a 3x3 convolution as four 2x2 convolutions.
 
-    One for each phase (even or odd row, even or odd column) of the output, on the small map. For
-    inference: made of trained weights.
+    There is one for each phase of the output (even or odd row, even or odd column). All work on the
+    small map. It is for inference: it takes trained weights.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -41,7 +41,7 @@ class PhaseConvolution(nn.Module):
 
 
 def fold_upsampling(body: nn.Sequential) -> nn.Sequential:
-    """Return ``body`` with every upsampling and the convolution behind it as one module."""
+    """Return ``body`` with each upsampling and the next convolution as one module."""
     layers: list[nn.Module] = []
     for layer in body:
         if isinstance(layer, nn.Conv2d) and layers and isinstance(layers[-1], nn.Upsample):

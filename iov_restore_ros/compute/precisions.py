@@ -1,4 +1,4 @@
-"""The precisions that a generator can run in: all that the package knows of one is its record."""
+"""The precisions of a generator. ``PRECISIONS`` holds all that the package knows of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,16 +13,17 @@ from iov_restore_ros.model.generators import Generator
 @dataclass(frozen=True)
 class Precision:
     """
-    What a precision is.
+    The properties of a precision.
 
-    ``tried_on``: the kinds of device on which it may be the fastest; ``works``: whether it can be
-    used on a device, which is else told by ``needs``.
+    ``tried_on``: the kinds of device on which it may be the fastest.
+    ``works``: whether a device can use it.
+    ``needs``: what the error message says if the device cannot.
     """
 
-    dtype: torch.dtype  # of the weights, and of what the convolutions take
+    dtype: torch.dtype  # of the weights, and of the input of the convolutions
     tried_on: tuple[str, ...]
-    trains: bool = False  # whether gradients can be computed in it
-    convert: Callable[[nn.Sequential], nn.Sequential] = lambda body: body  # a trained body for it
+    trains: bool = False  # whether it can compute gradients
+    convert: Callable[[nn.Sequential], nn.Sequential] = lambda body: body  # converts a trained body
     works: Callable[[torch.device], bool] = lambda device: True
     needs: str = ''
 
@@ -52,9 +53,9 @@ def candidates(device: torch.device, training: bool) -> dict[str, Precision]:
 
 def prepare(generator: Generator, device: torch.device, name: str) -> None:
     """
-    Put a trained ``generator`` on ``device``, to restore there in the precision ``name``.
+    Move a trained ``generator`` to ``device``, ready to restore in the precision ``name``.
 
-    Raises ``ValueError`` where that does not work.
+    Raises ``ValueError`` if ``device`` cannot use this precision.
     """
     precision = PRECISIONS[name]
     if not precision.works(device):

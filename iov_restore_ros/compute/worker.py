@@ -1,4 +1,4 @@
-"""A thread that makes calls for others, one after the other."""
+"""A thread that runs calls of other threads, one after the other."""
 
 import queue
 import threading
@@ -10,31 +10,31 @@ Result = TypeVar('Result')
 
 
 class Worker:
-    """The thread; what it does when it is asked by itself it does at once."""
+    """Runs calls in a thread of its own. A call from that thread itself runs at once."""
 
     def __init__(self, name: str) -> None:
-        """Start it. A daemon: the process may end while a call takes long."""
+        """Start the thread as a daemon, so that the process can end during a long call."""
         self._calls: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def begin(self, function: Callable[..., Result], *arguments: Any) -> 'Future[Result]':
-        """Have ``function(*arguments)`` called; what it raises comes with the result."""
+        """Queue a call of ``function(*arguments)``; its future also carries its exception."""
         call: Future[Result] = Future()
-        if threading.current_thread() is self._thread:  # which cannot wait for itself
+        if threading.current_thread() is self._thread:  # it cannot wait for itself
             _answer(call, function, arguments)
         else:
             self._calls.put((call, function, arguments))
         return call
 
     def stop(self) -> None:
-        """End the thread behind the calls that it has been asked for, and wait for that."""
+        """End the thread after the queued calls, and wait for its end."""
         self._calls.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _run(self) -> None:
-        # Nothing of a call is held while waiting for the next: not even a name.
+        # While it waits, the thread keeps no reference to the last call, not even by a name.
         while self._make(self._calls.get()):
             pass
 
@@ -49,5 +49,5 @@ def _answer(
 ) -> None:
     try:
         call.set_result(function(*arguments))
-    except BaseException as error:  # noqa: BLE001  it is the caller's
+    except BaseException as error:  # noqa: BLE001  the caller handles it
         call.set_exception(error)

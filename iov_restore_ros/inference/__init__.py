@@ -1,4 +1,4 @@
-"""How a generator is run: on which device, in which precision, in which batches."""
+"""Running a generator: devices, precisions and batches."""
 
 from iov_restore_ros.inference.blur_gauge import BlurGauge
 from iov_restore_ros.inference.pixels import RestoreError

@@ -1,31 +1,31 @@
 """
-Which frames need no deblurring because they are sharp already, without a network.
+Find frames that are already sharp and need no deblurring, without a network.
 
-The idea is filter-DeblurGAN's (a sharpness measure in front of the generator). The measure is
-another: the variance of the Laplacian follows the scene more than the blur.
+The idea is from filter-DeblurGAN: a sharpness measure before the generator. We use another measure,
+because the variance of the Laplacian follows the scene more than the blur.
 """
 
 import cv2
 import numpy as np
 
-STRIDE = 8  # only every eighth row and column is looked at
+STRIDE = 8  # only every eighth row and column is used
 EDGE = 24  # grey levels over four pixels that make an edge
 MIN_EDGES = 0.0005  # share of the samples that must be edges
-SHARE = 0.9  # of its camera's reference from which a frame is sharp
-FLOOR = 0.42  # what is less sharp is never called sharp and teaches nothing
-START = 0.7  # the reference before the first frame: rather restore than miss
-RISE = 0.1  # share of the way that the reference takes to a sharper frame
-FALL = 0.0005  # and to a less sharp one
+SHARE = 0.9  # a frame is sharp from this share of the reference of its camera
+FLOOR = 0.42  # a frame below this is never sharp, and does not change the reference
+START = 0.7  # initial reference: restoring in vain is better than missing a blur
+RISE = 0.1  # the reference moves this share of the way to a sharper frame
+FALL = 0.0005  # the reference moves this share of the way to a less sharp frame
 
 
 def sharpness(image: np.ndarray) -> float:
     """
     Return how steep the edges of ``image`` (uint8, H x W x 3) are, from 0.25 (ramps) to 1 (steps).
 
-    An edge rises by more than ``EDGE`` over four pixels; its steepness is the share of the rise
-    that the steepest of the four pixels brings. Measured along rows and along columns of the
-    green channel: the smaller of both counts, because motion blurs in one direction. 0 when one
-    of the directions has too few edges to tell.
+    An edge rises by more than ``EDGE`` over four pixels. Its steepness is the share of the steepest
+    pixel in this rise. It is measured in the green channel, along rows and along columns. The
+    smaller of both values counts, because motion blurs in one direction. The result is 0 if one
+    direction has too few edges.
     """
     rows = np.ascontiguousarray(image[::STRIDE, :, 1])
     columns = np.ascontiguousarray(image[:, ::STRIDE, 1].T)
@@ -48,17 +48,17 @@ def _steepness(lines: np.ndarray) -> float:
 
 
 class BlurGauge:
-    """Tells sharp frames of one camera from blurred ones, by what is usual for that camera."""
+    """Tells sharp frames from blurred ones, relative to the usual sharpness of one camera."""
 
     def __init__(self) -> None:
         self._reference = START
 
     def is_sharp(self, image: np.ndarray) -> bool:
-        """Return whether ``image`` (uint8, H x W x 3) is sharp, and learn from it."""
+        """Return whether ``image`` (uint8, H x W x 3) is sharp, and update the reference."""
         return self.judge(sharpness(image))
 
     def judge(self, value: float) -> bool:
-        """Return whether ``value``, a frame's ``sharpness``, is that of a sharp one, and learn."""
+        """Return whether a frame of ``sharpness`` ``value`` is sharp, and update the reference."""
         if value < FLOOR:
             return False
         pull = RISE if value > self._reference else FALL

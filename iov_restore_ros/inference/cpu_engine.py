@@ -1,4 +1,4 @@
-"""Restoring on the CPU, in the one thread of the process that computes."""
+"""Restoring on the CPU, in the computing thread of the process."""
 
 from concurrent.futures import Future
 
@@ -19,7 +19,7 @@ class CpuEngine:
     graphs = False
 
     def __init__(self, batch: int = 0) -> None:
-        """By default: a batch takes as long as its frames one by one, and the first waits."""
+        """The default batch is 1: a larger one saves no time, and its first frame waits."""
         self.batch = batch or 1
 
     def submit(self, inputs: list[Input], generator: Generator) -> Future[list[np.ndarray]]:

@@ -1,9 +1,10 @@
 """
-Restoring on a CUDA device: the copies of one batch run beside the computing of another.
+Restoring on a CUDA device: one batch is copied while another is computed.
 
-Uploads, computing and downloads have a stream each and wait for one another by events; a thread of
-the host waits for the downloads, one after the other, never for the device. Memory is allocated
-once for each size of frame: page-locked and on the device, for as many batches as are on their way.
+Uploads, computing and downloads have one stream each. They wait for one another by events. A thread
+of the host waits for the downloads, one after the other, and never for the whole device. Memory is
+allocated once for each frame size: page-locked on the host and on the device, for as many batches
+as are in flight.
 """
 
 import threading
@@ -27,15 +28,15 @@ from iov_restore_ros.model import Generator
 from iov_restore_ros.model.fusion import CELL, MOMENTS, make_evidence
 
 BATCH = 8  # by default
-KEPT_SIZES = 8  # sizes of frames whose memory and graphs are kept
+KEPT_SIZES = 8  # memory and graphs are kept for so many frame sizes
 
-ALIGNED = 'before', 'displacement', 'trust'  # what is sent of the frame before
-BLURRED = 'motion', 'path', 'told'  # and of how a frame was blurred
-Key = tuple[Generator, int, tuple[str, ...]]  # of a graph; its frames, and what is sent
+ALIGNED = 'before', 'displacement', 'trust'  # what is sent of the previous frame
+BLURRED = 'motion', 'path', 'told'  # what is sent of the blur of a frame
+Key = tuple[Generator, int, tuple[str, ...]]  # of a graph: its frames, and what is sent
 
 
 class Slot:
-    """Memory for one batch of frames of one size on its way, and the graphs that run on it."""
+    """Memory for one batch in flight, of frames of one size, and the graphs that run on it."""
 
     def __init__(self, batch: int, size: tuple[int, int], device: torch.device) -> None:
         shape = (batch, *size, 3)
@@ -60,11 +61,11 @@ class Slot:
         self.finite = torch.empty((), dtype=torch.bool, device=device)
         self.uploaded, self.computed = torch.cuda.Event(), torch.cuda.Event()
         self.downloaded = torch.cuda.Event(blocking=True)  # the host sleeps while it waits
-        # None: has run, so that cuDNN has chosen algorithms.
+        # None: it has run eagerly once, so cuDNN has chosen its algorithms.
         self.graphs: dict[Key, torch.cuda.CUDAGraph | None] = {}
 
     def fill(self, inputs: list[Input]) -> tuple[str, ...]:
-        """Write ``inputs`` into the memory that is sent; return the names of what has to be."""
+        """Write ``inputs`` into the page-locked memory; return the names of what must be sent."""
         names = ['pixels']
         befores = [one.before for one in inputs if one.before is not None]
         if befores:
@@ -83,31 +84,31 @@ class Slot:
 
 
 class CudaEngine:
-    """See ``Engine``. Batches on their way through one device."""
+    """See ``Engine``. It keeps several batches in flight on one device."""
 
-    in_flight = 2  # one batch is computed while the next is sent and the one before received
+    in_flight = 2  # one is computed while the next is sent and the previous one received
 
     def __init__(self, device: torch.device, batch: int, tiling: Tiling) -> None:
-        """``batch`` 0: what suits. By ``tiling`` memory is kept for a batch, or what fits of it."""
+        """``batch`` 0 means ``BATCH``. A slot holds a batch, or as much as ``tiling`` allows."""
         self.batch = batch or BATCH
-        torch.backends.cudnn.benchmark = True  # there are few sizes, and each comes often
+        torch.backends.cudnn.benchmark = True  # there are few sizes, and each is used often
         self._device = device
         self._tiling = tiling
         self._upload, self._compute, self._download = (
             torch.cuda.Stream(device) for _ in range(3)
         )
-        # The generators' weights are still on their way there.
+        # The weights of the generators are still being copied to the device.
         self._compute.wait_stream(torch.cuda.current_stream(device))
         self._idle: dict[tuple[int, int], list[Slot]] = {}
         self._idle_in_use = threading.Lock()
         self._receiving = Worker('receive')
-        weakref.finalize(self, self._receiving.stop).atexit = False  # if nobody closes it
+        weakref.finalize(self, self._receiving.stop).atexit = False  # if nobody calls close
         self._pool = torch.cuda.graph_pool_handle()
         self.graphs = True  # until capturing one fails
 
     def submit(self, inputs: list[Input], generator: Generator) -> Future[list[np.ndarray]]:
-        """See ``Engine``. The frames before are moved onto the frames on the device."""
-        if inputs[0].window is not None:  # what is known beside it is made of the whole frame
+        """See ``Engine``. The previous frames are warped onto the frames on the device."""
+        if inputs[0].window is not None:  # its evidence needs the whole frame
             return begin(restore_inputs, inputs, generator, self._device)
         try:
             slot = self._send(inputs, generator)
@@ -126,7 +127,7 @@ class CudaEngine:
         torch.cuda.empty_cache()
 
     def _send(self, inputs: list[Input], generator: Generator) -> Slot:
-        """Send frames on their way through ``generator``; return what they will come back in."""
+        """Start to restore frames with ``generator``; return the slot that receives the result."""
         size, count = inputs[0].size, len(inputs)
         together = min(self.batch, self._tiling.together(*size))
         slot = self._take(size, max(together, count))
@@ -147,7 +148,7 @@ class CudaEngine:
         return slot
 
     def _receive(self, slot: Slot, size: tuple[int, int], count: int) -> list[np.ndarray]:
-        """Wait for a slot's frames, and make it idle (receiving thread)."""
+        """Wait for the frames of a slot, and make it idle. Runs in the receiving thread."""
         slot.downloaded.synchronize()
         restored, finite = slot.received[:count].numpy().copy(), bool(slot.finite_received)
         with self._idle_in_use:
@@ -155,27 +156,27 @@ class CudaEngine:
         return checked(restored, finite)
 
     def _take(self, size: tuple[int, int], together: int) -> Slot:
-        """Return memory that is not in use; a size that has not come for long is forgotten."""
+        """Return an idle or a new slot; keep ``KEPT_SIZES`` sizes, the most recently used."""
         with self._idle_in_use:
             idle = self._idle.pop(size, [])
-            self._idle[size] = idle  # to the end: used last
+            self._idle[size] = idle  # moves it to the end: the most recently used
             while len(self._idle) > KEPT_SIZES:
                 self._idle.pop(next(iter(self._idle)))
             if idle:
                 return idle.pop()
-        # On the stream that computes, as all of the generator's memory: what it gave back there may
-        # still be in use, so the upload has to wait for it once.
+        # Allocate on the computing stream, like all memory of the generator. Memory that was freed
+        # there may still be in use, so the upload has to wait for that stream once.
         with torch.cuda.stream(self._compute):
             slot = Slot(together, size, self._device)
         self._upload.wait_stream(self._compute)
         return slot
 
     def _run(self, slot: Slot, key: Key) -> None:
-        """Restore the slot's first frames: eagerly at first, then by a CUDA graph."""
+        """Restore the first frames of the slot: eagerly the first time, then by a CUDA graph."""
         if self.graphs and key in slot.graphs:
             try:
                 graph = slot.graphs[key] or self._capture(slot, key)
-            except RuntimeError:  # eagerly then: slower, but right
+            except RuntimeError:  # run eagerly from now on: slower, but correct
                 self.graphs = False
             else:
                 slot.graphs[key] = graph
@@ -186,8 +187,8 @@ class CudaEngine:
 
     def _capture(self, slot: Slot, key: Key) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        # Another thread may be loading a model meanwhile: only this one must do nothing else. The
-        # pool is shared, because the graphs run one after the other on one stream.
+        # With 'thread_local', another thread may load a model meanwhile; only this thread must do
+        # nothing else. The graphs share a pool, because they run one after another on one stream.
         graph.capture_begin(pool=self._pool, capture_error_mode='thread_local')
         try:
             _restore(slot, key)
@@ -199,7 +200,7 @@ class CudaEngine:
 @torch.inference_mode()
 def _restore(slot: Slot, key: Key) -> None:
     generator, count, names = key
-    # Channels first; as they lie in memory they stay last.
+    # The shape has the channels first. In memory they stay last.
     planes = {name: slot.there[name][:count].permute(0, 3, 1, 2) for name in names}
     evidence = None
     if 'before' in names and generator.fusion is not None:

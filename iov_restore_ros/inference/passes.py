@@ -1,4 +1,4 @@
-"""Frames on their way through an engine, in as many passes as the memory asks for."""
+"""Restore frames on an engine, in as few passes as the memory allows."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -11,30 +11,30 @@ from iov_restore_ros.inference.pixels import Input, RestoreError, noise_in
 from iov_restore_ros.inference.tiling import Tiling
 from iov_restore_ros.model import Generator
 
-FAILURES = RuntimeError, MemoryError  # of a device, and of the memory before it
+FAILURES = RuntimeError, MemoryError  # of the device, and of the memory of the host
 
 
 class Engine(Protocol):
-    """How pixels are computed on one device. Not thread-safe."""
+    """Restores frames on one device. Not thread-safe."""
 
-    batch: int  # how many frames of a size are computed together at most
+    batch: int  # most frames of one size that are computed together
     in_flight: int  # how many passes overlap
-    graphs: bool  # whether they run as CUDA graphs
+    graphs: bool  # whether the passes run as CUDA graphs
 
     def submit(self, inputs: list[Input], generator: Generator) -> Future[list[np.ndarray]]:
         """
-        Begin to restore ``inputs`` of one size in one pass; return before it is done.
+        Start to restore ``inputs`` of one size in one pass; return before it is done.
 
-        The result is new arrays, uint8 H x W x 3, RGB. Whatever fails comes with the result: see
-        ``FAILURES``, of which ``torch.OutOfMemoryError`` is one, and ``RestoreError``.
+        The future holds new arrays, uint8 H x W x 3, RGB. Its ``result`` raises ``RestoreError`` or
+        one of ``FAILURES``, which include ``torch.OutOfMemoryError``.
         """
 
     def close(self) -> None:
-        """Wait for what is on its way and let go of all memory."""
+        """Wait for the passes that are in flight, and free all memory."""
 
 
 class Passes:
-    """Frames of one size, which begin at once if they fit in one pass; else ``result`` does it."""
+    """Frames of one size. One pass starts at once; several passes run in ``result``."""
 
     def __init__(
         self, engine: Engine, tiling: Tiling, inputs: list[Input], generator: Generator
@@ -47,10 +47,11 @@ class Passes:
 
     def result(self) -> list[np.ndarray]:
         """
-        Wait for the restored frames; raises ``RestoreError``. Call it once.
+        Wait for the restored frames. Call it once.
 
-        This is where running out of memory ends: the frames are restored once more, one pass after
-        the other, and each time that there is still too little, passes are halved from then on.
+        If the memory runs out, the frames are restored again, one pass after the other. Each time
+        that it runs out again, the size of all later passes is halved. Raises ``RestoreError`` if
+        restoring fails.
         """
         height, width = self._inputs[0].size
         begun, self._begun = self._begun, None
@@ -66,7 +67,7 @@ class Passes:
                 raise self._failed(error) from error
 
     def _one_by_one(self) -> Iterator[np.ndarray]:
-        """Yield the restored frames, of as many passes as it takes."""
+        """Yield the restored frames, from as many passes as needed."""
         size = self._inputs[0].size
         tiles, together = self._tiling.tiles(*size), self._tiling.together(*size)
         if not tiles:

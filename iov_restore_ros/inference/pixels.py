@@ -1,4 +1,4 @@
-"""What is made of frames before and behind the generator, on whichever device it runs."""
+"""Pre- and post-processing of frames for the generator, on any device."""
 
 import math
 from dataclasses import dataclass
@@ -18,21 +18,22 @@ from iov_restore_ros.pictures.warp import move
 from iov_restore_ros.video.before import Before
 
 Window = tuple[slice, slice]  # rows and columns
-# OpenCV moves pixels of floats in blocks so wide; what is left of a row at its end it computes in
-# another way, whose last bits may differ.
+# OpenCV warps float images in blocks of this width. It computes the rest of a row in another way,
+# and the last bits may differ.
 BLOCK = 128
 
 
 class RestoreError(Exception):
-    """Frames that could not be restored, with the reason."""
+    """Frames could not be restored; the message gives the reason."""
 
 
 class Input(NamedTuple):
     """
-    A frame that is to be restored, and what is known beside it; or a ``window`` of it alone.
+    A frame to restore, or a ``window`` of it, with its side information.
 
-    ``frame``: uint8 H x W x 3, RGB; ``window`` begins on multiples of 4, and ends on such or at the
-    frame's end; ``noise``: what ``noise_in`` returns for the frame, where there is a window.
+    ``frame``: uint8 H x W x 3, RGB.
+    ``window``: starts at multiples of 4, and ends at multiples of 4 or at the end of the frame.
+    ``noise``: what ``noise_in`` returns for the frame; needed with a window only.
     """
 
     frame: np.ndarray
@@ -50,7 +51,7 @@ class Input(NamedTuple):
 @dataclass(frozen=True)
 class Gathered:
     """
-    A frame and the ``Evidence`` beside it, as arrays with the channels last.
+    A frame and its ``Evidence``, as arrays with the channels last.
 
     ``frame`` and ``before``: uint8 H x W x 3; ``along``: float32 H x W x ALONG; ``cues``: float32
     ceil(H / 4) x ceil(W / 4) x CUES.
@@ -67,10 +68,13 @@ def make_evidence(
     noise: Tensor | None = None,
 ) -> Gathered:
     """
-    Return what `model.fusion.make_evidence` does, on the CPU by OpenCV, several times as fast.
+    Compute what `model.fusion.make_evidence` computes, with OpenCV on the CPU.
 
-    With ``before`` None the frame stands for it, and nothing is known. With a ``window``, see
-    ``Input``, that part of what it is for the whole frame, in the memory of the part.
+    OpenCV is several times as fast there.
+
+    If ``before`` is None, the frame itself takes its place, and all other evidence is 0. With a
+    ``window`` (see ``Input``), return that part of the result for the whole frame. This needs only
+    the memory of the part.
     """
     height, width = frame.shape[:2]
     window = window or (slice(0, height), slice(0, width))
@@ -100,14 +104,14 @@ def sample_along(
     frame: np.ndarray, motion: np.ndarray, moments: np.ndarray, window: Window,
     noise: Tensor | None,
 ) -> np.ndarray:
-    """Return what `model.fusion.sample_along` does, for a window: float32 H x W x ALONG."""
-    # Of a part somewhat more is computed, so that each pixel is computed as in the whole frame.
+    """Compute `model.fusion.sample_along` for a window: float32 H x W x ALONG."""
+    # A margin around the window makes each pixel the same as in the whole frame.
     (rows, columns), (height, width) = window, frame.shape[:2]
     near = (
         reach(rows.start, rows.stop, height),
         _by_blocks(reach(columns.start, columns.stop, width), width),
     )
-    # What is looked at from there at most, and at one more pixel for the slopes.
+    # The farthest pixels that are sampled from there, and one more pixel for the slopes.
     far = CELL * (1 + math.ceil(np.abs(motion).max() / CELL))
     seen = _wider(near[0], far, height), _wider(near[1], far, width)
     image = frame[seen].astype(np.float32) / np.float32(255)
@@ -135,7 +139,7 @@ def sample_along(
 
 
 def noise_in(one: Input) -> Tensor | None:
-    """Return the noise in a frame, as ``make_evidence`` finds it by itself in a whole one."""
+    """Return the noise of a frame, as ``make_evidence`` estimates it from a whole frame."""
     if one.before is None or one.before.blurring is None:
         return None
     strips = (one.frame[rows] for rows in strips_of(one.size[0]))
@@ -146,8 +150,8 @@ def noise_in(one: Input) -> Tensor | None:
 
 
 def enlarge(cells: np.ndarray, window: Window) -> np.ndarray:
-    """Return values of cells for each pixel of a window, as `model.fusion.enlarge` does."""
-    # With one more cell on each side, by which those at the window's border are weighed.
+    """Interpolate cells to the pixels of a window, as `model.fusion.enlarge` does."""
+    # One more cell on each side, for the interpolation at the border of the window.
     rows, columns = map(_wider, cells_of(window), (1, 1), cells.shape[:2])
     part = cells[rows, columns]
     size = part.shape[1] * CELL, part.shape[0] * CELL
@@ -157,13 +161,13 @@ def enlarge(cells: np.ndarray, window: Window) -> np.ndarray:
 
 
 def cells_of(window: Window) -> Window:
-    """Return the cells of 4x4 pixels that a window, beginning on multiples of 4, has."""
+    """Return the cells of 4x4 pixels of a window that starts at multiples of 4."""
     rows, columns = (slice(side.start // CELL, -(-side.stop // CELL)) for side in window)
     return rows, columns
 
 
 def inside(window: Window, wide: Window) -> Window:
-    """Return where a window lies in a wider one."""
+    """Return the position of a window inside a wider window."""
     rows, columns = (
         slice(side.start - around.start, side.stop - around.start)
         for side, around in zip(window, wide, strict=True)
@@ -176,9 +180,10 @@ def restore_inputs(
     inputs: list[Input], generator: Generator, device: torch.device
 ) -> list[np.ndarray]:
     """
-    Restore frames, or windows, of one size on ``device`` and wait: uint8 H x W x 3 each.
+    Restore frames or windows of one size on ``device``, and wait for them.
 
-    Raises ``RestoreError`` where the network's output is not finite.
+    Returns uint8 H x W x 3, RGB, for each. Raises ``RestoreError`` if the output of the network is
+    not finite.
     """
     gathered = [make_evidence(*one) for one in inputs]
 
@@ -194,14 +199,14 @@ def restore_inputs(
 
 
 def checked(restored: np.ndarray, finite: bool) -> list[np.ndarray]:
-    """Return restored frames, if the network's output was ``finite``; raises ``RestoreError``."""
+    """Return the restored frames; raise ``RestoreError`` if the output was not ``finite``."""
     if not finite:
         raise RestoreError('the output of the network is not finite')
     return list(restored)
 
 
 def to_image(pixels: Tensor) -> Tensor:
-    """Return uint8 0..255 as float32 0..1."""
+    """Convert uint8 0..255 to float32 0..1."""
     return pixels.to(torch.float32).div_(255)
 
 
@@ -209,11 +214,12 @@ def restore_pixels(
     pixels: Tensor, generator: Generator, evidence: Evidence | None = None
 ) -> tuple[Tensor, Tensor]:
     """
-    Map uint8 N x 3 x H x W, RGB, to uint8 N x H x W x 3, on the device.
+    Restore uint8 N x 3 x H x W, RGB, on the device; return uint8 N x H x W x 3, RGB.
 
-    Returns with it whether the output was finite, as a tensor, so that nothing waits for it here.
+    The second result says whether the output was finite. It is a tensor, so that nothing waits for
+    the device here.
     """
-    # A permuted N x H x W x 3 is channels_last as it lies; the conversion keeps that.
+    # A permuted N x H x W x 3 is already channels_last. The conversion keeps that.
     restored = generator(to_image(pixels), evidence)
     finite = torch.isfinite(restored.sum())
     restored = restored.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
@@ -225,12 +231,12 @@ def _wider(side: slice, by: int, length: int) -> slice:
 
 
 def _by_blocks(columns: slice, width: int) -> slice:
-    """Return columns, widened to whole blocks of OpenCV's."""
+    """Widen columns to whole blocks of OpenCV."""
     return slice(
         columns.start // BLOCK * BLOCK, min(width, -(-columns.stop // BLOCK) * BLOCK)
     )
 
 
 def _inverse(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return ``irfft2``, whose last bits must not depend on the number of threads."""
+    """Compute ``irfft2`` on one thread: its last bits depend on the number of threads."""
     return compute(on_one_thread, torch.fft.irfft2, spectrum, size)

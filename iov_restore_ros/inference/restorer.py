@@ -1,5 +1,5 @@
 """
-The one class that users of the generators meet.
+The public interface: one class that restores frames with the generators.
 
     from iov_restore_ros.inference import Restorer
     restorer = Restorer()
@@ -40,10 +40,10 @@ from iov_restore_ros.video.clear import Clearer, load_clearer
 
 class Restorer:
     """
-    Restores frames with the generators of all tasks, which stay loaded side by side.
+    Restores frames. The generators of all its tasks stay loaded.
 
-    For a task that ``clears`` a veil and what lies on the glass are taken off them first, by
-    ``clearer``, unless that is None.
+    For a task that ``clears``, ``clearer`` first removes the veil, and drops and dirt on the glass.
+    If ``clearer`` is None, nothing is removed first.
 
     Not thread-safe: use one per thread, or a lock.
     """
@@ -59,17 +59,19 @@ class Restorer:
         find: Collection[str] = tuple(FINDERS),
     ) -> None:
         """
-        Load the weights for ``tasks`` and choose device and precision; takes about a second.
+        Load the weights, and choose the device and the precision. This takes about a second.
 
-        Without ``tasks`` those for all tasks are loaded that there are any for, given or shipped.
-        ``weights`` gives the file of a task, or of what finds a veil (``veil``) or drops and dirt
-        (``glass``), where the shipped one is not wanted. What is not in ``find`` isn't looked for.
-        ``device`` is auto, cpu, cuda or cuda:N.
-        ``precision`` is auto (the fastest here, by measuring), float32, float16, bfloat16, or int8
-        on a CPU with VNNI (the residual blocks; the rest is float32). ``batch`` is how many
-        frames are computed together at most; 0 means what suits the device.
-        Raises ``WeightsError`` for a weight file that cannot be used and ``ValueError`` for another
-        wrong argument.
+        ``tasks``: the tasks to load. If it is empty, all tasks with given or shipped weights.
+        ``weights``: weight files that replace the shipped ones, by task, or by finder: ``veil``, or
+        ``glass`` for drops and dirt.
+        ``find``: the finders to load. What has no finder here is not looked for.
+        ``device``: auto, cpu, cuda or cuda:N.
+        ``precision``: auto (measures which is the fastest here), float32, float16, bfloat16, or
+        int8 on a CPU with VNNI (for the residual blocks; the rest is float32).
+        ``batch``: the most frames that are computed together; 0 chooses a number for the device.
+
+        Raises ``WeightsError`` for a weight file that cannot be used, and ``ValueError`` for any
+        other wrong argument.
         """
         if precision != 'auto' and precision not in PRECISIONS:
             raise ValueError(f'unknown precision {precision!r}: auto, {", ".join(PRECISIONS)}')
@@ -80,7 +82,7 @@ class Restorer:
         given = {name: path for name, path in (weights or {}).items() if path}
         tasks = tasks or [task for task in TASKS if task in (*given, *shipped_tasks(model))]
         generators: dict[str, Generator] = {}
-        for task in tasks or TASKS:  # where there are no weights, the first task says so
+        for task in tasks or TASKS:  # if there are no weights at all, the first task raises
             path = Path(given.get(task) or shipped_weights(model, task))
             generators[task], self.info[task] = compute(load_weights, path, task, model)
             self.weights[task] = path
@@ -100,10 +102,10 @@ class Restorer:
         clearer: Clearer | None = None,
     ) -> 'Restorer':
         """
-        Return one of ``generators`` that are at hand, by their tasks, on their device.
+        Make a restorer from loaded ``generators``, by task, on their device.
 
-        All of one model, of float32 weights, in evaluation mode; they are copied. ``info``,
-        ``weights`` and ``sha256`` are empty, as there are no files.
+        All of them have one model, float32 weights, and are in evaluation mode. They are copied.
+        ``info``, ``weights`` and ``sha256`` are empty, as there are no files.
         """
         restorer = cls.__new__(cls)
         restorer.info, restorer.weights, restorer.sha256 = {}, {}, {}
@@ -117,7 +119,7 @@ class Restorer:
         self, model: str, generators: dict[str, Generator], device: torch.device, precision: str,
         batch: int,
     ) -> None:
-        """Make ``generators`` ready to restore, see ``__init__``."""
+        """Prepare ``generators`` for restoring; see ``__init__`` for the arguments."""
         self.model = model
         self.uses_past = PRESETS[model].evidence
         self.device = device
@@ -141,14 +143,17 @@ class Restorer:
         befores: Sequence[Before | None] | None = None,
     ) -> list[np.ndarray]:
         """
-        Restore ``frames``: uint8, H x W x 3, RGB, each of any size; ``task``: of ``TASKS``.
+        Restore ``frames``: uint8, H x W x 3, RGB, each of any size.
 
-        ``befores`` are the frames before them, of their sizes, as each one's ``History`` has them;
-        without, they are stills. Returns new arrays of the same shapes in the same order; nothing
-        of the input is changed. Frames of one size are computed together, ``batch`` at a time; what
-        is beyond memory in tiles, with the same result. Raises ``ValueError`` for something that is
-        not such a frame or task, and ``RestoreError`` when the device fails or the network's output
-        is not finite.
+        ``task`` is one of ``TASKS``. ``befores`` holds the previous frame of each frame, of the
+        same size, as its ``History`` returns it. Without ``befores`` the frames are stills.
+
+        Returns new arrays of the same shapes, in the same order. The input does not change. Frames
+        of one size are computed together, ``batch`` at a time. A frame that does not fit in memory
+        is computed in tiles, with the same result.
+
+        Raises ``ValueError`` for a wrong frame or task, and ``RestoreError`` if the device fails or
+        the output of the network is not finite.
         """
         return self.start(frames, task, befores).result()
 
@@ -157,10 +162,10 @@ class Restorer:
         befores: Sequence[Before | None] | None = None,
     ) -> 'Restoring':
         """
-        Begin to restore ``frames`` as ``restore`` does; what the device fails at comes at the end.
+        Start to restore ``frames`` as ``restore`` does, and return at once.
 
-        The device works on them while the caller goes on, and up to ``in_flight`` such calls
-        overlap.
+        The device works while the caller continues. Up to ``in_flight`` such calls overlap.
+        ``Restoring.result`` raises the errors of the device.
         """
         if task not in self._generators:
             raise ValueError(f'unknown task {task!r}: {", ".join(self._generators)} are loaded')
@@ -192,7 +197,7 @@ class Restorer:
         return tuple(self._generators)
 
     def device_name(self) -> str:
-        """Return the name of the GPU; 'CPU' without one."""
+        """Return the name of the GPU, or 'CPU' without one."""
         return torch.cuda.get_device_name(self.device) if self.device.type == 'cuda' else 'CPU'
 
     def device_memory(self) -> int | None:
@@ -204,13 +209,13 @@ class Restorer:
         return self._engine.graphs
 
     def close(self) -> None:
-        """Give the memory of the generators back; the object is of no use afterwards."""
+        """Free the memory of the generators. Do not use the object afterwards."""
         self._generators.clear()
         self._engine.close()
 
     def _clear(self, frame: np.ndarray, task: str, before: Before | None) -> np.ndarray:
-        """Return what is to be restored: ``frame`` without what is taken off before."""
-        if before is not None and before.clear is not None:  # its history has done it
+        """Return ``frame`` without the veil, and without drops and dirt: the generator's input."""
+        if before is not None and before.clear is not None:  # its history has already cleared it
             return before.clear
         if not TASKS[task].clears or self.clearer is None:
             return frame
@@ -218,17 +223,17 @@ class Restorer:
 
 
 class Restoring:
-    """Frames that are being restored."""
+    """Frames whose restoration has started."""
 
     def __init__(self, chunks: list[tuple[list[int], Passes]]) -> None:
-        """Take what restores them, with their places in the result."""
+        """Take the passes, each with the places of its frames in the result."""
         self._chunks = chunks
 
     def result(self) -> list[np.ndarray]:
         """Wait for the restored frames; raises ``RestoreError``. Call it once."""
         restored: dict[int, np.ndarray] = {}
         failed: RestoreError | None = None
-        for indices, passes in self._chunks:  # all of them, so that nothing is left on its way
+        for indices, passes in self._chunks:  # wait for all, so that no pass stays in flight
             try:
                 restored.update(zip(indices, passes.result(), strict=True))
             except RestoreError as error:

@@ -1,4 +1,4 @@
-"""Sequences of frames restored in order, each with what the one before it shows."""
+"""Restore a sequence of frames in order, each with its previous frame."""
 
 from collections.abc import Iterable
 
@@ -7,16 +7,16 @@ import numpy as np
 from iov_restore_ros.inference.restorer import Restorer
 from iov_restore_ros.video.history import History
 
-INTERVAL = 1 / 32  # s between frames whose times nobody knows; without rounding errors
+INTERVAL = 1 / 32  # s between frames if their times are unknown; exact in binary
 
 
 def restore_next(
     restorer: Restorer, history: History, frame: np.ndarray, stamp: float, task: str
 ) -> np.ndarray:
     """
-    Restore the next frame of a sequence, whose ``history`` this is; it came at ``stamp`` s.
+    Restore the next frame of a sequence with the given ``history``. ``stamp`` is in seconds.
 
-    See ``Restorer.restore`` for what it takes, returns and raises.
+    See ``Restorer.restore`` for the frame, the result and the errors.
     """
     before = None
     if restorer.uses_past:
@@ -29,7 +29,7 @@ def restore_next(
 def restore_sequence(
     restorer: Restorer, frames: Iterable[np.ndarray], task: str, shutter: float = 0.0
 ) -> list[np.ndarray]:
-    """Restore frames that came at an even rate, none missing; ``shutter``: see ``History``."""
+    """Restore frames of a constant rate with none missing; ``shutter``: see ``History``."""
     history = History(shutter=shutter)
     return [
         restore_next(restorer, history, frame, number * INTERVAL, task)

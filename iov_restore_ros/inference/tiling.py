@@ -1,9 +1,9 @@
 """
-Frames beyond memory, restored in tiles that give what the whole frame would give.
+Restore frames that do not fit in memory in tiles, with the result of the whole frame.
 
-No generator has a global operation: what a pixel becomes depends on the frame within ``halo``
-pixels of it, and on where it lies in its cell of 4x4. So a tile is read with that much around it,
-on multiples of 4, and only what is right is kept.
+No generator has a global operation. A restored pixel depends on the frame within ``halo`` pixels,
+and on the position of the pixel in its cell of 4x4. So a tile is read with this margin, at
+multiples of 4, and the margin of the result is dropped.
 """
 
 from functools import cache
@@ -16,11 +16,11 @@ from iov_restore_ros.inference.pixels import Window
 from iov_restore_ros.model.fusion import CELL, RAISED_REACH
 from iov_restore_ros.model.generators import PRESETS, SIZE_MULTIPLE, Generator
 
-CPU_MEMORY = 2 << 30  # bytes of one pass; 1920x1080 in one with every model, 8 GB never in danger
+CPU_MEMORY = 2 << 30  # bytes of a pass: enough for 1920x1080 with any model, safe with 8 GB
 
 
 class Tile(NamedTuple):
-    """What is read of the frame, what of it is kept, and where that lies in what was read."""
+    """The window to read of the frame, the window to keep, and the latter inside the former."""
 
     read: Window
     keep: Window
@@ -28,31 +28,31 @@ class Tile(NamedTuple):
 
 
 class Tiling:
-    """Knows how much memory there is: a pass has at most ``pixels`` pixels."""
+    """Splits frames by the available memory: a pass has at most ``pixels`` pixels."""
 
     def __init__(self, model: str, device: torch.device) -> None:
-        """Allow a pass 2 GiB on the CPU, on a GPU half of what is free now."""
+        """Allow a pass 2 GiB on the CPU, or half of the memory that is free now on the GPU."""
         on_gpu = device.type == 'cuda'
         memory = torch.cuda.mem_get_info(device)[0] // 2 if on_gpu else CPU_MEMORY
         self.pixels = memory // PRESETS[model].memory
         self.halo = halo(model)
-        self.halved = 0  # how often a pass found too little memory
+        self.halved = 0  # how often ``pixels`` was halved because the memory ran out
 
     def together(self, height: int, width: int) -> int:
-        """Return how many frames of a size fit in one pass."""
+        """Return how many frames of this size fit in one pass."""
         return self.pixels // (height * width)
 
     def tiles(self, height: int, width: int) -> list[Tile]:
-        """Return the tiles of a frame of a size that does not fit in one pass; none for others."""
+        """Return the tiles of a frame of this size; none if it fits in one pass."""
         if self.together(height, width):
             return []
         return plan_tiles(height, width, self.pixels, self.halo)
 
     def halve(self, tried: int) -> bool:
         """
-        Have passes of half of the pixels that were ``tried`` in vain from now on.
+        Limit passes to half of ``tried`` from now on: so many pixels did not fit in memory.
 
-        Returns whether that is possible: a tile has its halo and a cell at least.
+        Returns whether this is possible. A tile needs room for a cell and its halo at least.
         """
         tried = min(self.pixels, tried)
         if tried // 2 < (2 * self.halo + SIZE_MULTIPLE) ** 2:
@@ -64,10 +64,11 @@ class Tiling:
 
 def plan_tiles(height: int, width: int, pixels: int, halo: int) -> list[Tile]:
     """
-    Cut a frame into tiles of at most ``pixels`` pixels so that the fewest are computed.
+    Cut a frame into tiles of at most ``pixels`` pixels, so that the fewest pixels are computed.
 
-    Their keep windows cover the frame once. All tiles have one size (less what lacks to multiples
-    of 4 at the frame's end). Raises ``ValueError`` if not even a cell of 4x4 with its halo fits.
+    Their keep windows cover the frame once. All tiles have the same size; at the end of a frame
+    whose sides are not multiples of 4, they are smaller by the missing pixels. Raises
+    ``ValueError`` if a cell of 4x4 with its halo does not fit.
     """
     best: tuple[int, int, int] | None = None
     for rows in range(1, ceil_div(height, SIZE_MULTIPLE) + 1):
@@ -95,7 +96,7 @@ def plan_tiles(height: int, width: int, pixels: int, halo: int) -> list[Tile]:
 
 
 def cut(length: int, keep: int, halo: int) -> list[tuple[slice, slice, slice]]:
-    """Cut an axis into pieces of ``keep`` (a multiple of 4): what to read, to keep, and where."""
+    """Cut an axis into pieces of ``keep`` (a multiple of 4): read, keep and inner slices."""
     size = min(cell_up(length), keep + 2 * halo)
     pieces = []
     for start in range(0, length, keep):
@@ -114,7 +115,7 @@ def halo(model: str) -> int:
     """
     Return how many pixels around a cell of 4x4 its restored pixels depend on, as a multiple of 4.
 
-    Followed back through the layers from the cell to the frame.
+    The function follows the layers back from the cell to the frame.
     """
     with torch.device('meta'):
         generator = Generator(model)

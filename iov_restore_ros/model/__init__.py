@@ -1,4 +1,4 @@
-"""What is computed: the networks of the paper and the files that hold their weights."""
+"""The networks, of the paper and of this project, and their weight files."""
 
 from iov_restore_ros.model.discriminator import Discriminator
 from iov_restore_ros.model.fusion import Evidence

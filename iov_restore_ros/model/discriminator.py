@@ -9,7 +9,7 @@ INPUT_SIZE = 256  # pixels; the dense layers fix it
 
 class Discriminator(nn.Module):
     """
-    Judge whether an image is real (1) or restored (0): a PatchGAN with dense layers (Sec. 3.3.2).
+    Tells real images (1) from restored ones (0): a PatchGAN with dense layers (Sec. 3.3.2).
 
     Table 1 (4x4 convolutions with bias, no batch normalisation; parameters per layer):
 
@@ -47,6 +47,6 @@ class Discriminator(nn.Module):
 
 
 def same_conv(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-    """Return a 4x4 convolution that keeps size / stride ('same', as TensorFlow pads)."""
+    """Return a 4x4 convolution with output size / stride ('same', padded as in TensorFlow)."""
     padding = (1, 1, 1, 1) if stride == 2 else (1, 2, 1, 2)
     return [nn.ZeroPad2d(padding), nn.Conv2d(inputs, outputs, 4, stride)]

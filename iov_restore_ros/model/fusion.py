@@ -1,15 +1,15 @@
 """
-What is known beside the frame itself, and how it is put together before the residual blocks.
+Side information: what it is, and how ``Fusion`` joins it with the frame for the residual blocks.
 
-A camera delivers video. The frame before, restored and moved onto this one, shows what rain or
-blur hides now; and the path that the picture took while the shutter was open says how to undo a
-blur, without a network: by Wiener's filter, and where the path is straight, of L pixels, because it
-makes of a sharp line x(t) the line y(t) with y'(t) = (x(t + L/2) - x(t - L/2)) / L, and so
-x(t) = x(t + L) - L y'(t + L/2), and the same from the other side. `along` holds these terms, with y
-for the unknown x(t +- L). How much of which to take where is what ``Fusion`` learns.
+A camera delivers video. The restored previous frame, warped onto the current frame, shows what rain
+or blur hides now. The path during the exposure says how to undo a blur without a network. There are
+two ways. Wiener's filter works along any path. A formula works along a straight path of L pixels:
+the blur turns a sharp line x(t) into the line y(t) with y'(t) = (x(t + L/2) - x(t - L/2)) / L. So
+x(t) = x(t + L) - L y'(t + L/2), and likewise from the other side. `along` holds these terms, with y
+in place of the unknown x(t +- L). ``Fusion`` learns how much of each term to take at each place.
 
-Not from the paper, which restores single pictures. Feeding the last output back is from Sajjadi et
-al., Frame-Recurrent Video Super-Resolution, CVPR 2018.
+This is not from the paper, which restores single images. The idea to feed the last output back is
+from Sajjadi et al., Frame-Recurrent Video Super-Resolution, CVPR 2018.
 """
 
 from typing import NamedTuple
@@ -20,38 +20,43 @@ from torch.nn import functional
 
 from iov_restore_ros.model.wiener import CELL, deconvolve
 
-MOMENTS = 9  # of a path, evenly spaced over the exposure, an odd number
-TAPS = 4  # planes of Evidence.along that are luma; the other three are colours
+MOMENTS = 9  # samples of a path, evenly spaced over the exposure; an odd number
+TAPS = 4  # luma planes of Evidence.along; the other three are colours
 ALONG = TAPS + 3  # planes of Evidence.along
-BENT = tuple(quarter * (MOMENTS - 1) // 4 for quarter in (1, 2, 3))  # moments that are told apart
+BENT = tuple(quarter * (MOMENTS - 1) // 4 for quarter in (1, 2, 3))  # moments that the cues hold
 CUES = 9 + 2 * len(BENT)  # planes of Evidence.cues
-MOTION_UNIT = 16.0  # pixels of motion that are 1 in Evidence.cues
-ASSUMED_SHUTTER = 0.7  # share of the time that it is open, where nobody knows; so in training
+MOTION_UNIT = 16.0  # a motion of so many pixels is 1 in Evidence.cues
+ASSUMED_SHUTTER = 0.7  # open share of the frame time if it is unknown; also in training
 CHANNELS = 32
-SEEN = 3 * 3 * CELL**2 + CHANNELS  # planes of a quarter of the size for the blocks
-BRIGHTER = 20.0  # logits for a pixel that is brighter by 1 than before
-RAISED_REACH = 3  # cells about one: `darkest` sees two, `enlarge` one more
-LITTLE = -1.0  # logit of the share of the frame before, at first
+SEEN = 3 * 3 * CELL**2 + CHANNELS  # input planes of the residual blocks, at a quarter of the size
+BRIGHTER = 20.0  # logits for a pixel that is brighter by 1 than in the previous frame
+RAISED_REACH = 3  # cells around a cell: `darkest` sees two, `enlarge` one more
+LITTLE = -1.0  # initial logit of the share of the previous frame
 LUMA = 0.299, 0.587, 0.114  # of R, G, B (ITU-R BT.601)
-# Of what Wiener's filter changes along the path of a gyroscope, at first: 1 is best where the path
-# is right. Learnt from nothing it took longer than all else.
+# Initial share of the change by Wiener's filter along the path of a gyroscope. 1 is best where the
+# path is right. From 0, this value took longer to learn than all others.
 BELIEVED = 0.6
-TAPS_AT_FIRST = 0.3  # of each, less than the half that the formula above says, which knows no noise
+TAPS_AT_FIRST = 0.3  # initial weight of each; the formula above gives 0.5, without noise
 
 
 class Evidence(NamedTuple):
     """
-    What is known beside a batch of frames N x 3 x H x W; see ``no_evidence`` for nothing.
+    The side information of a batch of frames N x 3 x H x W; ``no_evidence`` makes an empty one.
 
-    ``before``: float32 N x 3 x H x W, RGB, 0..1: the frame before, as it was restored (as it
-    was received where it was not), each pixel moved to where this frame has it.
-    ``along``: float32 N x ALONG x H x W, what ``sample_along`` returns.
-    ``cues``: float32 N x CUES x ceil(H / 4) x ceil(W / 4), for each cell of 4x4 pixels: whether
-    ``before`` shows it (0 where there is none, or the flow leads out of it; 1); how well the flows
-    there and back agree (0..1); how alike both frames are there (0..1); x and y of the motion while
-    the shutter was open that the flow tells of, in ``MOTION_UNIT``; what ``path_cues`` returns; and
-    whether the share of the time that the shutter was open is known, and whether the path comes
-    from a gyroscope (0 or 1).
+    ``before``: float32 N x 3 x H x W, RGB, 0..1: the previous frame, warped onto this frame. It is
+    the restored frame, or the received one if it was not restored.
+
+    ``along``: float32 N x ALONG x H x W, as ``sample_along`` returns it.
+
+    ``cues``: float32 N x CUES x ceil(H / 4) x ceil(W / 4). For each cell of 4x4 pixels, in order:
+
+    - whether ``before`` shows it: 1, or 0 without a previous frame or where the flow leaves it;
+    - how well the forward and the backward flow agree, 0..1;
+    - how similar both frames are there, 0..1;
+    - x and y of the motion during the exposure, from the optical flow, in ``MOTION_UNIT``;
+    - what ``path_cues`` returns;
+    - whether the open share of the frame time is known, 0 or 1;
+    - whether the path is from a gyroscope, 0 or 1.
     """
 
     before: Tensor
@@ -60,7 +65,7 @@ class Evidence(NamedTuple):
 
 
 def no_evidence(image: Tensor) -> Evidence:
-    """Return the ``Evidence`` beside ``image`` (N x 3 x H x W) when nothing is known."""
+    """Return the ``Evidence`` of ``image`` (N x 3 x H x W) without any side information."""
     count, _, height, width = image.shape
     return Evidence(
         image,
@@ -70,7 +75,7 @@ def no_evidence(image: Tensor) -> Evidence:
 
 
 def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
-    """Return values of cells, N x C x ceil(H / 4) x ceil(W / 4), for each pixel: N x C x H x W."""
+    """Interpolate cells, N x C x ceil(H / 4) x ceil(W / 4), to pixels: N x C x H x W."""
     rows, columns = cells.shape[-2:]
     return functional.interpolate(
         cells, (rows * CELL, columns * CELL), mode='bilinear', align_corners=False
@@ -79,9 +84,10 @@ def enlarge(cells: Tensor, height: int, width: int) -> Tensor:
 
 def move(image: Tensor, flow: Tensor) -> Tensor:
     """
-    Return ``image`` (N x C x H x W), each pixel taken from ``flow`` (N x 2 x H x W) away.
+    Warp ``image`` (N x C x H x W): each pixel is sampled at its position plus ``flow``.
 
-    The flow is in pixels, x before y; what lies outside of the image is taken from its border.
+    ``flow`` is N x 2 x H x W in pixels, x before y. Positions outside of the image get the value of
+    its border.
     """
     height, width = image.shape[-2:]
     y = torch.arange(height, device=image.device, dtype=torch.float32).view(1, -1, 1)
@@ -99,16 +105,16 @@ def luma(image: Tensor) -> Tensor:
 
 
 def chord(path: Tensor) -> Tensor:
-    """Return how far N x MOMENTS x 2 x ... lies from its end back to its beginning: N x 2 x ...."""
+    """Return the chord of a path N x MOMENTS x 2 x ..., from its end to its start: N x 2 x ...."""
     return path[:, 0] - path[:, -1]
 
 
 def path_cues(path: Tensor) -> Tensor:
     """
-    Return what of ``path`` (N x MOMENTS x 2 x ...) is told the network, N x (CUES - 7) x ....
+    Return the cues of ``path`` (N x MOMENTS x 2 x ...) for the network, N x (CUES - 7) x ....
 
-    In ``MOTION_UNIT``, x before y: its chord, and how far from the chord it is after one, two and
-    three quarters of the exposure.
+    They are its chord, and its offset from the chord after one, two and three quarters of the
+    exposure. All are in ``MOTION_UNIT``, x before y.
     """
     straight = chord(path)
     bent = [
@@ -119,20 +125,23 @@ def path_cues(path: Tensor) -> Tensor:
 
 def sample_along(image: Tensor, motion: Tensor, path: Tensor) -> Tensor:
     """
-    Return ``Evidence.along``, N x ALONG x H x W: ``image`` along the way that it took.
+    Return ``Evidence.along``, N x ALONG x H x W: ``image`` sampled along its motion and path.
 
-    ``image`` is N x 3 x H x W, ``motion`` N x 2 x ceil(H / 4) x ceil(W / 4) a straight one, pixels,
-    and ``path`` N x MOMENTS x 2 x the same, as ``deconvolve`` takes it. With L the length of the
-    motion and y the luma: y one L ahead and behind, less y here; L times its slope half an L ahead
-    (negative) and behind; and what Wiener's filter makes of the image along the path, less the
-    image: R, G, B.
+    ``image`` is N x 3 x H x W. ``motion`` is N x 2 x ceil(H / 4) x ceil(W / 4), a straight motion
+    in pixels. ``path`` is N x MOMENTS x 2 x the same size, as ``deconvolve`` takes it.
+
+    L is the length of the motion, and y is the luma. The planes are, in order:
+
+    - y at L forward, and y at L backward, each minus y here;
+    - L times the slope of y at L/2 forward (negated), and at L/2 backward;
+    - R, G and B of the result of Wiener's filter along the path, minus the image.
     """
     grey = luma(image)
     edged = functional.pad(grey, (1, 1, 1, 1), mode='replicate')
     across = (edged[..., 1:-1, 2:] - edged[..., 1:-1, :-2]) / 2
     down = (edged[..., 2:, 1:-1] - edged[..., :-2, 1:-1]) / 2
     displacement = enlarge(motion, *image.shape[-2:])
-    # Times L, which is the length of the displacement.
+    # The product is the slope times L, the length of the displacement.
     slope = across * displacement[:, :1] + down * displacement[:, 1:]
     return torch.cat([
         move(grey, displacement) - grey, move(grey, -displacement) - grey,
@@ -146,13 +155,14 @@ def make_evidence(
     blurring: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Evidence:
     """
-    Return the ``Evidence`` beside ``image`` (N x 3 x H x W) from the frame before (the same shape).
+    Return the ``Evidence`` of ``image`` (N x 3 x H x W), given the previous frame (same shape).
 
-    ``displacement`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to where it
-    was in ``before``; ``trust`` (N x 3 x the same) holds the first three cues. ``blurring`` is
-    motion (N x 2 x the same) and path (N x 2 MOMENTS x the same, x and y of each moment) as
-    ``sample_along`` takes them, and the last two cues (N x 2 x 1 x 1); None where the blur is of no
-    interest.
+    ``displacement`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to its place
+    in ``before``. ``trust`` (N x 3 x the same size) holds the first three cues.
+
+    ``blurring`` holds the motion (N x 2 x the same size) and the path (N x 2 MOMENTS x the same
+    size, x and y of each moment) for ``sample_along``, and the last two cues (N x 2 x 1 x 1). It is
+    None if the blur does not matter.
     """
     height, width = image.shape[-2:]
     flow = enlarge(displacement, height, width)
@@ -171,30 +181,30 @@ def make_evidence(
 
 def darkest(image: Tensor) -> Tensor:
     """
-    Return how dark the darkest pixels are about each cell of ``image`` (N x 3 x H x W), 0..1.
+    Return the luma of the darkest pixels around each cell of ``image`` (N x 3 x H x W).
 
-    N x 1 x H/4 x W/4, luma; H and W are multiples of 4.
+    The result is N x 1 x H/4 x W/4, 0..1. H and W are multiples of 4.
     """
     return _about(-functional.max_pool2d(-luma(image), CELL))
 
 
 def _about(cells: Tensor) -> Tensor:
-    """Return the mean of a plane over 5x5 cells, fewer at the border."""
+    """Return the mean of a plane over 5x5 cells; over fewer at the border."""
     return functional.avg_pool2d(cells, 5, 1, 2, count_include_pad=False)
 
 
 def _by_pixel(cells: Tensor, planes: int) -> Tensor:
-    """Return what ``pixel_unshuffle`` gave for so many planes as N x planes x 16 x H x W."""
+    """Reshape a result of ``pixel_unshuffle`` to N x planes x 16 x H x W."""
     return cells.unflatten(1, (planes, CELL**2))
 
 
 class Fusion(nn.Module):
     """
-    Puts a frame and its ``Evidence`` together: a better frame to start from, and features of both.
+    Fuses a frame with its ``Evidence`` to a better initial frame, and to features of both.
 
-    Each pixel takes a share of the frame before and of what Wiener's filter changes, and each cell
-    of 4x4 a weight for each other plane along the path. They depend on what a few convolutions see
-    at a quarter of the size.
+    Each pixel takes a share of the previous frame, and a share of the change by Wiener's filter.
+    Each cell of 4x4 pixels has a weight for each other plane of ``along``. A few convolutions at a
+    quarter of the size compute these shares and weights.
     """
 
     def __init__(self) -> None:
@@ -215,25 +225,25 @@ class Fusion(nn.Module):
         """
         Return the better frame (float32 N x 3 x H x W), and N x SEEN x H/4 x W/4 for the blocks.
 
-        ``image`` is float32 N x 3 x H x W; H and W are multiples of 4. The convolutions run in the
-        data type of their weights, which the features have too.
+        ``image`` is float32 N x 3 x H x W. H and W are multiples of 4. The convolutions run in the
+        data type of their weights, and the features have that type too.
         """
         dtype = self.weigh.weight.dtype
-        # Rain hides what is dark, it does not make it darker: without this a frame before that is
-        # too dark was taken again and again where the flow fails, and got darker each time.
+        # Rain hides what is dark, and makes nothing darker. Without this step, where the flow
+        # fails, a previous frame that is too dark was used again and again, and got ever darker.
         too_dark = functional.relu(darkest(image) - darkest(evidence.before))
         raised = self.raised.float() * enlarge(too_dark, *image.shape[-2:])
-        # All of it happens in cells of 4x4 pixels: there the channels are colour by pixel.
+        # All of this works on cells of 4x4 pixels. Their channels are colour times pixel.
         here, before, along = (
             functional.pixel_unshuffle(planes, CELL)
             for planes in (image, evidence.before + raised, evidence.along)
         )
         change = before - here
-        # Differences from the frame, and that about mid-grey: so all of it is small.
+        # The input is differences from the frame, and the frame minus mid-grey. So all are small.
         features = self.look(torch.cat([here - 0.5, change, along, evidence.cues], 1).to(dtype))
         weights = self.weigh(features).float()
         share, taps, undoing = weights.split([CELL**2, TAPS, CELL**2], 1)
-        # Rain is brighter than what it hides, and thin: a change of the light is wide.
+        # Rain is brighter than what it hides, and thin. A change of the light is wide.
         brighter = -luma(_by_pixel(change, 3)).flatten(1, 2)
         wide = _about(brighter.mean(1, keepdim=True))
         share = torch.sigmoid(share + BRIGHTER * self.brighter.float() * (brighter - wide))
@@ -249,9 +259,9 @@ class Fusion(nn.Module):
         return functional.pixel_shuffle(better, CELL), torch.cat([pair.to(dtype), features], 1)
 
     def initialise(self) -> None:
-        """After random weights: begin with some of all, the same everywhere."""
+        """Set initial shares, the same at all places; call it after the random initialisation."""
         with torch.no_grad():
             self.weigh.weight *= 0.1
             assert self.weigh.bias is not None
             self.weigh.bias.fill_(LITTLE)
-            self.weigh.bias[CELL**2 :] = TAPS_AT_FIRST  # also of what Wiener's filter changes
+            self.weigh.bias[CELL**2 :] = TAPS_AT_FIRST  # also the change by Wiener's filter

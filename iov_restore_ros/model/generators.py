@@ -1,9 +1,9 @@
 """
-The generators: the article's, its preprint's, and one priced for a vehicle.
+The generators: that of the article, that of its preprint, and a fast one for vehicles.
 
 All of them map a degraded image to a restored one as ``restored = image + body(image)``
-(the global skip connection of Fig. 3) and differ only in the body. `fast` restores video too:
-before its body comes a ``Fusion`` with what is known beside the image.
+(the global skip connection of Fig. 3). They differ only in the body. `fast` also restores video: a
+``Fusion`` before its body adds the side information.
 
 Sources: B. Wei et al., "Dynamic scene deblurring and image de-raining based on generative
 adversarial networks and transfer learning for Internet of vehicle", EURASIP JWCN 2021, Sec. 3.1
@@ -19,15 +19,15 @@ from torch.nn import functional
 
 from iov_restore_ros.model.fusion import CELL, SEEN, Evidence, Fusion, no_evidence
 
-LEAKY_SLOPE = 0.2  # the paper names LeakyReLU but no slope
-SIZE_MULTIPLE = CELL  # every body works on a map of a quarter of the height and width
+LEAKY_SLOPE = 0.2  # the paper names LeakyReLU, but gives no slope
+SIZE_MULTIPLE = CELL  # every body works at a quarter of the height and width
 
 
 class ResidualBlock(nn.Module):
     """
-    Compute ``x + conv(act(conv(dropout(act(conv(x))))))``, act being LeakyReLU (Sec. 3.1, Fig. 2).
+    Computes ``x + conv(act(conv(dropout(act(conv(x))))))``; act is LeakyReLU (Sec. 3.1, Fig. 2).
 
-    Three 3x3 convolutions of ``channels`` channels, no normalisation.
+    It has three 3x3 convolutions of ``channels`` channels, and no normalisation.
     """
 
     def __init__(self, channels: int, dropout: float = 0.5) -> None:
@@ -94,10 +94,11 @@ def wei2021_preprint_body() -> nn.Sequential:
 
 def fast_body() -> nn.Sequential:
     """
-    Build the same idea at 1/16 of the cost: ten of the paper's blocks on 64 channels.
+    Build a body at 1/16 of the cost: ten of the paper's blocks with 64 channels.
 
-    Pixel-unshuffle by 4 (in ``Fusion``) replaces the wide full-resolution layers, which carry most
-    of the paper's cost. Without dropout: 64 channels have none to spare, and nothing overfits here.
+    Pixel-unshuffle by 4 (in ``Fusion``) replaces the wide layers at full resolution, which have
+    most of the paper's cost. There is no dropout: 64 channels have none to spare, and nothing
+    overfits here.
     """
     return nn.Sequential(
         nn.Conv2d(SEEN, 64, 3, padding=1),
@@ -109,11 +110,11 @@ def fast_body() -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Preset:
-    """What a generator is; all lists of generators come from ``PRESETS``."""
+    """The definition of a generator. All lists of generators come from ``PRESETS``."""
 
     body: Callable[[], nn.Sequential]
-    evidence: bool  # whether it takes what is known beside the image, as video has it
-    memory: int  # bytes that a pass holds at most for each pixel, float32: benchmarks/memory.py
+    evidence: bool  # whether it takes side information, for video
+    memory: int  # most bytes of a pass per pixel, float32: benchmarks/memory.py
 
 
 PRESETS = {
@@ -144,10 +145,12 @@ class Generator(nn.Module):
         """
         Restore ``image``: float32, N x 3 x H x W, RGB, 0..1, any H and W from 1 up.
 
-        ``evidence`` is what is known beside it; None, and in generators that are not in ``VIDEO``:
-        nothing. Returns float32 of the same shape, not clamped (training needs the gradient outside
-        of 0..1). The body runs in the data type of its weights; the skip stays in float32, which
-        keeps the rounding of bfloat16 out of everything but the correction.
+        ``evidence`` is its side information; None means that there is none. Generators that are not
+        in ``VIDEO`` ignore it.
+
+        Returns float32 of the same shape, not clamped: training needs the gradient outside of 0..1.
+        The body runs in the data type of its weights. The skip connection stays in float32. So
+        bfloat16 rounds only the correction.
         """
         height, width = image.shape[-2:]
         bottom, right = -height % SIZE_MULTIPLE, -width % SIZE_MULTIPLE
@@ -155,12 +158,12 @@ class Generator(nn.Module):
         def pad(pixels: Tensor) -> Tensor:
             if not bottom and not right:
                 return pixels
-            # Replicate, because reflection is undefined for images narrower than the padding.
+            # Replicate: reflection is undefined for images that are narrower than the padding.
             return functional.pad(pixels, (0, right, 0, bottom), mode='replicate')
 
         padded = pad(image)
         if self.fusion is None:
-            # About mid-grey: from 0..1 as it is, deblurring was learnt several times slower.
+            # Subtract mid-grey: with 0..1, deblurring took several times as long to learn.
             start, seen = padded, (padded - 0.5).to(next(self.body.parameters()).dtype)
         else:
             before, along, cues = evidence or no_evidence(image)
@@ -169,10 +172,11 @@ class Generator(nn.Module):
 
     def initialise(self) -> None:
         """
-        Set random weights from which training starts well: He's, with small last convolutions.
+        Set random weights for training: He initialisation, with small last convolutions.
 
-        With PyTorch's own the signal fades in every block, with large last ones the output is
-        noise; like this an image passes almost as it is and every layer learns at once.
+        With the default of PyTorch the signal fades in every block. With large last convolutions
+        the output is noise. With these weights an image passes almost unchanged, and every layer
+        learns from the start.
         """
         last = [[m for m in self.body if isinstance(m, nn.Conv2d)][-1]]
         for block in self.body:

@@ -1,8 +1,9 @@
 """
-What lies on the glass before the lens, seen from what stays in its place while the world moves.
+A finder of what lies on the glass before the lens.
 
-From planes for cells of a whole frame (`video.glass.observe`) ``Glass`` finds how much of each cell
-is covered by drops, dirt, a smear, or a wiper that passes.
+What lies on the glass stays in its place in the picture while the scene moves. ``Glass`` finds how
+much of each cell is covered by drops, dirt, a smear, or a passing wiper. Its input is planes of
+cells of a whole frame (`video.glass.observe`).
 """
 
 import torch
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 PLANES = 24  # of `video.glass.observe`
-WIDTHS = 14, 28, 40  # channels at the cells, at a half of them and at a quarter
-RARE = -2.0  # logit of a cell that is covered, at first
+WIDTHS = 14, 28, 40  # channels at the size of the cells, at a half and at a quarter of it
+RARE = -2.0  # initial logit that a cell is covered
 
 
 class Glass(nn.Module):
-    """A small U-Net: what is like a drop by itself, and unlike all that is around."""
+    """A small U-Net that finds cells that look like a drop, and unlike all around them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,9 +33,10 @@ class Glass(nn.Module):
 
     def forward(self, planes: Tensor) -> Tensor:
         """
-        Return the logit of each cell being covered, N x rows x columns, multiples of 4.
+        Return for each cell the logit that it is covered, N x rows x columns.
 
-        ``planes`` is float32 N x PLANES x rows x columns, see `video.glass.observe`.
+        ``planes`` is float32 N x PLANES x rows x columns, see `video.glass.observe`. ``rows`` and
+        ``columns`` are multiples of 4.
         """
         here = planes
         for step in self.begin:

@@ -1,10 +1,9 @@
 """
-The veil of fog and of far rain, seen from a thumbnail of the whole frame.
+A finder of the veil of fog and far rain, from a thumbnail of the whole frame.
 
-A veil is a property of the whole picture: I = J t + A (1 - t), where J is the scene, A one colour
-of light that comes from between, and t how much of the scene comes through. A crop of a picture
-cannot tell it from a scene that has no black. ``Veil`` finds t and A, and how sure it is that there
-is a veil at all.
+A veil is a property of the whole picture: I = J t + A (1 - t). J is the scene, A is the airlight
+(one colour), and t is the transmission. In a crop, a veil looks like a scene without black.
+``Veil`` finds t and A, and the probability that there is a veil.
 """
 
 from itertools import pairwise
@@ -15,17 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 PLANES = 10  # of `pictures.thumbnail.describe`
-WIDTHS = 16, 32, 64, 80  # channels at a half, a quarter, an eighth, a sixteenth of the cells
-THIN = 1.5  # logit of the transmission at first: from nearly 1 it never learnt to see a veil
-LIGHT = 1.4  # logit of the airlight at first
+WIDTHS = 16, 32, 64, 80  # channels at 1/2, 1/4, 1/8 and 1/16 of the size of the cells
+THIN = 1.5  # initial logit of the transmission: from nearly 1 it never learnt a veil
+LIGHT = 1.4  # initial logit of the airlight
 
 
 class Seen(NamedTuple):
     """
-    What ``Veil`` sees in N frames.
+    What ``Veil`` finds in N frames.
 
-    ``through``: float32 N x rows x columns, 0..1, the share of the light that comes through;
-    ``light``: N x 3, RGB, 0..1, the colour of the veil; ``sure``: N, the logit of there being one.
+    ``through``: float32 N x rows x columns, 0..1, the transmission.
+    ``light``: N x 3, RGB, 0..1, the airlight.
+    ``sure``: N, the logit that there is a veil.
     """
 
     through: Tensor
@@ -34,7 +34,7 @@ class Seen(NamedTuple):
 
 
 class Veil(nn.Module):
-    """A small U-Net over cells, with what the whole picture shows added at its bottom."""
+    """A small U-Net over cells. Its bottom adds features of the whole picture."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Veil(nn.Module):
         self.sure = nn.Linear(2 * WIDTHS[-1], 1)
 
     def forward(self, described: Tensor) -> Seen:
-        """Look at whole frames, N x PLANES x rows x columns, see `pictures.thumbnail.describe`."""
+        """Map whole frames, N x PLANES x rows x columns (`pictures.thumbnail.describe`)."""
         maps = [described]
         for step in self.down:
             maps.append(step(maps[-1]))
@@ -70,7 +70,7 @@ class Veil(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    # With zeros around, the veil got thinner towards the borders.
+    # With zero padding, the veil got thinner towards the borders.
     pad = kernel // 2
     return nn.Conv2d(inputs, outputs, kernel, stride, pad, padding_mode='replicate')
 

@@ -1,4 +1,4 @@
-"""Weight files: safetensors with the facts about their training in the header, never pickle."""
+"""Weight files: safetensors, never pickle. The header describes the training."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,22 +14,22 @@ from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.whole import write_whole
 
 WEIGHTS_FOLDER = Path(__file__).parents[1] / 'weights'
-# What is found by networks of their own, before a frame is derained: by the name that the header of
-# a file gives its network.
+# The finders: networks that run before a frame is derained. The key is the name of the network in
+# the header of its file.
 FINDERS: dict[str, type[nn.Module]] = {'veil': Veil, 'glass': Glass}
 
 
 class WeightsError(Exception):
-    """A weight file that cannot be used; the message names the file and says what is wrong."""
+    """A weight file cannot be used; the message names the file and says what is wrong."""
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
     """
-    What a weight file says of itself. All values are text, as safetensors wants them.
+    The header of a weight file. All values are text, as safetensors needs them.
 
-    ``settings`` is JSON: all settings of the training. Files from before they were noted have none
-    of the last four.
+    ``settings`` is JSON with all settings of the training. The last four fields are empty for old
+    files, which do not have them.
     """
 
     preset: str
@@ -45,7 +45,7 @@ class WeightsInfo:
 
 
 def shipped_weights(model: str, task: str) -> Path:
-    """Return the weight file that comes with the package; ``WeightsError`` if none does."""
+    """Return the weight file that the package ships; raise ``WeightsError`` if there is none."""
     path = WEIGHTS_FOLDER / f'{model}_{task}.safetensors'
     if not path.is_file():
         raise WeightsError(f'{path}: no such file is shipped; give {model} a {task} file of yours')
@@ -53,7 +53,7 @@ def shipped_weights(model: str, task: str) -> Path:
 
 
 def shipped_tasks(model: str) -> tuple[str, ...]:
-    """Return the tasks for which a weight file of ``model`` comes with the package."""
+    """Return the tasks for which the package ships a weight file of ``model``."""
     return tuple(
         task for task in TASKS if (WEIGHTS_FOLDER / f'{model}_{task}.safetensors').is_file()
     )
@@ -61,7 +61,7 @@ def shipped_tasks(model: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class FinderInfo:
-    """What the weight file of a network of ``FINDERS`` says of itself, as ``WeightsInfo``."""
+    """The header of the weight file of one of ``FINDERS``; see ``WeightsInfo``."""
 
     network: str
     trained_on: str = ''
@@ -74,25 +74,26 @@ class FinderInfo:
 
 
 def finder_weights(name: str) -> Path:
-    """Return the weight file of ``FINDERS`` that comes with the package."""
+    """Return the shipped weight file of one of ``FINDERS``."""
     return WEIGHTS_FOLDER / f'{name}.safetensors'
 
 
 def save_weights(path: Path, generator: Generator, info: WeightsInfo) -> None:
-    """Write ``generator``'s weights as float32 with ``info`` in the header, atomically."""
+    """Write the weights of ``generator`` as float32, with ``info`` in the header, atomically."""
     _write(path, generator, asdict(info))
 
 
 def save_finder(path: Path, network: nn.Module, info: FinderInfo) -> None:
-    """Write the weights of a ``network`` of ``FINDERS`` as ``save_weights`` does."""
+    """Write the weights of one of ``FINDERS``, as ``save_weights`` does."""
     _write(path, network, asdict(info))
 
 
 def read_info(path: Path, task: str | None = None) -> WeightsInfo:
     """
-    Read what ``path`` says of itself, which must be for ``task`` where that is given.
+    Read the header of the weight file ``path``, and nothing else of it.
 
-    Looks at the header only. Raises ``WeightsError``, one sentence, for a file that is no weights.
+    Raises ``WeightsError``, one sentence, if it is not a weight file, or not for the given
+    ``task``.
     """
     header = read_header(path)
     if header.get('preset') not in PRESETS:
@@ -113,10 +114,10 @@ def load_weights(
     path: Path, task: str | None = None, preset: str | None = None
 ) -> tuple[Generator, WeightsInfo]:
     """
-    Read a generator (evaluation mode, CPU, float32) and its description from ``path``.
+    Read a generator (evaluation mode, CPU, float32) and its header from ``path``.
 
-    ``task`` and ``preset``, where given, must be what the file says it holds. Raises
-    ``WeightsError``, one sentence, when anything is not as expected.
+    Raises ``WeightsError``, one sentence, if anything is not as expected, also if the header names
+    another ``task`` or ``preset`` than the given one.
     """
     info = read_info(path, task)
     if preset is not None and info.preset != preset:
@@ -128,9 +129,9 @@ def load_weights(
 
 def load_veil(path: Path | None = None) -> Veil:
     """
-    Read what finds veils (evaluation mode, CPU, float32); without ``path`` the shipped one.
+    Read the finder of veils (evaluation mode, CPU, float32), by default the shipped one.
 
-    Raises ``WeightsError``, one sentence, when anything is not as expected.
+    Raises ``WeightsError``, one sentence, if anything is not as expected.
     """
     veil = load_finder('veil', path)
     assert isinstance(veil, Veil)
@@ -138,14 +139,14 @@ def load_veil(path: Path | None = None) -> Veil:
 
 
 def load_glass(path: Path | None = None) -> Glass:
-    """Read what finds drops and dirt on the glass, as ``load_veil`` reads."""
+    """Read the finder of drops and dirt on the glass; see ``load_veil``."""
     glass = load_finder('glass', path)
     assert isinstance(glass, Glass)
     return glass
 
 
 def load_finder(name: str, path: Path | None = None) -> nn.Module:
-    """Read a network of ``FINDERS`` as ``load_veil`` reads."""
+    """Read one of ``FINDERS``; see ``load_veil``."""
     path = path or finder_weights(name)
     network = read_header(path).get('network')
     if network != name:
@@ -160,12 +161,12 @@ def _write(path: Path, network: nn.Module, header: dict[str, str]) -> None:
         name: tensor.detach().float().cpu().contiguous()
         for name, tensor in network.state_dict().items()
     }
-    # Not save_file, whose files nobody but their owner may read.
+    # Not save_file: only the owner can read the files that it writes.
     write_whole(path, save(tensors, metadata=header))
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Return all that ``path`` says of itself; ``WeightsError`` if it is no safetensors file."""
+    """Return the header of ``path``; raise ``WeightsError`` if it is no safetensors file."""
     if not path.is_file():
         raise WeightsError(f'{path}: there is no such weight file')
     try:
@@ -176,7 +177,7 @@ def read_header(path: Path) -> dict[str, str]:
 
 
 def fill_network(network: nn.Module, path: Path, name: str) -> None:
-    """Give ``network``, which is called ``name``, the weights of ``path``."""
+    """Load the weights of ``path`` into ``network``; errors call the network ``name``."""
     with safe_open(path, framework='pt') as file:
         tensors = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118
     expected = network.state_dict()

@@ -1,13 +1,14 @@
 """
-A blur whose path is known undone by Wiener's filter, window by window: no network, physics alone.
+Wiener deconvolution in windows: undo a blur with a known path, without a network.
 
-A picture that takes a path d(t) while the shutter is open comes out as the mean of itself, moved by
-d: its spectrum is multiplied by the mean of exp(-2 pi i f d), of a straight path of L pixels
-sinc(f L). To divide by that where it is not small, and no more where noise would come up, gains
-4 dB on a camera that a bad road shakes by 10 pixels; where the path is wrongly told it rings. So it
-is a part of ``fusion.Evidence.along``, of which the network takes as much as is good.
+A picture that moves along a path d(t) during the exposure becomes the mean of its shifted copies.
+So the blur multiplies its spectrum by the mean of exp(-2 pi i f d). For a straight path of L pixels
+this is sinc(f L). Wiener's filter divides by it where it is not small, and stops where noise would
+grow. This gains 4 dB on a camera that a bad road shakes by 10 pixels. If the path is wrong, the
+result rings. So the result is a part of ``fusion.Evidence.along``, and the network decides how much
+of it to take.
 
-Source: Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949; in
+Source: Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949. We use
 windows, because the path differs from place to place.
 """
 
@@ -18,18 +19,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CELL = 4  # pixels on a side of what has one path, and the blocks see as one place
+CELL = 4  # pixels on a side of a cell: it has one path, and is one place for the blocks
 SIDE = 96  # pixels of a window
-STEP = 64  # between windows, which overlap by half a step
+STEP = 64  # pixels between windows, which overlap by half a step
 BLOCK = SIDE - STEP
-POINTS = 24  # of a path, at which it is looked at
-# What is added to the power of the blur's spectrum before dividing by it: always, as no path is
-# told quite right, and for noise beside what is to be seen, which falls with the frequency.
+POINTS = 24  # number of points of a path at which the blur is evaluated
+# Terms added to the power spectrum of the blur, by which the filter divides. FLOOR is always added,
+# because no path is exact. The rest is for noise relative to the scene, whose power falls with the
+# frequency.
 FLOOR = 0.02
 NOISE = 0.5
 FALL = 400.0  # times the square of the frequency, in cycles per pixel
-NOISY = slice(36, 61), slice(36, 49)  # frequencies at which a window shows hardly more than noise
-STRIP = 4  # rows of windows that ``noise_of`` looks at together
+NOISY = slice(36, 61), slice(36, 49)  # frequencies at which a window shows little but noise
+STRIP = 4  # rows of windows that ``noise_of`` processes together
 
 
 def deconvolve(
@@ -37,15 +39,15 @@ def deconvolve(
     inverse: Callable[..., Tensor] = torch.fft.irfft2,
 ) -> Tensor:
     """
-    Return ``image`` (float32 N x C x H x W) as it was before it took ``path``.
+    Return ``image`` (float32 N x C x H x W) without the blur along ``path``.
 
-    ``path`` (float32 N x M x 2 x ceil(H / 4) x ceil(W / 4)) is in pixels, x before y: where the
-    content of each cell was at M moments, evenly spaced, of the exposure, seen from its middle.
-    Where it is 0 nothing changes.
+    ``path`` (float32 N x M x 2 x ceil(H / 4) x ceil(W / 4)) is where the content of each cell was
+    at M evenly spaced moments of the exposure. It is in pixels relative to the middle of the
+    exposure, x before y. Where it is 0, nothing changes.
 
-    ``noise`` (N) is what ``noise_of`` returns, of all of the image where this is a part of it, see
-    ``reach``; without, that of this. ``inverse`` is called as ``irfft2`` is, whose last bits depend
-    on the number of threads.
+    ``noise`` (N) is the result of ``noise_of``. If ``image`` is a part of a larger image (see
+    ``reach``), it is the noise of the larger one. By default it is the noise of ``image``.
+    ``inverse`` is called in place of ``irfft2``, whose last bits depend on the number of threads.
     """
     count, channels, height, width = image.shape
     means, apart = _windows(image)
@@ -56,13 +58,13 @@ def deconvolve(
         noise = _noise(_finest(spectrum))
     ratio = (NOISE * noise[:, None, None] / contrast.clamp(min=1e-6)).clamp(max=1)
     planes = _pad(path.flatten(1, 2), CELL, rows, columns)
-    # By way of the means of blocks, which windows share.
+    # The mean of each window is made of the means of blocks, which windows share.
     paths = functional.avg_pool2d(functional.avg_pool2d(planes, BLOCK // CELL), 3, 2)
     spectrum *= _gain(paths.unflatten(1, path.shape[1:3]), ratio)[:, None]
     undone = inverse(spectrum, (SIDE, SIDE))
     taper = _taper(image.device)
     undone.addcmul_(means, taper)
-    # Each window is a square of the sum, and reaches into the three behind it.
+    # Each window has one square of the sum, and reaches into the three that follow it.
     squares = undone.new_zeros(count, channels, rows + 1, STEP, columns + 1, STEP)
     parts = slice(0, STEP), slice(STEP, SIDE)
     for down, upright in enumerate(parts):
@@ -77,10 +79,10 @@ def deconvolve(
 
 def reach(start: int, stop: int, length: int) -> slice:
     """
-    Return which part of an axis ``deconvolve`` needs, to give ``start`` to ``stop`` as of all.
+    Return the part of an axis that ``deconvolve`` needs for ``start`` to ``stop``.
 
-    It begins on a multiple of ``STEP``, so that the windows lie as they do, and ends on one or at
-    ``length``.
+    With this part the result there equals that for the whole axis. The part starts at a multiple
+    of ``STEP``, so that the windows keep their places. It ends at a multiple or at ``length``.
     """
     return slice(
         max(0, (start // STEP - 1) * STEP), min(length, ((stop + BLOCK - 1) // STEP + 1) * STEP)
@@ -89,9 +91,9 @@ def reach(start: int, stop: int, length: int) -> slice:
 
 def noise_of(strips: Iterator[Tensor]) -> Tensor:
     """
-    Return the noise (N) in the windows of an image that comes in the ``strips`` of ``strips_of``.
+    Return the noise (N) in the windows of an image, given as the ``strips`` of ``strips_of``.
 
-    The same as ``deconvolve`` finds in all of it, in the memory of one strip.
+    It is the noise that ``deconvolve`` finds in the whole image, with the memory of one strip.
     """
     finest = []
     for number, strip in enumerate(strips):
@@ -101,7 +103,7 @@ def noise_of(strips: Iterator[Tensor]) -> Tensor:
 
 
 def strips_of(height: int) -> list[slice]:
-    """Return the rows of the strips in which ``noise_of`` wants an image: they overlap."""
+    """Return the rows of the overlapping strips that ``noise_of`` takes."""
     rows = -(-(height - BLOCK) // STEP) + 1
     return [
         slice(max(0, (first - 1) * STEP), min(height, (first + STRIP) * STEP))
@@ -110,11 +112,11 @@ def strips_of(height: int) -> list[slice]:
 
 
 def _windows(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the means of the windows and what they are apart from that, tapered: N x C x ...."""
+    """Return the means of the windows, and the windows minus means, tapered: N x C x ...."""
     rows, columns = (-(-(side - BLOCK) // STEP) + 1 for side in image.shape[-2:])
     windows = _pad(image, 1, rows, columns).unfold(2, SIDE, STEP).unfold(3, SIDE, STEP)
     means = windows.mean((-2, -1), keepdim=True)
-    # Into memory of its own, a window in one piece: as the windows lie, each step would copy it.
+    # Each window becomes contiguous in new memory. Otherwise each step would copy it.
     apart = torch.sub(windows, means, out=torch.empty(windows.shape, device=image.device))
     apart *= _taper(image.device)
     return means, apart
@@ -126,13 +128,13 @@ def _finest(spectrum: Tensor) -> Tensor:
 
 
 def _noise(finest: Tensor) -> Tensor:
-    """Return the noise, N: of many windows a good part is smooth, what is fine there is noise."""
+    """Return the noise, N. Many windows are smooth; fine structure in these is noise."""
     finest = finest.flatten(1)
     return 2 * finest.kthvalue(1 + finest.shape[1] // 4, 1).values
 
 
 def _taper(device: torch.device) -> Tensor:
-    """Return the weights of a window; their squares add up to 1 where windows overlap."""
+    """Return the weights of a window. Their squares add up to 1 where windows overlap."""
     rising = torch.sin(math.pi / 2 * (torch.arange(BLOCK, device=device) + 0.5) / BLOCK)
     along = torch.cat([rising, torch.ones(SIDE - 2 * BLOCK, device=device), rising.flip(0)])
     return along * along[:, None]
@@ -140,25 +142,26 @@ def _taper(device: torch.device) -> Tensor:
 
 def _gain(paths: Tensor, ratio: Tensor) -> Tensor:
     """
-    Return what the spectra of windows are to be multiplied by: complex N x rows x columns x ....
+    Return the factors of the spectra of the windows: complex N x rows x columns x ....
 
-    ``paths`` is N x M x 2 x rows x columns; ``ratio`` of noise to contrast, N x rows x columns.
+    ``paths`` is N x M x 2 x rows x columns. ``ratio`` is noise to contrast, N x rows x columns.
     """
     real, imaginary = spectrum_of_blur(paths)
     down = torch.fft.fftfreq(SIDE, device=paths.device)[:, None]
     across = torch.fft.rfftfreq(SIDE, device=paths.device)
     rest = ratio[..., None, None] * (1 + FALL * (down**2 + across**2)) + FLOOR
     power = torch.addcmul(rest, real, real).addcmul_(imaginary, imaginary)
-    # Without a blur nothing is to be undone, whatever the noise.
+    # Adding 1 makes the gain 1 without a blur, whatever the noise.
     gain = rest.add_(1).div_(power)
     return torch.complex(real * gain, imaginary * -gain)
 
 
 def spectrum_of_blur(paths: Tensor) -> tuple[Tensor, Tensor]:
     """
-    Return the spectrum of paths N x M x 2 x rows x columns: N x rows x columns x ..., twice.
+    Return the blur spectrum of paths N x M x 2 x rows x columns: N x rows x columns x ..., twice.
 
-    Its real and its imaginary part: all that is made of them is real, and far cheaper apart.
+    The results are its real and its imaginary part. All uses of them are real, and separate parts
+    are far cheaper.
     """
     moments = paths.shape[1]
     where = torch.linspace(0, moments - 1, POINTS + 1, device=paths.device)
@@ -174,7 +177,7 @@ def spectrum_of_blur(paths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pad(planes: Tensor, cell: int, rows: int, columns: int) -> Tensor:
-    """Pad ``planes`` by one block before, and to so many windows behind."""
+    """Pad ``planes`` by one block before the start, and to ``rows`` x ``columns`` windows."""
     height, width = planes.shape[-2:]
     block = BLOCK // cell
     bottom, right = (
