@@ -68,7 +68,7 @@ class Batches:
             ), len(pairs)
 
     def read(self, numbers: Iterable[int]) -> Iterable[Any]:
-        """Return the batches of ``numbers``, in that order, before degradation."""
+        """Return the batches of ``numbers``, in that order, as read from disk."""
         size = self.config.batch
         if self.on_device:
             return map(self.on_device.batch, numbers, itertools.repeat(size))

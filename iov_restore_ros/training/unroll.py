@@ -77,7 +77,7 @@ class Unroll:
         # One for the whole sequence: its errors are the same in all frames of a camera and add up.
         self.gyroscopes = [self._gyroscope(*pair) for pair in zip(rates, cameras, strict=True)]
         self.told = self._told(shutter)
-        self.traces: dict[int, list[Trace | None]] = {}  # by frame number: the last frame's, for each sequence
+        self.traces: dict[int, list[Trace | None]] = {}  # of the last frame, per sequence
         self.restored = torch.empty(0)  # the last frame, as ``frame`` returns it
 
     def frame(self, number: int) -> tuple[Tensor, Evidence | None, Tensor]:
@@ -131,7 +131,7 @@ class Unroll:
         )
 
     def _known(self, number: int, before: Tensor | None) -> list[Before | None]:
-        """Return each sequence's side information for a frame, given the previous one, ``before``."""
+        """Return each sequence's side information for a frame; ``before`` is the previous one."""
         frames = _pictures(self.received[:, number])
         previous: list[Previous | None] = [None] * len(frames)
         if before is not None:
