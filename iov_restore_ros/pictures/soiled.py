@@ -229,7 +229,7 @@ def _dirt(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> No
 
 
 def _wiper(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
-    """Let a wiper pass, in 3 to 8 frames, there and maybe back."""
+    """Add a wiper that crosses the picture in 3 to 8 frames, and maybe returns."""
     count, height, width = frames.shape[:3]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     pivot_x, pivot_y = width * rng.uniform(-0.2, 1.2), height * rng.uniform(1.0, 1.4)
@@ -240,7 +240,7 @@ def _wiper(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> N
     if rng.random() < 0.5:
         begin, end = end, begin
     half, dark = width / WIDTH * rng.uniform(1.5, 8), rng.uniform(5, 50)
-    smear = abs(end - begin) / sweep * rng.uniform(0.05, 0.4) / 2  # while the shutter is open
+    smear = abs(end - begin) / sweep * rng.uniform(0.05, 0.4) / 2  # motion during the exposure
     back = rng.random() < 0.5
     for time in range(first, min(count, first + (2 * sweep if back else sweep))):
         step = (time - first) / sweep

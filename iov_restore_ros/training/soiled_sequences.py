@@ -27,19 +27,20 @@ from iov_restore_ros.video.glass import CELL, Memory, filled, observe
 
 SIZE = 176, 320  # rows and columns of the small frames
 LENGTH = 5, 17  # frames of a sequence
-MOMENTS = 4  # that are kept of each
-POOL = 1500  # moments that are kept to be seen again; of each sequence they are four times as quick
+MOMENTS = 4  # kept moments of each sequence
+POOL = 1500  # moments kept for reuse, which saves the time to make new sequences
 FIRST = 20  # sequences before the first step
-KEPT_WIDTH = 480  # pixels that frames of footage are kept with
+KEPT_WIDTH = 480  # pixels, width of footage in memory
 BLOCK = 16  # frames that are read at once
-STANDING = 0.15  # share of the sequences in which the vehicle comes to a stand
-EXPOSED = 0.3  # share of those that are darker or brighter
+STANDING = 0.15  # share of the sequences in which the vehicle stops
+EXPOSED = 0.3  # share of the sequences that are darker or brighter
 IN_RAIN = 0.5
-FALLS = 30  # pictures of streaks that are drawn
-# What is found is gone from the frame before, and seen the better; what is not stays in it. Where
-# the frame before was always clean, drops were found in training that no camera ever found.
-NEVER_FOUND = 0.5  # share of the sequences; of the others they are from some frame on
-LEFT_OVER = 0.3  # of what is found, at most
+FALLS = 30  # drawn pictures of streaks
+# Drops that are found are removed from the previous frame and are then easier to see. Drops that
+# are not found stay in it. When the previous frame was always clean in training, the network found
+# drops in training that it never found on a camera.
+NEVER_FOUND = 0.5  # share of the sequences; in the others drops are found from some frame on
+LEFT_OVER = 0.3  # greatest share of a found drop that stays in the previous frame
 
 
 class Moment(NamedTuple):
@@ -136,7 +137,7 @@ class SoiledSequences(IterableDataset):
         every = int(rng.integers(1, 1 + max(1, min(3, (len(video) - 1) // length))))
         first = int(rng.integers(max(1, len(video) - every * length)))
         frames = video[first : first + every * length : every]
-        frames = np.concatenate([frames, frames[::-1]])[:length]  # a short video also runs backwards
+        frames = np.concatenate([frames, frames[::-1]])[:length]  # a short one also runs back
         height, width = frames.shape[1:3]
         across = min(int(height * SIZE[1] / SIZE[0]), int(width * rng.uniform(0.6, 1)))
         down = int(across * SIZE[0] / SIZE[1])

@@ -135,10 +135,11 @@ class Cleaner:
         self, frame: np.ndarray, before: np.ndarray | None, flow: Flow | None, found: Found
     ) -> tuple[np.ndarray, Memory]:
         """
-        Return ``frame`` with the scene in place of what was ``found``, and what to remember.
+        Return ``frame`` with covered cells, as ``found``, replaced by the scene, and the memory.
 
-        ``flow`` leads to the frame before, which is ``before`` as it was restored: what was covered
-        there is filled. None: it was not, and shows what lies on the glass.
+        ``flow`` leads to the previous frame. ``before`` is the restored previous frame, whose
+        covered cells are filled. It is None if that frame was not restored and so still shows the
+        drops and dirt.
         """
         memory, cover = found.memory, found.memory.cover
         height, width = frame.shape[:2]

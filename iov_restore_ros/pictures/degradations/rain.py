@@ -56,12 +56,12 @@ def shower(
     Add continuing rain to T consecutive frames, T x 3 x H x W.
 
     The mist and the water on the lens are the same in every frame. ``fall`` is the streaks of each
-    frame, T x 1 x H x W, 0..1; None draws them. In some showers far rain veils the whole frame, with
-    a vertical gradient. In some, the streaks brighten bright pixels only a little. Returns the
+    frame, T x 1 x H x W, 0..1; None draws them. In some showers far rain veils the whole frame,
+    with a vertical gradient. In some, the streaks brighten bright pixels only a little. Returns the
     shape of ``sharp``.
     """
     on = torch.full((1,), strength, device=sharp.device)
-    stacked = sharp.reshape(1, -1, *sharp.shape[-2:])  # as channels, so that all frames get the same
+    stacked = sharp.reshape(1, -1, *sharp.shape[-2:])  # as channels, so all frames get the same
     wet = mist(stacked, on, rng) if uniform(1, rng) < WITH_MIST else stacked
     if uniform(1, rng) < WITH_VEIL:
         slope = 0.6 * (2 * uniform(1, rng) - 1)
