@@ -1,4 +1,4 @@
-"""Stretches of consecutive frames: of footage, and of pairs that were taken one after another."""
+"""Stretches of consecutive frames: from footage, and from pairs in temporal order."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -17,21 +17,21 @@ Stretch = Callable[[], np.ndarray]  # reads uint8 K x STRETCH x H x W x 3, RGB
 
 class Clips:
     """
-    Stretches of ``STRETCH`` consecutive frames to draw from; ``cache_gb`` GB of them are kept.
+    Stretches of ``STRETCH`` consecutive frames to draw from; ``cache_gb`` GB stay in memory.
 
-    A stretch that cannot be read is warned about, and another one taken.
+    If a stretch cannot be read, a warning is given and another stretch is read.
     """
 
     def __init__(self, stretches: Sequence[Stretch], cache_gb: float) -> None:
         self.pictures = Pictures(stretches, lambda read: read(), cache_gb)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Return one, uint8 K x STRETCH x H x W x 3, RGB."""
+        """Return a random stretch, uint8 K x STRETCH x H x W x 3, RGB."""
         return self.pictures[int(rng.integers(len(self.pictures.sources)))]
 
 
 def footage_stretches(roots: Iterable[Path]) -> list[Stretch]:
-    """Return those of every video and folder of frames in and below ``roots``, K = 1."""
+    """Return the stretches of all videos and folders of frames below ``roots``, K = 1."""
     return [
         partial(_read_footage, footage.read, first)
         for root in roots for footage in list_footage(root)
@@ -41,10 +41,11 @@ def footage_stretches(roots: Iterable[Path]) -> list[Stretch]:
 
 def pair_stretches(roots: Iterable[Path]) -> list[Stretch]:
     """
-    Return those of pairs, see ``pair_sequences``: degraded, sharp.
+    Return the stretches of pairs, see ``pair_sequences``; K = 2: degraded, sharp.
 
-    A root is a path, or LAYOUT=PATH of a layout that is ``in_order``; without, `folders`. Raises
-    ``DataError`` for one that isn't, and where all sequences are shorter than ``STRETCH``.
+    A root is LAYOUT=PATH with a layout that is ``in_order``, or a path in the layout `folders`.
+    Raises ``DataError`` for a layout that is not, and if all sequences are shorter than
+    ``STRETCH``.
     """
     stretches: list[Stretch] = []
     for root in roots:
@@ -64,7 +65,7 @@ def pair_stretches(roots: Iterable[Path]) -> list[Stretch]:
 
 
 def pair_sequences(pairs: Iterable[Pair]) -> list[list[Pair]]:
-    """Return each folder of degraded pictures as one sequence, in the order of their numbers."""
+    """Return each folder of degraded pictures as one sequence, in numerical order."""
     ordered = sorted(
         pairs, key=lambda pair: (str(pair.degraded.parent), by_number(pair.degraded))
     )
@@ -75,7 +76,7 @@ def read_pairs(pairs: Sequence[Pair]) -> np.ndarray:
     """
     Return T ``pairs``, uint8 2 x T x H x W x 3, RGB: degraded, sharp.
 
-    Raises ``DataError`` where one cannot be read, or they differ in size.
+    Raises ``DataError`` if one cannot be read, or if they differ in size.
     """
     both = [np.stack(pair.read()) for pair in pairs]
     if len({frame.shape for frame in both}) > 1:

@@ -1,4 +1,4 @@
-"""Sequences from a photograph: a moving camera, and objects that move by themselves."""
+"""Sequences from a photograph: a moving camera, and objects with their own motion."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,22 +10,23 @@ from iov_restore_ros.pictures.degradations.blur import GAMMA
 from iov_restore_ros.pictures.files import detail
 from iov_restore_ros.pictures.shaking import QUICK, ShakenCamera
 
-SHRINK = 2.2  # as much at most, which sharpens and shows more of the scene
+SHRINK = 2.2  # greatest factor; shrinking sharpens and shows more of the scene
 CANDIDATES = 3  # candidates; the one with the strongest edges is used
 WITH_OBJECT = 0.3  # share of the scenes
-# Pixels, mean of an exponential draw. A flow between frames knows nothing of it, so it is a reason
-# not to trust the flow: without it a shaken camera came out worse with its shutter told than alone.
+# Pixels, mean of an exponential draw. The flow between frames does not contain vibration, so the
+# network learns to doubt the flow. Without it, frames of a shaken camera came out worse with a
+# known exposure than as stills.
 VIBRATION = 0.3
-MOMENTS = 9, 25  # least and most that an exposure is averaged from
+MOMENTS = 9, 25  # fewest and most samples of an exposure
 
 
 @dataclass(frozen=True)
 class CameraPath:
     """
-    How a camera moves, in pixels and frames: travel with shake, zoom about a focus, roll.
+    The motion of a camera, in pixels and frames: travel with shake, zoom about a focus, roll.
 
-    ``velocity``, ``acceleration`` and ``focus`` (from the middle of the picture) are x, y; of
-    ``shake`` and its ``phase`` each row, x, y, is one frequency, once and twice in a frame.
+    ``velocity``, ``acceleration`` and ``focus`` (relative to the picture's middle) are (x, y).
+    ``shake`` and ``phase`` have one row (x, y) per frequency: once and twice in a frame.
     """
 
     velocity: np.ndarray
@@ -41,13 +42,14 @@ class CameraPath:
         cls, rng: np.random.Generator, fastest: float, size: int, shakes: bool = True
     ) -> 'CameraPath':
         """
-        Return a path of up to ``fastest`` pixels a frame before a picture of ``size``.
+        Return a path of up to ``fastest`` pixels a frame, for a picture of ``size``.
 
-        Without ``shakes`` it neither shakes nor rolls: what a gyroscope sees is drawn elsewhere.
+        Without ``shakes`` it has no shake and no roll. ``ShakenCamera`` then draws the rotation
+        that a gyroscope measures.
         """
         speed = fastest * rng.random() ** 1.5
         angle = 2 * math.pi * rng.random()
-        if rng.random() < 0.5:  # yaw, and what passes beside the road
+        if rng.random() < 0.5:  # yaw, and objects passing beside the road
             angle = 0.15 * rng.normal() + math.pi * rng.integers(2)
         path = cls(
             velocity=speed * np.array([math.cos(angle), math.sin(angle)]),
@@ -61,7 +63,7 @@ class CameraPath:
         return path if shakes else replace(path, shake=np.zeros((2, 2)), roll=0.0)
 
     def matrix(self, time: float) -> np.ndarray:
-        """Return 2 x 3, from places about the middle at ``time`` (frames) to those at time 0."""
+        """Return 2 x 3: maps positions about the middle at ``time`` (frames) to time 0."""
         turns = 2 * math.pi * np.array([[1.0], [2.0]]) * time
         shake = self.shake * (np.sin(turns + self.phase) - np.sin(self.phase))
         way = self.velocity * time + self.acceleration * time**2 / 2 + shake.sum(0)
@@ -72,7 +74,7 @@ class CameraPath:
 
 
 class MovingScene:
-    """What a moving camera sees of a photograph, size x size, at any time about 0 (in frames)."""
+    """A moving camera's view of a photograph, size x size, at times around 0 (in frames)."""
 
     def __init__(
         self, photograph: np.ndarray, size: int, path: CameraPath, middle: tuple[float, float],
@@ -81,7 +83,7 @@ class MovingScene:
         """
         Look at ``middle`` (x, y) of ``photograph`` (uint8 H x W x 3, RGB) at time 0.
 
-        ``shaken`` is a camera that shakes beside, and its time at our time 0.
+        ``shaken`` is an additional shaking camera, and its time at this scene's time 0.
         """
         self.photograph, self.size, self.path, self.middle = photograph, size, path, middle
         self.object: tuple[np.ndarray, CameraPath] | None = None  # float32 R, G, B, opacity
@@ -93,9 +95,9 @@ class MovingScene:
         shaken: tuple[ShakenCamera, float] | None = None,
     ) -> 'MovingScene':
         """
-        Return a scene at a random place and scale, now and then with an object in it.
+        Return a scene at a random place and scale, sometimes with an object in it.
 
-        ``shaken`` is a camera that shakes, and its time at our time 0.
+        ``shaken`` is a shaking camera, and its time at this scene's time 0.
         """
         room = min(photograph.shape[:2]) / (1.2 * size)
         if room > 1.3 and rng.random() < 0.6:
@@ -131,7 +133,7 @@ class MovingScene:
         return scene
 
     def frame(self, time: float, interpolation: int = cv2.INTER_CUBIC) -> np.ndarray:
-        """Return the picture of a moment, float32 size x size x 3, RGB, 0..255."""
+        """Return the view at ``time``, float32 size x size x 3, RGB, 0..255."""
         seen = self._see(self.photograph, self.path, time, interpolation).astype(np.float32)
         if self.object is not None:
             layers = self._see(*self.object, time, cv2.INTER_LINEAR)
@@ -141,9 +143,9 @@ class MovingScene:
 
     def exposure(self, time: float, share: float, linear_light: bool) -> np.ndarray:
         """
-        Return the average over ``share`` of a frame's time about ``time``, as ``frame`` does.
+        Return the average over ``share`` of the frame period around ``time``, like ``frame``.
 
-        Averaged in linear light (Wei et al. 2021, Eq. 1), or as the pictures are.
+        The average is taken in linear light (Wei et al. 2021, Eq. 1), or over gamma-encoded values.
         """
         if not share:
             return self.frame(time)
@@ -153,7 +155,7 @@ class MovingScene:
         if self.shaken is not None:
             moved += self.shaken[0].extent(time + self.shaken[1], share)
         count = int(np.clip(moved + 1, least, most)) | 1
-        # Of a shaken one cubic takes three times as long, and is not seen behind a blur.
+        # With a shaken camera, cubic interpolation takes three times as long, and blur hides it.
         quick = self.shaken is not None and moved > QUICK
         interpolation = cv2.INTER_LINEAR if quick else cv2.INTER_CUBIC
         total = np.zeros((self.size, self.size, 3), np.float32)

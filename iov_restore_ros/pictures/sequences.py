@@ -1,7 +1,7 @@
 """
-Sequences by number, to train on: consecutive frames in rain that lasts, or blurred by their motion.
+Training sequences by number: consecutive frames in continuing rain, or with motion blur.
 
-The frames are a photograph along a camera's path, or footage; a part of the items is real pairs.
+The frames come from a photograph along a camera's path, or from footage. Some items are real pairs.
 """
 
 import math
@@ -33,47 +33,52 @@ from iov_restore_ros.pictures.moving import CANDIDATES, MovingScene
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, ShakenCamera
 from iov_restore_ros.tasks import TASKS
 
-FASTEST_SHAKEN = 3.0  # pixels a frame, of what a gyroscope does not see
+FASTEST_SHAKEN = 3.0  # pixels a frame, of motion that a gyroscope does not measure
 MAX_BLUR = 30.0  # pixels
-CLOSED = 0.03  # least share of the time that the shutter is open
-STANDING = 0.1  # share of the sequences before which the camera stands
+CLOSED = 0.03  # least exposure, as a share of the frame period
+STANDING = 0.1  # share of the sequences with a camera at rest
 LIGHT_CHANGES = 0.3
 WITH_CUT = 0.03
-# Scenes that have no black of their own: without them whatever had none was taken for veiled by
-# rain, also where it didn't rain.
+# Share of the sequences whose scene has no black. Without such sequences the network took every
+# scene without black for veiled by rain, also where it did not rain.
 HAZY = 0.35
-# Photographs have few colours so strong that light adds nothing to a channel: bright streaks before
-# such orange leave teal spots. Whether this helps against them was not shown.
+# Share of the sequences with stronger colours. Photographs have few colours so strong that light
+# adds nothing to a channel. Bright streaks in front of such orange leave teal spots. It was not
+# shown that this share helps against them.
 VIVID = 0.2
-ATTEMPTS = 20  # at footage whose motion can be followed
-LINEAR_LIGHT = 0.75  # share of the shaken sequences that are averaged in it
-COMPRESSED = 0.35  # share of the shaken sequences that come as JPEG
+ATTEMPTS = 20  # to find footage whose optical flow can be estimated
+LINEAR_LIGHT = 0.75  # share of the shaken sequences averaged in linear light
+COMPRESSED = 0.35  # share of the shaken sequences compressed as JPEG
 QUALITY = 80, 98
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the frames come from; one of ``stills`` and ``footage`` at least."""
+    """The sources of the frames: ``stills``, ``footage`` or both, and optional others."""
 
     stills: Stills | None = None
     footage: Clips | None = None
-    footage_share: float = 0.35  # of the sequences, where there are stills too
+    footage_share: float = 0.35  # of the sequences, if there are stills too
     pairs: Clips | None = None
     pairs_share: float = 0.15
-    pairs_shutter: float | None = None  # share of the time that it was open in them, if known
+    pairs_shutter: float | None = None  # exposure, as a share of the frame period, if known
     layers: StreakLayers | None = None  # for two fifths of the showers
 
 
 class Sequences(Dataset):
     """
-    Sequence number i: T consecutive frames as they are received, and as they should be.
+    Sequence number i: T consecutive frames, degraded and sharp.
 
-    An item is a function of (seed, i) alone: (degraded, sharp, shutter, rates, camera): uint8
-    T x 3 x size x size, RGB, twice; a float32 scalar: the share (0..1) of the time between two
-    frames that the shutter was open, not a number where it is unknown, 0 where frames are sharp;
-    float32 S x 3, what a gyroscope would measure, see ``ShakenCamera.rates``; and float32 4, of
-    that camera: focal length, x and y of its middle (pixels), time of a frame (s). All zeros
-    without a gyroscope.
+    An item is a function of (seed, i) alone: (degraded, sharp, shutter, rates, camera).
+
+    - ``degraded`` and ``sharp``: uint8 T x 3 x size x size, RGB.
+    - ``shutter``: a float32 scalar, the exposure as a share (0..1) of the frame period. It is NaN
+      where unknown and 0 where the frames are sharp.
+    - ``rates``: float32 S x 3, the samples of a gyroscope, see ``ShakenCamera.rates``.
+    - ``camera``: float32 4: focal length, x and y of the principal point (pixels), frame period
+      (s).
+
+    ``rates`` and ``camera`` are all zeros without a gyroscope.
     """
 
     def __init__(
@@ -89,9 +94,10 @@ class Sequences(Dataset):
         shaken: float = 0.0,
     ) -> None:
         """
-        Serve ``count`` sequences; the share ``clean`` stays so, ``light`` is degraded little.
+        Serve ``count`` sequences.
 
-        Of those that are blurred the share ``shaken`` is of a camera with a gyroscope.
+        The share ``clean`` is not degraded, and the share ``light`` is degraded a little. The share
+        ``shaken`` of the blurred sequences has a shaking camera with a gyroscope.
         """
         self.task = TASKS[task]
         self.make = self._blurred if self.task.blur else self._degraded
@@ -167,7 +173,7 @@ class Sequences(Dataset):
         return _to_bytes(255 * degraded), _to_bytes(to_tensor(sharp)), share
 
     def _shaken(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, float, ShakenCamera]:
-        """Return frames of a camera that shakes, what they should be, their shutter, the camera."""
+        """Return (degraded, sharp, exposure, camera) of a camera that shakes."""
         share = 0.0 if rng.random() < self.clean else float(rng.uniform(0.1, 1.0))
         camera = ShakenCamera.draw(rng, self.frames, self.size, max(share, 0.3))
         gamma = GAMMA if rng.random() < LINEAR_LIGHT else 1.0
@@ -194,7 +200,7 @@ class Sequences(Dataset):
     def _amount(
         self, rng: np.random.Generator, little: tuple[float, float], much: tuple[float, float]
     ) -> float:
-        """Return 0 for the share of clean sequences, else what is drawn from one of two ranges."""
+        """Return 0 for the share of clean sequences, else a draw from one of two ranges."""
         draw = rng.random()
         if draw < self.clean:
             return 0.0
@@ -237,13 +243,14 @@ class Sequences(Dataset):
         self, rng: np.random.Generator, share: float, linear_light: bool
     ) -> tuple[np.ndarray, np.ndarray, float]:
         """
-        Return footage exposed for ``share`` of a frame's time, or less where it moves fast.
+        Return footage exposed for ``share`` of the frame period, or less where it moves fast.
 
-        A frame is several of the footage. (blurred, sharp), uint8 T x size x size x 3, and the
-        share. Cuts and places where the flow fails are passed over.
+        A frame averages several frames of the footage. Returns (blurred, sharp, share), the first
+        two uint8 T x size x size x 3. Skips cuts and places where the optical flow fails. Raises
+        ``DataError`` if no attempt succeeds.
         """
         assert self.sources.footage is not None
-        # The exposures reach up to half of a frame's time before the first frame, after the last.
+        # The exposures reach up to half a frame period before the first and after the last frame.
         longest = max(
             p for p in range(1, STRETCH) if (self.frames - 1) * p + 2 * -(-p // 2) < STRETCH
         )
@@ -272,7 +279,7 @@ class Sequences(Dataset):
         raise DataError(f'no usable moment of footage in {ATTEMPTS} attempts')
 
     def _cut(self, frames: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-        """Cut side x side out of ``frames`` (... x H x W x 3), where the last has most edges."""
+        """Cut side x side out of ``frames`` (... x H x W x 3) where the last has most detail."""
         places = [cut_at_random(frames, side, rng) for _ in range(CANDIDATES)]
         return max(places, key=lambda place: detail(place.reshape(-1, side, side, 3)[-1]))
 
@@ -285,7 +292,7 @@ def vivid(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def compressed(frames: Tensor, quality: int) -> Tensor:
-    """Return uint8 T x 3 x H x W as JPEG of ``quality`` leaves them."""
+    """Return frames (uint8 T x 3 x H x W) after JPEG compression with ``quality``."""
     pictures = []
     for picture in to_pictures(frames / 255):
         _, data = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -1,4 +1,4 @@
-"""Shake of a camera on a vehicle or in a hand, and the rates of its gyroscope."""
+"""The shake of a camera on a vehicle or in a hand, and the angular rates of its gyroscope."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ VIBRATION = 6.0, 40.0  # Hz, of a mount and an engine
 WALK = 0.6, 5.0  # Hz, of a hand, and of a vehicle's springs
 BUMP = 5.0, 25.0  # Hz, of the oscillation after a bump
 DECAYS = 0.08, 0.4  # s, its time constant
-SAMPLES = 32  # of the angular rates in the time of a frame
+SAMPLES = 32  # of the angular rates in a frame period
 RATES = 10.0, 15.0, 20.0, 25.0, 30.0, 60.0  # frames a second
 FOCAL = 300.0, 1500.0  # pixels
 BLUR = 5.0  # pixels, mean of an exponential draw
@@ -17,10 +17,10 @@ MOST_BLUR = 26.0  # pixels
 MOST_MOTION = 36.0  # pixels from frame to frame
 LITTLE_BLUR = 2.0  # pixels, in LITTLE of the sequences
 LITTLE = 0.25
-QUICK = 4.0  # pixels of an exposure
-MOMENTS = 9, 31  # least and most that an exposure is averaged from
-BAND = 16  # rows that are read at once
-STILL_BEFORE = 1.0  # frames' times before the first frame at which the rates begin
+QUICK = 4.0  # pixels of motion in an exposure, above which linear interpolation is enough
+MOMENTS = 9, 31  # fewest and most samples of an exposure
+BAND = 16  # rows that a rolling shutter reads at once
+STILL_BEFORE = 1.0  # frame periods from the start of the rates to the first frame
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Shake:
     A camera's orientation as a function of time: vibrations, swaying, and decaying bumps.
 
     Arrays have N rows: ``frequencies`` (Hz), ``phases``, ``amplitudes`` (N x 3, rad, about x, y and
-    z of the camera), and ``starts`` and ``decays`` of bumps (s; infinite for what does not decay).
+    z of the camera), and ``starts`` and ``decays`` of bumps (s; infinite without a decay).
     """
 
     frequencies: np.ndarray
@@ -48,7 +48,7 @@ class Shake:
         weights += [2.0 * rng.exponential() for _ in range(bumps)]
         low, high = np.log(kinds).T
         frequencies = np.exp(rng.uniform(low, high))
-        # Most of it is pitch: roads are uneven along the way.
+        # Pitch is largest in most cases, because roads are uneven along the direction of travel.
         axes = rng.normal(size=(len(kinds), 3)) * rng.choice(
             [(1, 0.4, 0.3), (1, 1, 0.5), (0.4, 1, 0.3)]
         )
@@ -81,10 +81,10 @@ class Shake:
 @dataclass(frozen=True)
 class ShakenCamera:
     """
-    A camera that shakes while it takes frames, at the times 0, 1, 2, ... (in frame times).
+    A camera that shakes while it takes frames, at the times 0, 1, 2, ... (in frame periods).
 
-    ``focal`` (pixels) and ``middle`` (x, y, pixels of the picture) are those of a pinhole camera,
-    ``period`` is the time of a frame, s.
+    ``focal`` (pixels) and ``middle`` (principal point x, y, pixels) describe a pinhole camera.
+    ``period`` is the frame period, s.
     """
 
     shake: Shake
@@ -96,7 +96,7 @@ class ShakenCamera:
     def draw(
         cls, rng: np.random.Generator, frames: int, size: int, share: float
     ) -> 'ShakenCamera':
-        """Return a random one for ``frames`` of ``size``, exposed for ``share`` of frame time."""
+        """Return a random camera for ``frames`` of ``size``; ``share`` is the exposure."""
         period = 1 / float(rng.choice(RATES))
         shake = Shake.draw(rng, (frames + 1) * period)
         focal = float(np.exp(rng.uniform(*np.log(FOCAL))))
@@ -124,7 +124,7 @@ class ShakenCamera:
         self, picture: np.ndarray, time: float, interpolation: int = cv2.INTER_CUBIC,
         rows: slice = slice(None),
     ) -> np.ndarray:
-        """Return its view of ``picture`` (H x W x 3) at ``time``, or some rows of it."""
+        """Return the view of ``picture`` (H x W x 3) at ``time``, or some rows of it."""
         height, width = picture.shape[:2]
         first, last, _ = rows.indices(height)
         down = np.array([[1, 0, 0], [0, 1, first], [0, 0, 1]])
@@ -137,10 +137,10 @@ class ShakenCamera:
         self, picture: np.ndarray, time: float, share: float, gamma: float, readout: float = 0.0
     ) -> np.ndarray:
         """
-        Return its view of ``picture`` (uint8 H x W x 3), exposed for ``share`` of the frame time.
+        Return ``picture`` (uint8 H x W x 3) exposed for ``share`` of the frame period.
 
-        The average is over values to the power ``gamma``; float32, 0..255. ``readout`` is the time
-        from the first row to the last (rolling shutter), as a share of the frame time.
+        The average is over values to the power ``gamma``. Returns float32, 0..255. ``readout`` is
+        the time from the first row to the last (rolling shutter), as a share of the frame period.
         """
         height = picture.shape[0]
         light = cv2.LUT(picture, (np.arange(256, dtype=np.float32) / 255) ** np.float32(gamma))
@@ -168,8 +168,8 @@ class ShakenCamera:
         """
         Return the angular rates about the camera's axes, S x 3, rad/s.
 
-        There are ``SAMPLES`` per frame time, from ``STILL_BEFORE`` before the first frame to as
-        long after the last.
+        There are ``SAMPLES`` per frame period, from ``STILL_BEFORE`` frame periods before the first
+        frame to ``STILL_BEFORE`` after the last.
         """
         count = int((frames - 1 + 2 * STILL_BEFORE) * SAMPLES) + 1
         times = np.arange(count) / SAMPLES - STILL_BEFORE
@@ -189,5 +189,5 @@ class ShakenCamera:
 
 
 def rotations(vectors: np.ndarray) -> np.ndarray:
-    """Return N x 3 x 3 for rotation vectors N x 3, rad."""
+    """Return rotation matrices N x 3 x 3 for rotation vectors N x 3, rad."""
     return np.stack([cv2.Rodrigues(vector)[0] for vector in vectors])

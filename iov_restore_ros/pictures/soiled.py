@@ -1,8 +1,9 @@
 """
-What lies on the glass before the lens, drawn over the frames of a small sequence.
+Draw drops and dirt on the glass over the frames of a small sequence.
 
-Drops of many shapes that refract, films that blur, dirt, insects, scratches, a wiper that passes;
-and what stays in its place as well but belongs to the picture: the bonnet, a mirror, bars, a logo.
+The soiling is refracting drops of many shapes, blurring films, dirt, insects, scratches, or a
+passing wiper. Fixtures stay in place too but belong to the picture: the bonnet, a mirror, bars, a
+logo.
 """
 
 import math
@@ -12,20 +13,20 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-WIDTH = 320  # pixels of a picture, in which lengths below are given
+WIDTH = 320  # pixels, the picture's width to which lengths below refer
 SHARES = {'film': 0.1, 'dirt': 0.2, 'drops': 0.8, 'wiper': 0.12}  # of the sequences
-UNSOILED = 0.15
-WITH_FIXTURES = 0.4  # share of the sequences with what stays and is not on the glass
-NEW_ONES = 0.35  # share of the drops that fall during the sequence
-OUT_OF_FOCUS = 0.5
-RUNNING = 0.15  # share of the drops that run down
+UNSOILED = 0.15  # share of the sequences
+WITH_FIXTURES = 0.4  # share of the sequences
+NEW_ONES = 0.35  # chance of each further group of drops that falls during the sequence
+OUT_OF_FOCUS = 0.5  # share of the groups of drops
+RUNNING = 0.15  # share of the sequences with drops whose later groups run down
 
 
 class Soiled(NamedTuple):
     """
-    A soiled sequence: ``received`` and ``clean``, uint8 T x h x w x 3, and what is covered.
+    A soiled sequence: ``received`` and ``clean``, uint8 T x h x w x 3, RGB, and its ``cover``.
 
-    ``cover``: float32 T x h x w, 0..1.
+    ``cover`` is the share of each pixel that is covered, float32 T x h x w, 0..1.
     """
 
     received: np.ndarray
@@ -34,7 +35,7 @@ class Soiled(NamedTuple):
 
 
 class _Water(NamedTuple):
-    """Water on the glass: how opaque it is, where each pixel is seen from, how much brighter."""
+    """Water on the glass: opacity, source position of each pixel, added brightness."""
 
     cover: np.ndarray
     source: np.ndarray
@@ -45,9 +46,9 @@ def soil(
     frames: np.ndarray, rng: np.random.Generator, kinds: Collection[str] | None = None
 ) -> Soiled:
     """
-    Return ``frames`` (uint8 T x h x w x 3, RGB) behind a glass on which something lies.
+    Return ``frames`` (uint8 T x h x w x 3, RGB) behind soiled glass.
 
-    That is drawn, or it is ``kinds`` of ``KINDS``, and then nothing else stays in its place.
+    ``kinds`` are names of ``KINDS``; then there are no fixtures. None draws kinds and fixtures.
     """
     clean = frames
     if kinds is None:
@@ -66,7 +67,7 @@ def soil(
 def _over(
     frame: np.ndarray, seen: np.ndarray | float, cover: np.ndarray, total: np.ndarray
 ) -> None:
-    """Put ``seen`` over ``frame`` where ``cover`` says; ``total`` is what is covered in all."""
+    """Blend ``seen`` into ``frame`` with opacity ``cover``; ``total`` becomes the maximum."""
     frame += cover[..., None] * (seen - frame)
     np.maximum(total, cover, out=total)
 
@@ -125,7 +126,7 @@ def _draw_water(
             angle, away = rng.uniform(0, 2 * math.pi), radius * rng.uniform(0.6, 1.3)
             there = middle + away * np.array([math.cos(angle), math.sin(angle)], np.float32)
             parts.append((there, radius * rng.uniform(0.4, 1)))
-        if rng.random() < 0.12:  # it ran and left a trail
+        if rng.random() < 0.12:  # a drop that ran and left a trail
             parts += [
                 (
                     middle - radius * np.array([0.2 * rng.normal(), step], np.float32),
@@ -150,7 +151,7 @@ def _draw_water(
             inside = np.maximum(inside, r * (1 + wave) - np.sqrt(ax**2 + ay**2))
         drop = 1 / (1 + np.exp(-(inside / (0.35 * defocus)).clip(-30, 30)))
         kind = rng.random()
-        if refraction < 0.7 and kind < 0.85:  # turned over and small
+        if refraction < 0.7 and kind < 0.85:  # upside down and minified
             times = -rng.uniform(1.5, 0.6 * width / max(radius, 2 * scale))
         elif kind < 0.5:
             times = 1.0
@@ -169,7 +170,7 @@ def _draw_water(
     ], -1).astype(np.float32)
     if defocus > scale:
         shade = cv2.GaussianBlur(shade, (0, 0), defocus / 2)
-    if rng.random() < OUT_OF_FOCUS:  # as a lens has it: each point becomes a disc
+    if rng.random() < OUT_OF_FOCUS:  # defocus turns each point into a disc
         disc = _disc(scale * rng.uniform(0.7, 4))
         cover, shade = (cv2.filter2D(plane, -1, disc) for plane in (cover, shade))
     return _Water(cover, source, shade)
@@ -183,10 +184,10 @@ def _disc(radius: float) -> np.ndarray:
 
 
 def _film(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
-    """Spread a film of water or grease over parts of the glass: it blurs and lightens."""
+    """Add a film of water or grease to parts of the glass; it blurs and brightens."""
     count, height, width = frames.shape[:3]
     field = smooth(int(rng.integers(3, 9)), (height, width), rng)
-    if rng.random() < 0.5:  # as a wiper draws it out
+    if rng.random() < 0.5:  # bands that a wiper leaves
         y, x = np.mgrid[:height, :width] / np.float32(height)
         bands = np.sin(rng.uniform(10, 60) * (y + rng.normal() * 0.6 * x))
         field = field + bands.astype(np.float32)
@@ -200,7 +201,7 @@ def _film(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> No
 
 
 def _dirt(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
-    """Dry mud, insects, a scratch: of one colour, out of focus."""
+    """Add dry mud, insects or a scratch, in one colour and out of focus."""
     count, height, width = frames.shape[:3]
     scale = width / WIDTH
     there = np.zeros((height, width), np.float32)
@@ -228,7 +229,7 @@ def _dirt(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> No
 
 
 def _wiper(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> None:
-    """Let a wiper pass, in 3 to 8 frames, there and maybe back."""
+    """Add a wiper that crosses the picture in 3 to 8 frames, and maybe returns."""
     count, height, width = frames.shape[:3]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     pivot_x, pivot_y = width * rng.uniform(-0.2, 1.2), height * rng.uniform(1.0, 1.4)
@@ -239,7 +240,7 @@ def _wiper(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> N
     if rng.random() < 0.5:
         begin, end = end, begin
     half, dark = width / WIDTH * rng.uniform(1.5, 8), rng.uniform(5, 50)
-    smear = abs(end - begin) / sweep * rng.uniform(0.05, 0.4) / 2  # while the shutter is open
+    smear = abs(end - begin) / sweep * rng.uniform(0.05, 0.4) / 2  # motion during the exposure
     back = rng.random() < 0.5
     for time in range(first, min(count, first + (2 * sweep if back else sweep))):
         step = (time - first) / sweep
@@ -252,7 +253,7 @@ def _wiper(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> N
 
 
 def _with_fixtures(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return frames with what stays in its place but is no dirt."""
+    """Return frames with fixtures, which stay in place but are not dirt."""
     height, width = frames.shape[1:3]
     there = np.zeros((height, width), np.float32)
     seen = np.zeros((height, width, 3), np.float32)
@@ -319,7 +320,7 @@ def _sticker(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def smooth(cells: int, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return smooth noise of deviation 1 or so, float32 of ``size`` (height, width)."""
+    """Return smooth noise, standard deviation about 1, float32 of ``size`` (height, width)."""
     noise = rng.standard_normal((cells, cells), np.float32)
     return cv2.resize(noise, size[::-1], interpolation=cv2.INTER_CUBIC)
 

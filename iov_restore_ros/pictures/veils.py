@@ -1,8 +1,8 @@
 """
-Whole pictures to learn the veil from: some with one that is known, the others without.
+Whole pictures for training the veil finder: some with a known veil, the others without one.
 
-What has no black of its own (mist, snow, a tunnel, night, bad exposure) looks much like a veil.
-So most of the pictures have none, and many of these are such scenes.
+Scenes without black (mist, snow, a tunnel, night, bad exposure) look much like veiled scenes. So
+most of the pictures have no veil, and many of those show such scenes.
 """
 
 from dataclasses import dataclass
@@ -27,23 +27,24 @@ from iov_restore_ros.pictures.files import (
 from iov_restore_ros.pictures.soiled import smooth
 from iov_restore_ros.pictures.thumbnail import COLUMNS, ROWS, THUMBNAIL, darkest, describe
 
-KEPT_SIDE = 640  # pixels of the longer side that a picture is kept with
-VEILED = 0.45  # share of the pictures
-OWN_MIST = 0.2  # share of the others that have mist of their own, and keep it
-IN_RAIN = 0.4  # share of the pictures, veiled or not, that streaks are put into
-DEPTHS = np.exp(np.linspace(-5.3, 0, 256)).astype(np.float32)  # of the values of depth files
-FALLS = 150  # pictures of streaks that are drawn
-NOISE = 200  # rows of noise beyond those of a picture
-COLOURS = np.array([-1, 0, 1], np.float32)  # of a tint towards blue
+KEPT_SIDE = 640  # pixels, greatest longer side of the pictures in memory
+VEILED = 0.45  # share of the pictures with a veil
+OWN_MIST = 0.2  # share of the others with mist that counts as part of the scene
+IN_RAIN = 0.4  # share of all pictures, veiled or not, with streaks
+DEPTHS = np.exp(np.linspace(-5.3, 0, 256)).astype(np.float32)  # depth for each value in a file
+FALLS = 150  # drawn pictures of streaks
+NOISE = 200  # rows of noise beyond the height of a picture
+COLOURS = np.array([-1, 0, 1], np.float32)  # direction of a tint towards blue
 SIZE = THUMBNAIL[1], THUMBNAIL[0]
 
 
 class VeiledPicture(NamedTuple):
     """
-    A picture, ``described`` as `thumbnail.describe` does, and its veil.
+    A picture, ``described`` by `thumbnail.describe`, and its veil.
 
-    ``mean``: float32 3 x ROWS x COLUMNS, 0..1, the colour of each cell; ``through``: ROWS x
-    COLUMNS, 0..1; ``light``: 3, 0..1, RGB; ``veiled``: 1 if there is one, else 0.
+    ``mean``: float32 3 x ROWS x COLUMNS, RGB, 0..1, the colour of each cell; ``through``: the
+    transmission, ROWS x COLUMNS, 0..1; ``light``: the airlight, 3, 0..1, RGB; ``veiled``: 1 with a
+    veil, else 0.
     """
 
     described: np.ndarray
@@ -55,12 +56,12 @@ class VeiledPicture(NamedTuple):
 
 @dataclass(frozen=True)
 class VeilSources:
-    """Where the pictures come from."""
+    """The sources of the pictures."""
 
     stills: Pictures  # uint8 H x W x 3
-    measured: Pictures | None = None  # uint8 H x W x 4, the last is the depth
+    measured: Pictures | None = None  # uint8 H x W x 4, the last channel is the depth
     measured_share: float = 0.2  # of the pictures
-    layers: StreakLayers | None = None  # for half of those in rain
+    layers: StreakLayers | None = None  # for half of the pictures in rain
 
 
 def find_veil_sources(
@@ -69,7 +70,7 @@ def find_veil_sources(
     """
     Return the pictures and videos below ``root``, and those below ``depth``/picture.
 
-    These have their depths as a PNG of the same name below ``depth``/depth. Raises ``DataError``.
+    The depth of the latter is a PNG of the same name below ``depth``/depth. Raises ``DataError``.
     """
     measured = None
     if depth is not None:
@@ -87,7 +88,7 @@ class Veils(Dataset):
         self.sources, self.count, self.seed = sources, count, seed
         rng = np.random.default_rng(seed)
         self.noise = rng.standard_normal((NOISE + SIZE[0], SIZE[1], 3), np.float32)
-        self.falls: dict[int, np.ndarray] = {}  # by number, of those that were wanted already
+        self.falls: dict[int, np.ndarray] = {}  # those already drawn, by number
 
     def __len__(self) -> int:
         return self.count
@@ -119,7 +120,7 @@ class Veils(Dataset):
         )
 
     def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return a part of a picture, uint8, and its depth where that is known."""
+        """Return a part of a picture, uint8, and its depth, or None if that is unknown."""
         sources = self.sources
         pictures = sources.stills
         if sources.measured is not None and rng.random() < sources.measured_share:
@@ -145,7 +146,7 @@ class Veils(Dataset):
             fall = self.falls[number]
             fall = flip_at_random(fall[..., None], rng)[..., 0] * np.float32(rng.uniform(0.3, 1.3))
         fall = fall[..., None]
-        if rng.random() < 0.3:  # streaks that hide, instead of adding light
+        if rng.random() < 0.3:  # these streaks hide the scene instead of adding light
             level = np.float32(rng.uniform(0.6, 1))
             return picture + np.minimum(1.5 * fall, 1) * (level - picture).clip(0)
         return picture + fall
@@ -157,12 +158,12 @@ def draw_through(
     """
     Return a transmission for each pixel of ``picture`` (float32 H x W x 3, 0..1), float32 H x W.
 
-    It falls with ``depth`` (any unit); where that is None, with a guessed one. At the mean depth it
-    is ``least`` to 0.93.
+    The transmission falls with ``depth`` (any unit). If that is None, a guessed depth takes its
+    place. At the mean depth the transmission is ``least`` to 0.93.
     """
     if depth is None:
         depth = guess_depth(picture, rng)
-    elif rng.random() < 0.3:  # fog that is not the same everywhere
+    elif rng.random() < 0.3:  # uneven fog
         depth = depth * (1 + 0.3 * smooth(4, SIZE, rng)).clip(0.2)
     depth = depth.clip(0.02) / depth.mean()
     thickness = -np.log(rng.uniform(least, 0.93))
@@ -170,17 +171,17 @@ def draw_through(
 
 
 def guess_depth(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a depth that ``picture`` might have: even, by rows, by its parts, or any."""
+    """Return a plausible depth for ``picture``: nearly even, random, or by rows and parts."""
     kind = rng.random()
     rows = np.linspace(0, 1, SIZE[0], dtype=np.float32)[:, None] + np.zeros(SIZE, np.float32)
-    if kind < 0.3:  # as a film over everything, more of it above or below
+    if kind < 0.3:  # like a film over everything, thicker above or below
         return 1 + rng.uniform(-0.6, 0.6) * (1 - 2 * rows) + 0.1 * smooth(3, SIZE, rng)
     if kind < 0.4:
         return np.exp(0.7 * smooth(5, SIZE, rng))
     horizon = rng.uniform(0.25, 0.6)
     below = (rows - horizon) / (1 - horizon)
     depth = np.where(below > 0, 1 / (1 + rng.uniform(2, 12) * below.clip(0)), 1)
-    if kind < 0.7:  # a road, what stands beside it, and the sky
+    if kind < 0.7:  # a road, objects beside it, and the sky
         stands = np.exp(0.5 * smooth(6, SIZE, rng)).clip(0.2, 1.5)
         depth = depth * stands
     parts = cv2.GaussianBlur(picture, (0, 0), 2)
@@ -193,7 +194,7 @@ def guess_depth(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the colour of a veil: white to grey, half of them tinted, darker by night."""
+    """Return an airlight: white to grey, in half of the cases tinted, darker by night."""
     level = rng.uniform(0.45, 0.98)
     if picture.mean() < 0.2:
         level *= rng.uniform(0.3, 1)
@@ -219,16 +220,14 @@ def _mix(picture: np.ndarray, through: np.ndarray, light: np.ndarray) -> np.ndar
 
 def _of_its_own(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
-    Return ``picture`` (uint8) as it is, or as another exposure, weather or light would have it.
-
-    As float32, 0..1.
+    Return ``picture`` (uint8) as float32, 0..1: unchanged, or in another exposure or light.
     """
     kind, level = rng.random(), np.linspace(0, 1, 256)
-    if 0.35 < kind < 0.7:  # exposed too long or too short
+    if 0.35 < kind < 0.7:  # over- or underexposed
         level = level ** rng.uniform(0.6, 1.8) * rng.uniform(0.6, 1.4)
     elif 0.7 < kind < 0.8:  # night, tunnels
         level = level ** rng.uniform(1.2, 2.5) * rng.uniform(0.1, 0.6)
-    elif 0.8 < kind < 0.88:  # snow, glare: bright nearly everywhere, but with its black
+    elif 0.8 < kind < 0.88:  # snow, glare: bright nearly everywhere, but with black
         level = 1 - (1 - level) ** rng.uniform(1.5, 3)
     elif 0.88 < kind < 0.94:  # no black, little contrast
         black = rng.uniform(0.05, 0.3)
@@ -241,7 +240,7 @@ def _of_its_own(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def read_small(still: Still) -> np.ndarray:
-    """Return ``still``, uint8 H x W x 3, of ``KEPT_SIDE`` pixels at most. Raises ``DataError``."""
+    """Return ``still``, uint8 H x W x 3, ``KEPT_SIDE`` pixels at most. Raises ``DataError``."""
     return _small(still.read())
 
 

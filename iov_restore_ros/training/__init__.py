@@ -1,1 +1,1 @@
-"""How a generator is trained, offline; nothing here is needed to run one."""
+"""Offline training of a generator; nothing here is needed to run one."""

@@ -21,41 +21,41 @@ CLIP = 0.01  # c of Arjovsky et al. 2017
 PENALTY = 10.0  # lambda of Eq. 7
 
 COLLAPSE_STEPS = 200
-SATURATED = 0.01  # of 0.25 that the sigmoid's slope can be: D is beyond 0.01 or 0.99
+SATURATED = 0.01  # slope of the sigmoid, at most 0.25; D is then beyond 0.01 or 0.99
 BLIND = 1e-4
 
 
 class Judgement(NamedTuple):
-    """What the discriminator said of a batch, on the mean."""
+    """The discriminator's mean outputs on a batch."""
 
     real: float  # D(real)
     restored: float  # D(restored)
-    slope: float  # D(restored) (1 - D(restored)): of its gradient the sigmoid lets this through
+    slope: float  # D(restored) (1 - D(restored)), the sigmoid's factor on the gradient
 
 
 class Objective(ABC):
-    """What each side of the game lowers."""
+    """The losses of the discriminator and the generator."""
 
     @abstractmethod
     def discriminator_loss(
         self, discriminator: nn.Module, real: Tensor, restored: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Judgement]:
         """
-        Return what the discriminator is to lower; no gradient reaches the generator.
+        Return the discriminator's loss; no gradient reaches the generator.
 
-        ``rng``, a generator on the CPU, draws what is random in it.
+        ``rng`` is a random generator on the CPU, for objectives that draw.
         """
 
     @abstractmethod
     def generator_loss(self, discriminator: nn.Module, restored: Tensor) -> Tensor:
         """
-        Return what the generator is to lower.
+        Return the generator's loss.
 
-        Gradients reach the discriminator too: set them to zero before its own step.
+        Gradients reach the discriminator too, so set them to zero before its own step.
         """
 
     def after_step(self, discriminator: nn.Module) -> None:  # noqa: B027  most need nothing
-        """Do what has to follow each step of the discriminator."""
+        """Run after each step of the discriminator; by default nothing."""
 
 
 class Wasserstein(Objective):
@@ -147,16 +147,15 @@ def gradient_penalty(
 
 def collapsed(history: Iterable[Judgement]) -> str | None:
     """
-    Return why the discriminator is of no more use, or None as long as it is.
+    Return the reason why the discriminator is useless, or None while it is useful.
 
-    ``history`` is its judgements, the latest last. Of these the last 200 count, and fewer say
-    nothing. A discriminator has collapsed
+    ``history`` is its judgements, the latest last. The last 200 count; with fewer the result is
+    None. A discriminator has collapsed in two cases:
 
-    - when its sigmoid is saturated: the slope at the restored pictures is below 0.01 on the mean
-      (it is 0.25 at most). It has won, D(real) = 1 and D(restored) = 0, or it says the same of
-      everything; under the Wasserstein objectives the generator then learns nothing from it.
-    - when it is blind: in all of these steps D(real) and D(restored) were the same to within
-      1e-4, and so was D(real) from step to step.
+    - Its sigmoid is saturated: the mean slope at the restored pictures is below 0.01 (the maximum
+      is 0.25). It has won, with D(real) = 1 and D(restored) = 0, or its output is constant. Under
+      the Wasserstein objectives the generator then learns nothing from it.
+    - It is blind: over all of these steps, all values of D(real) and D(restored) lie within 1e-4.
     """
     last = list(history)[-COLLAPSE_STEPS:]
     if len(last) < COLLAPSE_STEPS:
@@ -191,5 +190,5 @@ def _judgement(on_real: Tensor, on_restored: Tensor) -> Judgement:
 
 
 def _log(probability: Tensor) -> Tensor:
-    # Not binary_cross_entropy, which on a GPU ends the process when it is given a NaN.
+    # binary_cross_entropy is not used, because on a GPU a NaN input makes it end the process.
     return probability.clamp_min(torch.finfo(torch.float32).tiny).log()

@@ -1,4 +1,4 @@
-"""Batches by number: what a step sees depends on the seed and its number, on nothing else."""
+"""Batches by number: the content of a batch depends only on the seed and its number."""
 
 import itertools
 import sys
@@ -25,17 +25,16 @@ from iov_restore_ros.training.config import FOOTAGE, SHARP, DataConfig, TrainCon
 from iov_restore_ros.training.learned_blur import load_blur
 from iov_restore_ros.training.unroll import FLOW_MARGIN, Unroll
 
-ENDLESS = sys.maxsize  # crops; a run ends by its plan
-SHRUNK = 1.5  # by so much large pictures are shrunk too, which sharpens them
+ENDLESS = sys.maxsize  # crops; the plan ends a run
+SHRUNK = 1.5  # factor of the smaller copies of large pictures; shrinking sharpens them
 
 
 class Batches:
     """
     The training input of a run, batch by batch.
 
-    A batch is ``config.batch`` crops, or sequences of them. Batch i is the same whoever asks for it
-    and whenever, so that a run that goes on, or one that is spread over more processes, sees what
-    it would have.
+    A batch is ``config.batch`` crops, or sequences of crops. Batch i is the same for every process
+    and at any time. So a run sees the same batches after a restart or over more processes.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
@@ -69,7 +68,7 @@ class Batches:
             ), len(pairs)
 
     def read(self, numbers: Iterable[int]) -> Iterable[Any]:
-        """Return the batches of ``numbers``, in that order, as the disk has them."""
+        """Return the batches of ``numbers``, in that order, as read from disk."""
         size = self.config.batch
         if self.on_device:
             return map(self.on_device.batch, numbers, itertools.repeat(size))
@@ -87,9 +86,9 @@ class Batches:
         """
         Return (degraded, target) of batch ``number``: float32 N x 3 x H x W, RGB, 0..1.
 
-        ``strength`` (0..1) scales what is degraded here.
+        ``strength`` (0..1) scales the degradation of sharp crops; pairs only get noise.
         """
-        # The generator's dropout draws from PyTorch's own, everything here from this one.
+        # The generator's dropout draws from PyTorch's default generator. All else draws from rng.
         seed = self._seed(number)
         torch.manual_seed(seed)
         rng = torch.Generator(self.device).manual_seed(seed)
@@ -111,23 +110,23 @@ class Batches:
         return degraded + sigma * normal(tuple(degraded.shape), rng), target
 
     def unroll(self, batch: list[Tensor], number: int) -> Unroll:
-        """Return the sequences of batch ``number``, to be restored frame by frame."""
+        """Return the sequences of batch ``number``, ready to be restored frame by frame."""
         if self.blur:
             batch = self._blur_sequences(batch, self._seed(number))
         return Unroll(tuple(batch), self.config.task, self.device, self._seed(number))
 
     @torch.no_grad()
     def _blurred(self, images: Tensor, noises: int, rng: torch.Generator) -> Tensor:
-        """Return ``images``, float32 N x 3 x H x W, 0..1, in N or 1 blurs that were learnt."""
+        """Return ``images``, float32 N x 3 x H x W, 0..1, with N learned blurs or one for all."""
         assert self.blur
         noise = normal((noises, 1, *images.shape[2:]), rng).expand(len(images), -1, -1, -1)
         return self.blur(images, noise).clamp(0, 1)
 
     def _blur_sequences(self, batch: list[Tensor], seed: int) -> list[Tensor]:
         """
-        Blur a share of the sequences by what was learnt, but for those that are clean.
+        Apply the learned blur to a share of the sequences, except to clean ones.
 
-        Nobody knows their shutter, and they have no gyroscope.
+        The exposure of these sequences is unknown, and they have no gyroscope.
         """
         degraded, sharp, shutter, rates, cameras = (part.clone() for part in batch)
         rng = torch.Generator(self.device).manual_seed(seed)
@@ -150,10 +149,10 @@ class Batches:
 
 class DeviceCrops:
     """
-    Crops of sharp pictures that all lie on the device, as a core cannot cut enough for a GPU.
+    Crops of sharp pictures that all lie on the device; one CPU core cannot cut enough for a GPU.
 
-    Batch i is a function of (seed, i) alone. It is not what ``SharpCrops`` gives: large pictures
-    are there twice, as they are and shrunk, and only one place is looked at.
+    Batch i is a function of (seed, i) alone. It differs from that of ``SharpCrops``: large pictures
+    are kept twice, in full size and shrunk, and only one place is tried for each crop.
     """
 
     def __init__(self, stills: Stills, size: int, seed: int, device: torch.device) -> None:
@@ -193,7 +192,7 @@ class DeviceCrops:
 
 
 def find_sources(data: DataConfig) -> Sources:
-    """Return what sequences are made from. Raises ``DataError`` for a folder without any."""
+    """Return the sources of sequences. Raises ``DataError`` for a folder without any."""
     moving = data.layout == FOOTAGE
     footage = [data.root, *data.footage] if moving else data.footage
     return Sources(
@@ -208,7 +207,7 @@ def find_sources(data: DataConfig) -> Sources:
 
 
 def count_pictures(sources: Sources) -> int:
-    """Return how many pictures there are, by which an epoch is measured."""
+    """Return the number of pictures, which is the length of an epoch."""
     clips = [clips for clips in (sources.footage, sources.pairs) if clips]
     stills = len(sources.stills) if sources.stills else 0
     return stills + STRETCH * sum(len(c.pictures.sources) for c in clips)

@@ -1,8 +1,8 @@
 """
-Where a run goes on, and where it starts.
+Checkpoints that continue a run, and weight files that start one.
 
-checkpoint.pt holds all that a run needs to go on. A training that doesn't start from nothing starts
-from a weight file (Wei et al. 2021, Sec. 2.4).
+checkpoint.pt holds everything that a run needs to continue. A training can start from a weight file
+instead of random weights (Wei et al. 2021, Sec. 2.4).
 """
 
 import pickle
@@ -20,12 +20,12 @@ from iov_restore_ros.whole import whole
 
 KEPT = 'step', 'stage', 'generator', 'average', 'optimiser'  # in every checkpoint
 ANEW = 'give another output=DIR, and start_from=FILE with the weights.safetensors beside this one'
-STILLS_FIRST = 'body.1.weight'  # of `fast` when it saw one frame: its first convolution, 64 x 48
-FADED = 0.2  # what new planes of a known convolution count at first
+STILLS_FIRST = 'body.1.weight'  # first convolution of the single-frame `fast`, 64 x 48
+FADED = 0.2  # factor on the initial weights of a known convolution's new planes
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on; the message says what to do."""
+    """A run that cannot continue; the message says what to do."""
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """Return what was written. Raises ``TrainingError`` for one that ``config`` does not go on."""
+    """Return the state in ``path``. Raises ``TrainingError`` if it does not fit ``config``."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
@@ -47,13 +47,13 @@ def read_checkpoint(path: Path, config: TrainConfig, device: torch.device) -> di
         ) from error
     if not isinstance(state, dict) or not state.keys() >= set(KEPT):
         raise TrainingError(f'{path}: no checkpoint; move it away, or {ANEW}')
-    # Those from before these were noted may be of any.
+    # Old checkpoints do not name their task and preset.
     task, preset = state.get('task', config.task), state.get('preset', config.preset)
     if (task, preset) != (config.task, config.preset):
         raise TrainingError(
             f'{path}: {preset} for {task}, not {config.preset} for {config.task}; {ANEW}'
         )
-    state['stage'] = min(state['stage'], len(config.stages) - 1)  # there may be fewer by now
+    state['stage'] = min(state['stage'], len(config.stages) - 1)  # there may be fewer stages now
     weight = config_of(config, state['stage']).adversarial.weight
     if weight and 'discriminator' not in state:
         raise TrainingError(
@@ -65,10 +65,10 @@ def read_checkpoint(path: Path, config: TrainConfig, device: torch.device) -> di
 
 def start_from(generator: Generator, path: Path) -> None:
     """
-    Give ``generator`` the weights of ``path``, of whichever task.
+    Load the weights of ``path``, of any task, into ``generator``.
 
-    Files of `fast` from when it saw one frame only are taken too: its fusion keeps what it has.
-    Raises ``WeightsError`` for a file that is for another model, or isn't good.
+    Files of the older single-frame `fast` are accepted too; the fusion then keeps its weights.
+    Raises ``WeightsError`` for a file of another model, or a damaged one.
     """
     if read_info(path).preset == generator.preset == 'fast' and _sees_one_frame(path):
         _take_over(generator, path)
@@ -84,7 +84,7 @@ def _sees_one_frame(path: Path) -> bool:
 
 
 def _take_over(generator: Generator, path: Path) -> None:
-    """Copy the body, whose layers were numbered from 1, as the unshuffle was one of them."""
+    """Copy the body. Its layers were numbered from 1, because the unshuffle was layer 0."""
     state = generator.state_dict()
     for name, tensor in load_file(path).items():
         _, number, rest = name.split('.', 2)

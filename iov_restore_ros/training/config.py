@@ -1,8 +1,8 @@
 """
-What a training run can be told: a YAML file of config/train/ and name=value behind it.
+The settings of a training run: a YAML file of config/train/, then name=value arguments.
 
-The stages and the learning rate become a ``Plan``, which says what each step is. A stage can have
-settings of its own, see ``config_of``.
+The stages and the learning rate become a ``Plan``, which gives the stage and the rate of each step.
+A stage can have its own settings, see ``config_of``.
 """
 
 import math
@@ -26,17 +26,17 @@ from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.training.adversarial import OBJECTIVES
 from iov_restore_ros.training.losses import LOSSES
 
-SHARP, FOOTAGE = 'sharp', 'footage'  # degraded on the fly; made from videos
+SHARP, FOOTAGE = 'sharp', 'footage'  # layouts: sharp pictures degraded on the fly; videos
 SHAPES = ('linear', 'cosine')
 OPTIMISERS = ('adam', 'adamw')
 PRECISIONS = ('auto', *FOR_TRAINING)
-MOST_FRAMES = 10  # of a sequence; footage is read in stretches of 13
-OF_THE_RUN = (  # settings that no stage can have for itself
+MOST_FRAMES = 10  # in a sequence; footage is read in stretches of 13
+OF_THE_RUN = (  # settings that a stage cannot change
     'task', 'preset', 'output', 'stages', 'first_stage', 'device', 'precision', 'threads', 'vgg',
     'save_every', 'seed', 'start_from', 'data.validation', 'data.description',
 )
 MORE_THAN_0 = 1e-12
-LIMITS = {  # least and most
+LIMITS = {  # minimum and maximum
     'batch': (1, math.inf),
     'accumulate': (1, math.inf),
     'save_every': (1, math.inf),
@@ -66,28 +66,28 @@ LIMITS = {  # least and most
 
 @dataclass
 class DataConfig:
-    """Where the pictures are and what is cut from them."""
+    """The pictures' folders, and how crops and sequences are made from them."""
 
     root: Path = MISSING
     layout: str = SHARP  # or a name of datasets.LAYOUTS, or footage
-    validation: Path | None = None  # input/ and gt/, to measure on, never trained on
-    description: str = ''  # goes into the weight file: which sets, under which terms
+    validation: Path | None = None  # a folder with input/ and gt/, for measuring only
+    description: str = ''  # for the weight file: the data sets and their terms
     crop: int = 128  # pixels
     noise: float = 0.0  # greatest sigma of the noise on the input of real pairs (Sec. 4.1)
-    frames: int = 1  # consecutive ones in a sequence; 1: pictures
+    frames: int = 1  # consecutive frames in a sequence; 1 means pictures
     footage: list[Path] = field(default_factory=list)  # beside the stills, for sequences
     footage_share: float = 0.35
-    pairs: list[Path] = field(default_factory=list)  # input and gt in order, for sequences
+    pairs: list[Path] = field(default_factory=list)  # input and gt in temporal order, for sequences
     pairs_share: float = 0.15
-    pairs_shutter: float | None = None  # share of the time that it was open in them, if known
-    streaks: Path | None = None  # layers of rain, for sequences
-    shaken: float = 0.0  # share of the blurred sequences whose camera shakes and has a gyroscope
-    learned_blur: Path | None = None  # weights of `train_blur`, which blur a part of the pictures
-    learned_share: float = 0.3  # that part
+    pairs_shutter: float | None = None  # exposure, as a share of the frame period, if known
+    streaks: Path | None = None  # layers of rain streaks, for sequences
+    shaken: float = 0.0  # share of the blurred sequences with a shaking camera and a gyroscope
+    learned_blur: Path | None = None  # weights of `train_blur`, which blur some pictures
+    learned_share: float = 0.3  # share of the pictures that `learned_blur` blurs
     clean: float = 0.1  # share of the crops degraded on the fly that are left clean
-    light: float = 0.1  # and of those that are degraded only a little
+    light: float = 0.1  # share of those crops that are degraded only a little
     detailed: bool = False  # prefer crops with detail
-    cache_gb: float = 4.0  # of decoded pictures, of each kind of source; workers share them
+    cache_gb: float = 4.0  # GB of decoded pictures for each kind of source; workers share them
     workers: int = 0  # processes that read ahead
     on_device: bool = False  # keep the sharp pictures on the device, and cut the crops there
 
@@ -95,9 +95,9 @@ class DataConfig:
 @dataclass
 class Stage:
     """
-    One stage; with an adversarial term each begins with a new discriminator (Sec. 4.1).
+    One stage. With an adversarial term, each begins with a new discriminator (Sec. 4.1).
 
-    ``settings`` are those of this stage alone, see ``config_of``.
+    ``settings`` apply to this stage alone, see ``config_of``.
     """
 
     epochs: int = 0  # either this
@@ -107,7 +107,7 @@ class Stage:
 
 @dataclass
 class RateConfig:
-    """The learning rate over the whole training, or over the stage that sets one."""
+    """The learning rate over the whole training, or over a stage that sets its own."""
 
     start: float = 1e-4
     end: float = 1e-7
@@ -125,7 +125,7 @@ class AdversarialConfig:
 
 @dataclass
 class TrainConfig:
-    """Everything that a run can be told."""
+    """All settings of a run."""
 
     task: str = MISSING
     output: Path = MISSING
@@ -136,20 +136,20 @@ class TrainConfig:
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     preset: str = 'fast'
     device: str = 'auto'
-    precision: str = 'auto'  # of convolutions: the faster, measured at each start; or one of both
+    precision: str = 'auto'  # of convolutions; auto takes the faster, measured at each start
     threads: int = 0  # CPU threads, 0 leaves it to PyTorch
-    batch: int = 8  # crops at once, in each process
+    batch: int = 8  # crops in a batch, in each process
     accumulate: int = 1  # batches per step
     optimiser: str = 'adamw'
-    fusion_rate: float = 1.0  # factor on the learning rate of what sees the past
-    max_gradient: float = 0.05  # norm; rare steep batches would otherwise end a run
+    fusion_rate: float = 1.0  # factor on the learning rate of the fusion
+    max_gradient: float = 0.05  # norm; without it, rare large gradients would end a run
     ema: float = 0.999
-    ramp: float = 0.0  # share of the steps in which what pictures get grows to full strength
-    vgg: Path | None = None  # VGG19 weights for the perceptual loss; without, they are downloaded
+    ramp: float = 0.0  # share of the steps until degradations of pictures have full strength
+    vgg: Path | None = None  # VGG19 weights for the perceptual loss; None downloads them
     save_every: int = 1000  # steps
     seed: int = 1
-    start_from: Path | None = None  # weights of whichever task (transfer, Sec. 2.4)
-    first_stage: int = 0  # those before it are left out
+    start_from: Path | None = None  # weights of any task (transfer, Sec. 2.4)
+    first_stage: int = 0  # earlier stages are skipped
 
 
 @dataclass(frozen=True)
@@ -157,15 +157,15 @@ class Plan:
     """
     Where each stage begins, in steps, and the learning rate of every step.
 
-    The progressive ("gradient") training of Sec. 4.1, as data: within the whole training the rate
-    falls, and where a stage begins the discriminator and the optimisers start afresh while the
-    generator is kept. The rate of a stage that sets one falls within the stage.
+    This is the progressive ("gradient") training of Sec. 4.1, as data. The rate falls over the
+    whole training. Each stage keeps the generator and begins with a new discriminator and new
+    optimisers. If a stage sets its own rate, that rate falls within the stage.
     """
 
     starts: tuple[int, ...]
     steps: int
     rates: tuple[RateConfig, ...]  # of each stage
-    spans: tuple[tuple[int, int], ...]  # the steps over which they fall: first, and beyond the last
+    spans: tuple[tuple[int, int], ...]  # the steps over which they fall: first, and last + 1
 
     def stage(self, step: int) -> int:
         """Return the number of the stage, from 0, that ``step`` belongs to."""
@@ -181,11 +181,11 @@ class Plan:
         return rise * (rate.end + (rate.start - rate.end) * left)
 
     def end(self, stage: int) -> int:
-        """Return the first step that is beyond ``stage``."""
+        """Return the first step after ``stage``."""
         return (*self.starts, self.steps)[stage + 1]
 
     def done(self, step: int) -> float:
-        """Return the share (0..1) that is over of the steps over which the rate falls."""
+        """Return the completed share (0..1) of the steps over which the rate falls."""
         first, end = self.spans[self.stage(step)]
         return (step - first) / (end - first)
 
@@ -206,10 +206,10 @@ def make_plan(config: TrainConfig, steps_per_epoch: int) -> Plan:
 
 def config_of(config: TrainConfig, number: int) -> TrainConfig:
     """
-    Return the settings of stage ``number``: those of the run, and over them its own.
+    Return the settings of stage ``number``: the run's, overridden by the stage's own.
 
-    A stage with other settings than the one before is as a training of its own that starts from the
-    averaged weights.
+    A stage whose settings differ from the previous stage's is like a separate training that starts
+    from the averaged weights.
     """
     settings = config.stages[number].settings
     if not settings:
@@ -224,9 +224,9 @@ def config_of(config: TrainConfig, number: int) -> TrainConfig:
 
 def read_config(arguments: list[str]) -> TrainConfig:
     """
-    Merge YAML files and name=value settings, which count for all stages.
+    Merge YAML files and name=value settings; the latter apply to all stages.
 
-    Raises ``ValueError`` saying what is wrong.
+    Raises ``ValueError``, which says what is wrong.
     """
     try:
         given = OmegaConf.from_dotlist([a for a in arguments if '=' in a])
@@ -258,7 +258,7 @@ def read_config(arguments: list[str]) -> TrainConfig:
 
 
 def _leaves(settings: Any, above: str = '') -> Iterator[tuple[str, Any]]:
-    """Yield the settings in nested mappings by their whole names, as on the command line."""
+    """Yield (full name, value) of settings in nested mappings, named as on the command line."""
     for name, value in settings.items():
         if isinstance(value, dict):
             yield from _leaves(value, f'{above}{name}.')
@@ -282,7 +282,7 @@ def _check_stages(config: TrainConfig) -> None:
 
 
 def _check(config: TrainConfig) -> None:
-    """Raise ``ValueError`` for the first setting that cannot be."""
+    """Raise ``ValueError`` for the first invalid setting."""
     _check_limits(config)
     _choice('task', config.task, TASKS)
     _choice('preset', config.preset, PRESETS)
@@ -313,10 +313,10 @@ def _load(path: str) -> DictConfig:
 
 
 def _check_limits(config: TrainConfig) -> None:
-    """Raise ``ValueError`` that names the first of ``LIMITS`` which a ``TrainConfig`` is beyond."""
+    """Raise ``ValueError`` that names the first setting outside its ``LIMITS``."""
     for name, (least, most) in LIMITS.items():
         value = attrgetter(name)(config)
-        if value is not None and not least <= value <= most:  # so that NaN is beyond, too
+        if value is not None and not least <= value <= most:  # also true for NaN
             wanted = f'{least} and more' if most == math.inf else f'{least} to {most}'
             raise ValueError(f'{name}={value}: {wanted}')
     data = config.data

@@ -1,7 +1,7 @@
 """
-One loop for the small networks that look at whole frames: what finds veils, what finds drops.
+The training loop of the finders: small networks that find veils, or drops, in whole frames.
 
-No generator, no crops and no discriminator are in it.
+It uses no generator, no crops and no discriminator.
 """
 
 import math
@@ -25,29 +25,29 @@ from iov_restore_ros.stop import Stop
 from iov_restore_ros.training.origin import command_text, git_commit, machine_name, settings_text
 
 LOG_EVERY = 250  # steps
-LEAST_RATE = 0.01  # of the first one, at the end
+LEAST_RATE = 0.01  # final learning rate, as a share of the first
 MOST_GRADIENT = 1.0  # norm
 
 
 @dataclass
 class FinderConfig:
-    """What a run of any of these networks can be told."""
+    """The settings that all finders share."""
 
     output: Path = MISSING
     steps: int = 4000
     batch: int = 12
-    rate: float = 8e-4  # at first; it falls as a cosine
+    rate: float = 8e-4  # initial learning rate; it falls as a cosine
     ema: float = 0.995
     threads: int = 1
     seed: int = 1
-    start_from: Path | None = None  # a weight file of such a network
+    start_from: Path | None = None  # a weight file of the same network
 
 
 Config = TypeVar('Config', bound=FinderConfig)
 
 
 def read_config(kind: type[Config], arguments: list[str]) -> Config:
-    """Merge YAML files and name=value settings. Raises ``ValueError`` saying what is wrong."""
+    """Merge YAML files and name=value settings. Raises ``ValueError`` with the reason."""
     try:
         config = OmegaConf.to_object(OmegaConf.merge(
             OmegaConf.structured(kind),
@@ -80,7 +80,7 @@ def fit(
     """
     Train the network ``name`` of ``FINDERS`` on ``config.steps`` batches; return the weight file.
 
-    It is written into ``config.output``, now and then and when it is stopped.
+    It is written into ``config.output`` at intervals, and when the run stops.
     """
     info = FinderInfo(
         name, trained_on, command, git_commit(), settings_text(config),

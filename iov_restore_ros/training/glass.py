@@ -1,10 +1,10 @@
 """
-Train what finds drops and dirt on the glass, on whole frames of sequences.
+Train the network that finds drops and dirt on the glass, on whole frames of sequences.
 
     python -m iov_restore_ros train_glass config/train/glass.yaml data.root=SHARP data.footage=[DIR]
 
-Any setting of the file can be given behind it as name=value. Writes glass.safetensors into
-`output`, now and then and when it is stopped.
+Any setting of the file can be given after it as name=value. The command writes glass.safetensors
+into `output` at intervals, and when it is stopped.
 """
 
 import sys
@@ -22,36 +22,36 @@ from iov_restore_ros.pictures.veils import read_small
 from iov_restore_ros.training.finder import FinderConfig, fit, main_of
 from iov_restore_ros.training.soiled_sequences import SoiledSequences, read_videos
 
-SURE = 1.4  # times its cover a cell is to be called covered
-VISIBLE = 0.004  # error of a cell (0..1) below which nobody can see what covers it
-BETTER = 0.8  # error of a filling, a share of that of a smooth one: some of it was seen before
-DETECTION, RESTORATION = 0.3, 12.0  # weights of the parts of the loss
+SURE = 1.4  # factor on the cover of a cell for the wanted output
+VISIBLE = 0.004  # error of a cell (0..1) below which its cover is invisible
+BETTER = 0.8  # error of a filling relative to a smooth one, as some of it was seen before
+DETECTION, RESTORATION = 0.3, 12.0  # weights of the terms of the loss
 
 
 @dataclass
 class GlassDataConfig:
-    """Where the pictures are."""
+    """The folders of the pictures."""
 
-    root: Path = MISSING  # sharp ones, and videos
+    root: Path = MISSING  # sharp pictures and videos
     footage: list[Path] = field(default_factory=list)  # folders of videos of moving cameras
     footage_share: float = 0.45  # of the sequences
-    description: str = ''  # goes into the weight file: which sets, under which terms
+    description: str = ''  # for the weight file: the data sets and their terms
     cache_gb: float = 2.0
 
 
 @dataclass
 class GlassConfig(FinderConfig):
-    """Everything that a run can be told."""
+    """All settings of a run."""
 
     data: GlassDataConfig = field(default_factory=GlassDataConfig)
 
 
 def glass_loss(logit: Tensor, cover: Tensor, kept: Tensor, made: Tensor) -> Tensor:
     """
-    Return how wrong ``logit`` (N x rows x columns) is about what is covered, see ``Moment``.
+    Return the loss of ``logit`` (N x rows x columns) against the true cover, see ``Moment``.
 
-    That is what is found, and what is restored then: to fill what isn't covered costs as much as to
-    leave what is.
+    It adds the error of the detection and the error of the restored frame. So filling a clean cell
+    counts like leaving a covered one, each by its error in the frame.
     """
     target = (SURE * cover).clamp(0, 1) * (kept > VISIBLE)
     found = functional.binary_cross_entropy_with_logits(logit, target)

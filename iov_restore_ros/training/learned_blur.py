@@ -1,12 +1,13 @@
 """
-Train what blurs sharp pictures as real ones are blurred (Zhang et al. 2020).
+Train a network that blurs sharp pictures like real blurred ones (Zhang et al. 2020).
 
     iov_restore train_blur config/train/learned_blur.yaml data.root=SHARP data.blurred=DIR vgg=FILE
 
-A generator the other way round: from a sharp picture and a map of noise to a blurred one. It has no
-pairs: a relativistic discriminator holds what it makes against real blurred pictures, and the
-perceptual loss keeps the scene. Writes blur.safetensors into `output`, now and then and when it is
-stopped. `train ... data.learned_blur=FILE` blurs a share of the training pictures with it.
+The network turns a sharp picture and a map of noise into a blurred picture. It trains without
+pairs. A relativistic discriminator compares its output with real blurred pictures, and the
+perceptual loss keeps the scene. The command writes blur.safetensors into `output` at intervals, and
+when it is stopped. `train ... data.learned_blur=FILE` blurs a share of the training pictures with
+it.
 
 K. Zhang et al., "Deblurring by Realistic Blurring", CVPR 2020.
 """
@@ -34,20 +35,20 @@ from iov_restore_ros.training.finder import FinderConfig, main_of
 from iov_restore_ros.training.losses import RestorationLoss
 from iov_restore_ros.training.origin import git_commit, machine_name, settings_text
 
-NETWORK = 'blur'  # in the header of its file
+NETWORK = 'blur'  # name in the header of its file
 CELL = 4  # pixels
 CHANNELS, BLOCKS = 64, 6
 LOG_EVERY = 100  # steps
 
 
 class Blur(nn.Module):
-    """Add blur to pictures: `fast` without a past, with a plane of noise beside the colours."""
+    """Adds blur to pictures: `fast` without history, with a plane of noise beside the colours."""
 
     def __init__(self) -> None:
         super().__init__()
         last = nn.Conv2d(CHANNELS, 3 * CELL**2, 3, padding=1)
         with torch.no_grad():
-            last.weight *= 0.1  # a picture passes almost as it is at first
+            last.weight *= 0.1  # at first, a picture comes out almost unchanged
         self.body = nn.Sequential(
             nn.PixelUnshuffle(CELL),
             nn.Conv2d(4 * CELL**2, CHANNELS, 3, padding=1),
@@ -60,43 +61,44 @@ class Blur(nn.Module):
         """
         Return ``sharp`` blurred, float32 N x 3 x H x W, RGB, 0..1, H and W multiples of 4.
 
-        ``noise`` is N x 1 x H x W of normal values: other noise, another blur.
+        ``noise`` is N x 1 x H x W of normal values. Different noise gives a different blur.
         """
         return sharp + self.body(torch.cat([sharp - 0.5, noise], 1))
 
 
 @dataclass
 class BlurDataConfig:
-    """Where the pictures are."""
+    """The folders of the pictures."""
 
-    root: Path = MISSING  # sharp ones
-    blurred: Path = MISSING  # real ones, of whatever scenes
-    description: str = ''  # goes into the weight file: which sets, under which terms
+    root: Path = MISSING  # sharp pictures
+    blurred: Path = MISSING  # real blurred pictures of any scenes
+    description: str = ''  # for the weight file: the data sets and their terms
     cache_gb: float = 2.0
 
 
 @dataclass
 class BlurConfig(FinderConfig):
-    """Everything that a run can be told."""
+    """All settings of a run."""
 
     data: BlurDataConfig = field(default_factory=BlurDataConfig)
-    losses: dict[str, float] = MISSING  # to the sharp picture, as of `train`
+    losses: dict[str, float] = MISSING  # against the sharp picture, as for `train`
     adversarial: float = 1.0  # weight
-    vgg: Path | None = None  # VGG19 weights for the perceptual loss; without, they are downloaded
+    vgg: Path | None = None  # VGG19 weights for the perceptual loss; None downloads them
 
 
 def relativistic(higher: Tensor, lower: Tensor) -> Tensor:
     """
-    Return how far logits ``higher`` are from being above the mean of ``lower``, and the reverse.
+    Return the relativistic loss, low if logits ``higher`` exceed the mean of ``lower``.
 
-    The discriminator lowers it for (real, made), the generator for (made, real).
+    The reverse term (``lower`` below the mean of ``higher``) is included. The discriminator
+    minimises it for (real, made), the generator for (made, real).
     """
     up, down = higher - lower.mean(), lower - higher.mean()
     return functional.softplus(-up).mean() + functional.softplus(down).mean()
 
 
 def load_blur(path: Path) -> Blur:
-    """Read the network from ``path``. Raises ``WeightsError``, one sentence."""
+    """Read the network from ``path``. Raises ``WeightsError`` with a one-sentence message."""
     network = read_header(path).get('network')
     if network != NETWORK:
         raise WeightsError(f'{path}: the header names network {network!r}, not {NETWORK!r}')

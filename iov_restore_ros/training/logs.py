@@ -1,4 +1,4 @@
-"""What a run leaves to look at: log.csv, curves.png, TensorBoard's events, sample pictures."""
+"""The logs of a run: log.csv, curves.png, TensorBoard events, sample pictures."""
 
 import csv
 import errno
@@ -24,8 +24,8 @@ except ImportError:  # pip install matplotlib
     Figure = None  # type: ignore[assignment, misc]
 
 SAMPLES = 4  # pictures
-PANELS = 3  # of curves.png in a row
-SMOOTHED = 20  # so many stretches of a run, over which the thick line is a mean
+PANELS = 3  # in a row of curves.png
+SMOOTHED = 20  # the thick line averages over a run's length divided by this
 
 Row = dict[str, str]
 
@@ -42,7 +42,7 @@ class Logs:
             self.events = SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Add one row to log.csv, and the same to TensorBoard."""
+        """Add one row to log.csv, and the same values to TensorBoard."""
         self.table.append({'step': str(step)} | {k: f'{v:.6g}' for k, v in values.items()})
         if self.events:
             for name, value in values.items():
@@ -50,7 +50,7 @@ class Logs:
             self.events.flush()
 
     def draw(self) -> None:
-        """Write curves.png, where matplotlib is installed."""
+        """Write curves.png, if matplotlib is installed."""
         rows = self.table.rows()
         if Figure is not None and rows:
             draw_curves(rows, self.folder / 'curves.png')
@@ -73,12 +73,12 @@ class Table:
     """
     A CSV file with a row for some of the steps of a run.
 
-    A row is there whole or not at all. Rows later than ``step``, written before a run was cut off,
-    are taken out: they come again. So is what is left of a row that was being written then.
+    Opening the file removes rows later than ``step``, because the continued run writes them again.
+    It also removes an incomplete last row of a run that was cut off.
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        """Go on with ``path``. Raises ``ValueError`` for a file that is no such table."""
+        """Continue ``path``. Raises ``ValueError`` for a file that is not such a table."""
         self.path = path
         self.names: list[str] = []  # of the columns
         if path.exists():
@@ -93,9 +93,9 @@ class Table:
 
     def append(self, row: Row) -> None:
         """
-        Add ``row``, which has 'step' first, then what it has. Raises ``OSError``, on a full disk.
+        Add ``row``, which has 'step' first. Raises ``OSError``, e.g. on a full disk.
 
-        A column that is new makes the file be written anew; that is once for each.
+        The file is rewritten once for each new column.
         """
         names = list(dict.fromkeys([*self.names, *row]))
         if names != self.names or not self.path.exists():
@@ -113,7 +113,7 @@ class Table:
                 raise
 
     def _read(self) -> tuple[list[str], list[Row]]:
-        """Return the names of the columns, and the rows that are whole."""
+        """Return the names of the columns, and the complete rows."""
         lines = self.path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
         whole = [line for line in lines if line.endswith('\n') and '\0' not in line]
         names, *rows = list(csv.reader(whole)) or [[]]
@@ -135,10 +135,10 @@ def _text(names: list[str], rows: list[Row]) -> str:
 
 def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
     """
-    Draw every column of ``rows``, as log.csv has them, against the step into a PNG file.
+    Draw every column of ``rows``, the rows of log.csv, against the step into a PNG file.
 
-    The thin line is what was logged, the thick one its running mean, as single batches differ
-    much. Where a stage begins, a line goes through all of them.
+    The thin line shows the logged values. The thick line shows their running mean, because single
+    batches differ much. A vertical line in each panel marks the start of a stage.
     """
     names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in ('step', 'stage')]
     stages = [row['stage'] for row in rows]
@@ -167,7 +167,7 @@ def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the mean of the last ``width`` values at each of them, of fewer at the beginning."""
+    """Return the mean of the last ``width`` values at each position, of fewer at the start."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - width, 0)

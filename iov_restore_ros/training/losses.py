@@ -1,9 +1,9 @@
 """
-What a restored picture is held against its target by.
+The losses between restored pictures and their targets.
 
-Pictures are float N x 3 x H x W, RGB, 0..1; half precision is taken too, every loss is computed
+Pictures are float N x 3 x H x W, RGB, 0..1. Half precision is accepted too; every loss is computed
 and returned in float32. Each loss is a mean over the batch. The perceptual loss compares features
-of VGG19 (Simonyan and Zisserman 2015), which stands at the end.
+of VGG19 (Simonyan and Zisserman 2015), which is defined at the end.
 """
 
 import pickle
@@ -27,7 +27,7 @@ URL = 'https://download.pytorch.org/models/vgg19-dcbb9e9d.pth'
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KERAS_MEAN = (123.68, 116.779, 103.939)  # red, green, blue of 0..255
-KERAS_SCALE = 255 * 0.226  # by this its input is larger than torchvision's
+KERAS_SCALE = 255 * 0.226  # ratio of its input range to torchvision's
 
 
 def charbonnier(restored: Tensor, target: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ def psnr_loss(restored: Tensor, target: Tensor) -> Tensor:
     """
     Return minus the PSNR in dB, 10 log10(MSE + 1e-8), as HINet (Chen et al. 2021) and NAFNet do.
 
-    The MSE is each picture's own. The loss is negative, -80 for equal pictures, and a thousand
-    times `l1` in size; its gradient grows as the error falls.
+    The MSE is taken per picture. The loss is negative, -80 for equal pictures, and about a thousand
+    times as large as `l1`. Its gradient grows as the error falls.
     """
     error = ((restored.float() - target.float()) ** 2).mean(dim=(1, 2, 3))
     return 10 * torch.log10(error + 1e-8).mean()
@@ -55,8 +55,8 @@ def fft(restored: Tensor, target: Tensor) -> Tensor:
     """
     Return the mean absolute difference of the spectra's real and imaginary parts.
 
-    MIMO-UNet (Cho et al. 2021), who weigh it 0.1 beside L1. The transform is not normalised, as
-    theirs, so the value grows with the side of the crop (256 in theirs).
+    MIMO-UNet (Cho et al. 2021) gives it the weight 0.1 beside L1. As there, the transform is not
+    normalised, so the value grows with the side of the crop (256 there).
     """
     spectrum = torch.fft.rfft2(restored.float() - target.float())
     return torch.view_as_real(spectrum).abs().mean()
@@ -66,10 +66,10 @@ def perceptual(features: nn.Module, restored: Tensor, target: Tensor) -> Tensor:
     """
     Return the squared distance of feature maps (Eq. 10; Johnson et al. 2016).
 
-    As in the equation the squares are averaged over the W x H places of the map. At a place they
-    are summed over the channels, as the squared length of a vector; the equation doesn't mention
-    them. The value is large: about 3000 at conv3_3 where `charbonnier` is 0.02. Kupyn et al.
-    average over the 256 channels too, so their weight of 100 is about 0.4 here.
+    As in the equation, the squares are averaged over the W x H positions of the map. At each
+    position they are summed over the channels, like the squared length of a vector; the equation
+    does not mention channels. The value is large: about 3000 at conv3_3 where `charbonnier` is
+    0.02. Kupyn et al. average over the 256 channels too, so their weight of 100 is about 0.4 here.
     """
     with torch.no_grad():
         wanted = features(target.float()).float()
@@ -84,8 +84,8 @@ class RestorationLoss(nn.Module):
     """
     A weighted sum of losses, from a mapping such as {'charbonnier': 1.0, 'fft': 0.05}.
 
-    ``vgg_layer`` and ``vgg_weights`` go to ``VGG19Features``, which is only made if 'perceptual'
-    has a weight. Under autocast VGG's convolutions run in the lower precision, nothing else does.
+    ``vgg_layer`` and ``vgg_weights`` go to ``VGG19Features``, which is only created if 'perceptual'
+    has a weight. Under autocast only VGG's convolutions run in the lower precision.
     Raises ``ValueError`` for an unknown name, a negative weight, or no weight at all.
     """
 
@@ -109,7 +109,7 @@ class RestorationLoss(nn.Module):
         )
 
     def forward(self, restored: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum, and every loss by name, detached and not weighted."""
+        """Return the weighted sum, and every loss by name, detached and unweighted."""
         values = {name: self._loss(name, restored, target) for name in self.weights}
         total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
         return total, {name: value.detach() for name, value in values.items()}
@@ -148,7 +148,7 @@ class VGG19Features(nn.Module):
         if layer not in LAYERS:
             raise ValueError(f'VGG19 has no layer {layer!r}, choose one of {", ".join(LAYERS)}')
         layers: list[nn.Module] = []
-        places = {}  # in torchvision's sequence, of every convolution
+        places = {}  # index of every convolution in torchvision's sequence
         channels = 3
         for name in LAYERS[: LAYERS.index(layer) + 1]:
             block = int(name[4])
@@ -210,8 +210,8 @@ def _read_keras(path: Path, places: dict[str, int]) -> dict[str, Tensor]:
             bias = torch.from_numpy(_pick(arrays, f'{key}__bias', f'{path}'))
             kernel = kernel.permute(3, 2, 0, 1)
             state[f'{place}.weight'] = kernel.flip(1) if name == 'conv1_1' else kernel
-            # Convolutions and ReLUs whose input and biases are divided by a number give features
-            # divided by it.
+            # Dividing the input and the biases by a number divides the features of convolutions
+            # and ReLUs by that number.
             state[f'{place}.bias'] = bias / KERAS_SCALE
     except (OSError, RuntimeError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise WeightsError(f'{path}: cannot be read ({error})') from error
@@ -219,7 +219,7 @@ def _read_keras(path: Path, places: dict[str, int]) -> dict[str, Tensor]:
 
 
 def _pick(held: Any, key: str, source: str) -> Any:
-    """Return ``held[key]``, or say what ``held`` has instead."""
+    """Return ``held[key]``, or raise an error that lists what ``held`` has instead."""
     if not isinstance(held, Mapping):
         raise WeightsError(f'{source}: looked for {key}, found no names but {type(held).__name__}')
     if key not in held:

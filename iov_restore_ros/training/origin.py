@@ -1,4 +1,4 @@
-"""What a weight file says of the run that made it."""
+"""The record of a training run in its weight file."""
 
 import json
 import platform
@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-FOLDERS = re.compile(r'(?<![\w./~-])/(?:[^/\s,\[\]\'"=]+/)+')  # of a path from the root
+FOLDERS = re.compile(r'(?<![\w./~-])/(?:[^/\s,\[\]\'"=]+/)+')  # the folders of an absolute path
 
 
 def settings_text(config: Any) -> str:
-    """Return the settings of a run, a dataclass, as JSON. Of a path it has the name only."""
+    """Return the settings of a run, a dataclass, as JSON. Paths are cut to their names."""
     return json.dumps(asdict(config), default=lambda path: path.name)
 
 
@@ -26,7 +26,7 @@ def command_text(name: str, arguments: Sequence[str]) -> str:
 
 
 def git_commit() -> str:
-    """Return the commit of the working folder, '-dirty' behind it if so, or '' outside of git."""
+    """Return the working folder's commit, with '-dirty' if it has changes; '' outside of git."""
     command = ['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -36,7 +36,7 @@ def git_commit() -> str:
 
 
 def machine_name(device: torch.device, processes: int = 1) -> str:
-    """Return what ``processes`` like this one compute on: GPUs, or threads of a CPU."""
+    """Return the hardware of ``processes`` like this one: GPUs, or threads of a CPU."""
     if device.type == 'cuda':
         return f'{processes} x {torch.cuda.get_device_name(device)}'
     name = platform.processor() or platform.machine()

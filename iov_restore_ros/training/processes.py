@@ -1,4 +1,4 @@
-"""One process or several: what torchrun's workers have to agree on."""
+"""One process or several workers of torchrun, and what the workers share."""
 
 import os
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from iov_restore_ros.compute.device import pick_device
 
 @dataclass(frozen=True)
 class Processes:
-    """Which worker this is, of how many."""
+    """The number of workers, and the rank of this one."""
 
     rank: int
     count: int
     device: torch.device
 
     def share(self, module: nn.Module) -> nn.Module:
-        """Return ``module`` so that its gradients are averaged over the processes."""
+        """Return ``module`` wrapped so that its gradients are averaged over the processes."""
         return module if self.count == 1 else DistributedDataParallel(module)
 
     def mean(self, values: Tensor) -> Tensor:
@@ -32,9 +32,9 @@ class Processes:
 
 def join(device: str) -> Processes:
     """
-    Join the other workers if torchrun started this one; ``device`` as ``pick_device`` takes it.
+    Join the other workers if torchrun started this one; ``device`` is as for ``pick_device``.
 
-    On a host with several GPUs each worker takes its own.
+    On a host with several GPUs each worker takes a different one.
     """
     count = int(os.environ.get('WORLD_SIZE', '1'))
     if count == 1:

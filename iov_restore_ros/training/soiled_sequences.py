@@ -1,8 +1,8 @@
 """
-What the network that finds drops and dirt learns from: sequences of small frames, soiled.
+Training data of the network that finds drops and dirt: soiled sequences of small frames.
 
-The frames are footage, or a photograph along a camera's way. Of each sequence a few moments are
-kept, as `video.glass.observe` shows them after all frames before.
+The frames come from footage, or from a photograph along a camera's path. A few moments of each
+sequence are kept. A moment is the output of `video.glass.observe` after all earlier frames.
 """
 
 import math
@@ -27,27 +27,29 @@ from iov_restore_ros.video.glass import CELL, Memory, filled, observe
 
 SIZE = 176, 320  # rows and columns of the small frames
 LENGTH = 5, 17  # frames of a sequence
-MOMENTS = 4  # that are kept of each
-POOL = 1500  # moments that are kept to be seen again; of each sequence they are four times as quick
+MOMENTS = 4  # kept moments of each sequence
+POOL = 1500  # moments kept for reuse, which saves the time to make new sequences
 FIRST = 20  # sequences before the first step
-KEPT_WIDTH = 480  # pixels that frames of footage are kept with
+KEPT_WIDTH = 480  # pixels, width of footage in memory
 BLOCK = 16  # frames that are read at once
-STANDING = 0.15  # share of the sequences in which the vehicle comes to a stand
-EXPOSED = 0.3  # share of those that are darker or brighter
+STANDING = 0.15  # share of the sequences in which the vehicle stops
+EXPOSED = 0.3  # share of the sequences that are darker or brighter
 IN_RAIN = 0.5
-FALLS = 30  # pictures of streaks that are drawn
-# What is found is gone from the frame before, and seen the better; what is not stays in it. Where
-# the frame before was always clean, drops were found in training that no camera ever found.
-NEVER_FOUND = 0.5  # share of the sequences; of the others they are from some frame on
-LEFT_OVER = 0.3  # of what is found, at most
+FALLS = 30  # drawn pictures of streaks
+# Drops that are found are removed from the previous frame and are then easier to see. Drops that
+# are not found stay in it. When the previous frame was always clean in training, the network found
+# drops in training that it never found on a camera.
+NEVER_FOUND = 0.5  # share of the sequences; in the others drops are found from some frame on
+LEFT_OVER = 0.3  # greatest share of a found drop that stays in the previous frame
 
 
 class Moment(NamedTuple):
     """
-    What is seen of a frame, ``planes`` as `video.glass.observe` returns them, and the truth.
+    The network's input for a frame, ``planes`` from `video.glass.observe`, and the truth.
 
-    Each float32 rows x columns: ``cover``, 0..1; how wrong the frame is there as it came (``kept``)
-    and filled from around (``made``), 0..1, mean of the colours.
+    The truth is float32 rows x columns each: ``cover``, 0..1; ``kept``, the error of the received
+    frame; ``made``, the error of a filling from the surroundings. Both errors are 0..1, averaged
+    over the colours.
     """
 
     planes: np.ndarray
@@ -57,13 +59,13 @@ class Moment(NamedTuple):
 
 
 class SoiledSequences(IterableDataset):
-    """Batches of ``Moment``, float32 tensors; they depend on ``seed`` and the pictures alone."""
+    """Batches of ``Moment``, float32 tensors, which depend on ``seed`` and the pictures alone."""
 
     def __init__(
         self, stills: Pictures, videos: Sequence[np.ndarray], footage_share: float, batch: int,
         seed: int,
     ) -> None:
-        """Draw the share ``footage_share`` of ``videos``, uint8 T x H x W x 3, RGB."""
+        """Draw the share ``footage_share`` from ``videos``, each uint8 T x H x W x 3, RGB."""
         self.stills, self.videos, self.batch, self.seed = stills, videos, batch, seed
         self.footage_share = footage_share if videos else 0.0
         self.falls: dict[int, np.ndarray] = {}
@@ -95,7 +97,7 @@ class SoiledSequences(IterableDataset):
         left[: len(frames) if rng.random() < NEVER_FOUND else rng.integers(len(frames))] = 1
         restored = soiled.clean + left * (soiled.received.astype(np.float32) - soiled.clean)
         restored = restored.clip(0, 255).astype(np.uint8)
-        wanted = rng.integers(rng.random() < 0.8, len(frames), MOMENTS)  # the first one is a still
+        wanted = rng.integers(rng.random() < 0.8, len(frames), MOMENTS)  # frame 0 is a still
         memory: Memory | None = None
         way: np.ndarray | None = None
         previous: Previous | None = None
@@ -135,7 +137,7 @@ class SoiledSequences(IterableDataset):
         every = int(rng.integers(1, 1 + max(1, min(3, (len(video) - 1) // length))))
         first = int(rng.integers(max(1, len(video) - every * length)))
         frames = video[first : first + every * length : every]
-        frames = np.concatenate([frames, frames[::-1]])[:length]  # of a short one, and back
+        frames = np.concatenate([frames, frames[::-1]])[:length]  # a short one also runs back
         height, width = frames.shape[1:3]
         across = min(int(height * SIZE[1] / SIZE[0]), int(width * rng.uniform(0.6, 1)))
         down = int(across * SIZE[0] / SIZE[1])
@@ -146,7 +148,7 @@ class SoiledSequences(IterableDataset):
         ])
 
     def _in_rain(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return frames in streaks, half of them, and with the noise of a sensor."""
+        """Return frames with sensor noise, in half of the cases with streaks."""
         strength = rng.uniform(30, 300) * (rng.random() < IN_RAIN)
         noise = rng.uniform(0, 3)
         result: np.ndarray = frames.astype(np.float32)
@@ -162,7 +164,7 @@ class SoiledSequences(IterableDataset):
 
 
 def read_videos(roots: Sequence[Path]) -> list[np.ndarray]:
-    """Return the footage below ``roots``, small, each uint8 T x H x W x 3, RGB; DataError."""
+    """Return the shrunk footage below ``roots``, uint8 T x H x W x 3, RGB. Raises ``DataError``."""
     return [_read(footage) for root in roots for footage in list_footage(root)]
 
 
@@ -171,10 +173,10 @@ def _read(footage: Footage) -> np.ndarray:
     for first in range(0, footage.length - BLOCK + 1, BLOCK):
         try:
             block = footage.read(first, BLOCK)
-        except DataError:  # what follows a bad frame is not consecutive
+        except DataError:  # frames after a bad one are not consecutive
             break
         height, width = block.shape[1:3]
-        # Of a picture much wider than ours only a part is taken, so it is kept larger.
+        # Only a part of a much wider picture is used, so such a picture is kept larger.
         scale = KEPT_WIDTH / min(width, 2 * height)
         frames += [
             cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -184,7 +186,7 @@ def _read(footage: Footage) -> np.ndarray:
 
 
 def _over(photograph: np.ndarray, rng: np.random.Generator, length: int) -> np.ndarray:
-    """Return what a camera sees that moves over ``photograph``, most of them ahead."""
+    """Return the views of a camera that moves over ``photograph``, in most cases ahead."""
     height, width = photograph.shape[:2]
     base = min(width / SIZE[1], height / SIZE[0]) * rng.uniform(0.55, 0.98)
     focus = rng.uniform((0.3, 0.35), (0.7, 0.6)) * SIZE[::-1]
@@ -207,7 +209,7 @@ def _over(photograph: np.ndarray, rng: np.random.Generator, length: int) -> np.n
 
 
 def _truth(soiled: Soiled, time: int) -> list[np.ndarray]:
-    """Return the last three of ``Moment``."""
+    """Return the last three fields of ``Moment``."""
     clean = soiled.clean[time].astype(np.float32) / 255
     around = cv2.GaussianBlur(clean, (0, 0), 6)
     kept = cv2.absdiff(soiled.received[time].astype(np.float32) / 255, clean).mean(-1)

@@ -6,9 +6,9 @@ Train a generator: the paper's way, or ours.
     torchrun --nnodes=2 --nproc_per_node=8 --rdzv_backend=c10d --rdzv_endpoint=HOST:29400 \\
         -m iov_restore_ros.training.train CONFIG data.root=DIR
 
-Any setting of the file can be given behind it as name=value. A run writes checkpoint.pt,
-weights.safetensors, log.csv, TensorBoard events and samples/ into `output`; started again with the
-same output, it goes on where it was. Ctrl-C saves and stops. More in docs/training.md.
+Any setting of the file can be given after it as name=value. A run writes checkpoint.pt,
+weights.safetensors, log.csv, TensorBoard events and samples/ into `output`. Started again with the
+same output, it continues. Ctrl-C saves and stops. See docs/training.md for more.
 """
 
 import math
@@ -72,7 +72,7 @@ def run(config: TrainConfig) -> Path:
 
 
 class Keeper:
-    """What one process alone does: show, log, measure, save."""
+    """The tasks of the leading process: show, log, measure, save."""
 
     def __init__(self, trainer: Trainer, progress: Progress) -> None:
         self.trainer, self.progress = trainer, progress
@@ -82,7 +82,7 @@ class Keeper:
         self.steps = 0
         self.since = time.monotonic()
         self.metrics = ''
-        self.commit = git_commit()  # what runs, whatever is committed meanwhile
+        self.commit = git_commit()  # the running code's, read before later commits
         self.bar = progress.add_task('', total=trainer.plan.steps, completed=trainer.step)
         data = self.config.data
         self.pairs = []
@@ -91,14 +91,14 @@ class Keeper:
             self.pairs = self._readable(pairs[:: -(-len(pairs) // VALIDATION_PICTURES)])
 
     def _readable(self, pairs: list[Pair]) -> list[Pair]:
-        """Return those of ``pairs`` that can be read; raises ``DataError`` if none of them can."""
+        """Return the readable ones of ``pairs``; raises ``DataError`` if there are none."""
         good = [pair for pair in pairs if self._read(pair)]
         if not good:
             raise DataError(f'{self.config.data.validation}: none of its pairs can be read')
         return good
 
     def _read(self, pair: Pair) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return a pair as ``Pair.read`` does; None, and say so, if it cannot be read."""
+        """Return a pair like ``Pair.read``; print the error and return None if that fails."""
         try:
             return pair.read()
         except DataError as error:
@@ -106,7 +106,7 @@ class Keeper:
             return None
 
     def note(self, report: dict[str, float], reason: str | None, stopped: bool) -> None:
-        """Take notice of the step that was just taken."""
+        """Record the last step; log, measure and save when due."""
         trainer = self.trainer
         if reason:
             self.progress.console.print(f'step {trainer.step}: {reason}; a new one begins')
@@ -164,7 +164,7 @@ class Keeper:
         """
         Return the mean RGB PSNR in dB of the averaged generator over the validation pairs.
 
-        Not a number if none of them is there any more.
+        NaN if none of them can be read any more.
         """
         averaged = self._averaged().eval()
         scores = []
@@ -175,7 +175,7 @@ class Keeper:
         return sum(scores) / len(scores) if scores else math.nan
 
     def _sample(self) -> None:
-        """Write the first batch of the run as it is restored by now."""
+        """Write samples of the run's first batch, restored with the present weights."""
         batches = self.trainer.batches
         [batch] = batches.read([0])
         averaged = self._averaged().eval()

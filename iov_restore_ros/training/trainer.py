@@ -1,4 +1,4 @@
-"""One training run: networks, optimisers, the step it is at, and how a step is taken."""
+"""One training run: its networks, its optimisers, its current step, and how it takes a step."""
 
 import contextlib
 import math
@@ -33,16 +33,16 @@ from iov_restore_ros.training.losses import RestorationLoss
 from iov_restore_ros.training.processes import Processes
 from iov_restore_ros.training.unroll import Unroll
 
-BROKEN_STEPS = 10  # in a row, then the run is given up
+BROKEN_STEPS = 10  # in a row end the run
 
 
 class Trainer:
     """
-    The state of a run. ``config`` is that of the present stage, ``plan`` is of all of them.
+    The state of a run. ``config`` belongs to the present stage, ``plan`` covers all stages.
 
-    A step whose loss or gradient is not finite changes no weight; ``BROKEN_STEPS`` of them in a
-    row end the run, whose last checkpoint is then still good. A discriminator that has collapsed
-    (see ``adversarial.collapsed``) is replaced by a new one, as at the start of a stage.
+    A step whose loss or gradient is not finite changes no weight. ``BROKEN_STEPS`` such steps in a
+    row end the run; its last checkpoint is then still good. A new discriminator replaces one that
+    has collapsed (see ``adversarial.collapsed``), as at the start of a stage.
     """
 
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
@@ -76,7 +76,7 @@ class Trainer:
         if self.config.precision != 'auto':
             return getattr(torch, self.config.precision)
         fastest = on_one_thread(fastest_precision, self.generator, self.device, True)
-        # Each process measures for itself: they take what most of them found.
+        # Each process measures for itself. All take the result of the majority.
         votes = torch.tensor(float(fastest == 'bfloat16'), device=self.device)
         return torch.bfloat16 if self.processes.mean(votes) > 0.5 else torch.float32
 
@@ -86,7 +86,7 @@ class Trainer:
         )
 
     def _take_settings(self, config: TrainConfig) -> None:
-        """Go on by other settings, from the averaged weights."""
+        """Continue with other settings, from the averaged weights."""
         self.config = config
         self.batches = Batches(config, self.device)
         self.loss = RestorationLoss(config.losses, config.vgg).to(self.device)
@@ -96,7 +96,7 @@ class Trainer:
         self.average = self._new_average()
 
     def begin_stage(self, stage: int) -> None:
-        """Keep the generator; start the discriminator and the optimisers afresh (Sec. 4.1)."""
+        """Keep the generator; create a new discriminator and new optimisers (Sec. 4.1)."""
         self.stage = stage
         config = config_of(self.whole, stage)
         if config != self.config:
@@ -113,14 +113,14 @@ class Trainer:
             )
 
     def seconds(self) -> float:
-        """Return how long the run has taken by now, with what it took before it was stopped."""
+        """Return the run's duration so far in s, with the time before it was stopped."""
         return time.monotonic() - self.started
 
     def read(self) -> Iterator[list[Any]]:
         """
-        Yield what each step learns from, from the present one to the last.
+        Yield the batches of each step, from the present step to the last.
 
-        Takes the step's stage to begin with, so each step is to be taken before the next is asked.
+        It begins the stage of the step first, so take each step before asking for the next.
         """
         count, rank = self.processes.count, self.processes.rank
         while self.step < self.plan.steps:
@@ -134,10 +134,10 @@ class Trainer:
 
     def take_step(self, batches: list[Any]) -> dict[str, float]:
         """
-        Take one step on ``config.accumulate`` batches as ``Batches.read`` gives them.
+        Take one step on ``config.accumulate`` batches from ``Batches.read``.
 
         Generator and discriminator step together, on the same pictures. Returns the losses by
-        name, means over all processes.
+        name, as means over all processes.
         """
         self._set_rate(self.plan.learning_rate(self.step))
         self.optimiser.zero_grad()
@@ -166,7 +166,7 @@ class Trainer:
             )
 
     def _accumulate_frames(self, sequences: Unroll, last: bool) -> dict[str, Tensor]:
-        """Go through the frames; the ``last`` batch of a step shares its gradients at its end."""
+        """Train on each frame in turn. The ``last`` batch shares the gradients at its end."""
         share = 1 / (self.config.accumulate * sequences.frames)
         sums: dict[str, Tensor] = {}
         for number in range(sequences.frames):
@@ -182,7 +182,7 @@ class Trainer:
     def _restore(
         self, image: Tensor, evidence: Evidence | None, target: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the restored pictures, the loss, and what it is made of."""
+        """Return the restored pictures, the loss, and its terms by name."""
         mixed = self.dtype != torch.float32
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
             restored = self.shared_generator(
@@ -193,7 +193,7 @@ class Trainer:
     def _accumulate_pictures(
         self, degraded: Tensor, target: Tensor, number: int
     ) -> dict[str, Tensor]:
-        """Judge restored pictures by the losses and, where there is one, the discriminator."""
+        """Add the gradients of the losses and, if there is one, of the discriminator."""
         share = 1 / self.config.accumulate
         restored, total, values = self._restore(degraded, None, target)
         if not self.discriminator:
@@ -219,10 +219,10 @@ class Trainer:
         }
 
     def _update(self, report: dict[str, float]) -> None:
-        """Apply the gradients if they are finite, and look after the discriminator."""
+        """Apply the gradients if they are finite, and record the discriminator's judgement."""
         norm = nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.max_gradient)
         report['gradient'] = norm.item()
-        if self.discriminator:  # the penalty's can be broken where the loss is not
+        if self.discriminator:  # the penalty's gradient can be non-finite with a finite loss
             norm = nn.utils.clip_grad_norm_(self.discriminator.parameters(), math.inf)
             report['D_gradient'] = norm.item()
         if not all(math.isfinite(value) for value in report.values()):
@@ -243,14 +243,14 @@ class Trainer:
             self.judgements = [*self.judgements, now][-COLLAPSE_STEPS:]
 
     def replace_collapsed(self) -> str | None:
-        """Start the discriminator afresh if it has collapsed; return the reason if so."""
+        """Begin the stage anew if the discriminator has collapsed; return the reason if so."""
         reason = collapsed(self.judgements)
         if reason:
             self.begin_stage(self.stage)
         return reason
 
     def strength(self) -> float:
-        """Return how strong the degradations are by now (0.3..1); easy ones are learnt sooner."""
+        """Return the present strength of the degradations, 0.3..1; weak ones come first."""
         ramp = self.config.ramp
         return min(1.0, 0.3 + 0.7 * self.plan.done(self.step) / ramp) if ramp else 1.0
 
@@ -260,7 +260,7 @@ class Trainer:
             set_rate(self.discriminator_optimiser, rate, 1.0)
 
     def _gradients_shared(self, last: bool) -> contextlib.AbstractContextManager:
-        """Average gradients over the processes with the last batch of a step only."""
+        """Average the gradients over the processes only with the last batch of a step."""
         waiting = contextlib.ExitStack()
         if self.processes.count > 1 and not last:
             waiting.enter_context(self.shared_generator.no_sync())  # type: ignore[operator]
@@ -289,7 +289,7 @@ class Trainer:
         write_checkpoint(self.checkpoint, state)
 
     def _load(self) -> None:
-        """Go on from the checkpoint. Raises ``TrainingError`` for one that does not fit."""
+        """Continue from the checkpoint. Raises ``TrainingError`` for one that does not fit."""
         state = read_checkpoint(self.checkpoint, self.whole, self.device)
         self.step = state['step']
         self.started -= state.get('seconds', 0.0)  # older checkpoints have none
@@ -312,7 +312,7 @@ class Trainer:
 
 
 def make_optimiser(name: str, network: nn.Module) -> torch.optim.Optimizer:
-    """Return 'adam' or 'adamw' for ``network``; a generator's fusion is a group of its own."""
+    """Return 'adam' or 'adamw' for ``network``; a generator's fusion is a separate group."""
     parts = [network]
     if isinstance(network, Generator) and network.fusion is not None:
         parts = [network.body, network.fusion]
@@ -323,6 +323,6 @@ def make_optimiser(name: str, network: nn.Module) -> torch.optim.Optimizer:
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float, fusion_rate: float) -> None:
-    """Set the learning rate to ``rate``, that of the fusion to ``fusion_rate`` times as much."""
+    """Set the learning rate to ``rate``, and the fusion's to ``fusion_rate`` times ``rate``."""
     for group, factor in zip(optimiser.param_groups, (1.0, fusion_rate), strict=False):
         group['lr'] = factor * rate

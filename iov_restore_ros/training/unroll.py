@@ -1,12 +1,13 @@
 """
-Sequences frame by frame, as a camera's past has them: each restored beside the one restored before.
+Sequences for training, restored frame by frame, each frame beside the previous output.
 
-What a generator learns from is what `video/history.py` will give it: its own last output, aligned
-by the same `video/aligner.py`. So a sequence carries ``FLOW_MARGIN`` more pixels on every side than
-is restored, as a flow needs to see where things went. The margin simulates the previous output: the
-sharp frame with a little of the degraded one, and as much too dark or too bright as what was
-restored: on a road that comes nearer for dozens of frames such errors add up, and in a crop all
-that moves would come in fresh.
+The generator trains on the same side information that `video/history.py` gives it in use: its own
+previous output, aligned by the same `video/aligner.py`. Optical flow needs to see where content
+went, so a sequence carries ``FLOW_MARGIN`` more pixels on every side than are restored. The margin
+simulates the previous output. It is the sharp frame mixed with a little of the degraded frame, with
+the same mean error in brightness as the restored part. Such errors add up on a road that approaches
+for dozens of frames. Without them in the margin, content that moves into the crop would be free of
+errors.
 """
 
 from functools import partial
@@ -26,31 +27,31 @@ from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned, tu
 from iov_restore_ros.video.flow import Flow, judge, search
 
 FLOW_MARGIN = 48  # pixels, a multiple of CELL
-# Share of the frames that have nothing beside them, as stills and what follows a cut: the first of
-# each sequence alone would be few.
+# Share of the frames that have no previous frame, like stills and frames after a cut. The first
+# frames of the sequences alone would be too few.
 ALONE = 0.3
-UNRESTORED = 0.1  # share of the frames whose frame before was received only
-LEFT_OVER = 0.4  # greatest share of the degraded frame in the margin of the one before
-UNKNOWN = 0.4  # share of the sequences whose shutter is assumed
-NOT_ASKED = 0.08  # and of those whose motion isn't told either
-WRONG = 0.1  # share of the flows that are wrong in places, or everywhere, without contradiction
-UNSURE = 0.08  # sigma of a known shutter, a share of it
-# Of a gyroscope. Whoever connects one tells the exposure, too; with a shutter that is assumed the
-# network learnt to believe no path.
+UNRESTORED = 0.1  # share of the frames whose previous frame is unrestored
+LEFT_OVER = 0.4  # greatest share of the degraded frame in the margin of the previous frame
+UNKNOWN = 0.4  # share of the sequences whose exposure is assumed
+NOT_ASKED = 0.08  # share of the sequences that get no motion either
+WRONG = 0.1  # share of the flows that are wrong in places or everywhere, yet consistent
+UNSURE = 0.08  # sigma of a known exposure, as a share of it
+# The constants below are for a gyroscope. Who connects one usually gives the exposure, too. With an
+# assumed exposure the network learnt to ignore the path.
 UNKNOWN_BESIDE_IT = 0.05
-UNUSED = 0.1  # share of those that aren't listened to
+UNUSED = 0.1  # share of the gyroscopes that are ignored
 UNSURE_BESIDE_IT = 0.04
-RATES = 100.0, 400.0  # samples a second, drawn by their logarithm
-NOISE = 0.008  # rad/s, mean of the exponential draw of its sigma
+RATES = 100.0, 400.0  # samples a second, drawn log-uniformly
+NOISE = 0.008  # rad/s, mean of its sigma, which is drawn exponentially
 BIAS = 0.006  # rad/s
-LATE = 0.0008  # s, sigma of its clock
-FOCAL = 0.015  # sigma of the focal length as it is told, a share of it
-MISTAKEN = 0.02  # share of those that are wrong about an axis
+LATE = 0.0008  # s, sigma of the offset of its clock
+FOCAL = 0.015  # sigma of the given focal length, as a share of it
+MISTAKEN = 0.02  # share of the gyroscopes with two axes swapped
 
 
 class Unroll:
     """
-    A batch of sequences on its way through a generator, which this doesn't know.
+    A batch of sequences that a generator restores frame by frame. The caller runs the generator.
 
         for number in range(sequences.frames):
             image, evidence, target = sequences.frame(number)
@@ -61,10 +62,10 @@ class Unroll:
         self, batch: tuple[Tensor, ...], task: str, device: torch.device, seed: int
     ) -> None:
         """
-        Begin. ``batch`` is items of ``Sequences``: (degraded, sharp, shutter, rates, camera).
+        Take a ``batch`` of items of ``Sequences``: (degraded, sharp, shutter, rates, camera).
 
-        uint8 N x T x 3 x H x W twice, H and W multiples of 4, and float32 N, N x S x 3, N x 4. What
-        is drawn here depends on ``seed`` alone.
+        The first two are uint8 N x T x 3 x H x W, with H and W multiples of 4. The others are
+        float32 N, N x S x 3 and N x 4. All random draws depend on ``seed`` alone.
         """
         self.received, sharp, shutter, rates, cameras = batch
         self.degraded, self.sharp = (
@@ -73,18 +74,19 @@ class Unroll:
         self.frames = sharp.shape[1]
         self.task = task
         self.rng = torch.Generator().manual_seed(seed)
-        # For the whole sequence, as it is wrong about all frames of a camera: such errors add up.
+        # One for the whole sequence: its errors are the same in all frames of a camera and add up.
         self.gyroscopes = [self._gyroscope(*pair) for pair in zip(rates, cameras, strict=True)]
         self.told = self._told(shutter)
-        self.traces: dict[int, list[Trace | None]] = {}  # of the last frame, of each sequence
+        self.traces: dict[int, list[Trace | None]] = {}  # of the last frame, per sequence
         self.restored = torch.empty(0)  # the last frame, as ``frame`` returns it
 
     def frame(self, number: int) -> tuple[Tensor, Evidence | None, Tensor]:
         """
-        Return a frame, what is known beside it and what it should be, without the margin.
+        Return (degraded frame, its evidence, sharp frame), all without the margin.
 
-        float32 N x 3 x (H - 2 FLOW_MARGIN) x (W - 2 FLOW_MARGIN). The first one has no frame before
-        it, nor have a part of the others; these want the one before to be kept.
+        The frames are float32 N x 3 x (H - 2 FLOW_MARGIN) x (W - 2 FLOW_MARGIN), 0..1. The first
+        frame has no previous frame, and neither has a part of the others. All others need the
+        previous output, so call ``keep`` first.
         """
         image, target = self.degraded[:, number], self.sharp[:, number]
         alone = number == 0 or bool(uniform(1, self.rng) < ALONE)
@@ -92,7 +94,7 @@ class Unroll:
         return _inner(image), evidence, _inner(target)
 
     def keep(self, restored: Tensor) -> None:
-        """Remember the last frame as it was restored; no gradient goes through time."""
+        """Keep the output of the last frame. Gradients do not flow through time."""
         self.restored = restored.detach().clamp(0, 1)
 
     def _evidence(self, number: int) -> Evidence:
@@ -100,7 +102,7 @@ class Unroll:
         return self._gather(number, before, self._known(number, before))
 
     def _still(self, number: int) -> Evidence | None:
-        """Return what is known of a frame that has none before it."""
+        """Return the evidence of a frame without a previous one; None without any gyroscope."""
         if not any(self.gyroscopes):
             return None
         return self._gather(number, self.degraded[:, number], self._known(number, None))
@@ -129,7 +131,7 @@ class Unroll:
         )
 
     def _known(self, number: int, before: Tensor | None) -> list[Before | None]:
-        """Return what each sequence knows beside a frame, of the one ``before``, as it is told."""
+        """Return each sequence's side information for a frame; ``before`` is the previous one."""
         frames = _pictures(self.received[:, number])
         previous: list[Previous | None] = [None] * len(frames)
         if before is not None:
@@ -158,7 +160,7 @@ class Unroll:
     def _gyroscope(
         self, rates: Tensor, camera: Tensor
     ) -> tuple[Gyroscope, Camera, float] | None:
-        """Return what a real one would tell, its camera, and the time of a frame; None for none."""
+        """Return a simulated gyroscope, its camera and the frame period in s; None without one."""
         draws = normal(6, self.rng).tolist()
         unused, wrong, fewer, noise = uniform(4, self.rng).tolist()
         apart = NOISE * float(np.log(1 / max(noise, 1e-9))) * normal(tuple(rates.shape), self.rng)
@@ -187,7 +189,7 @@ class Unroll:
     def _flow(
         self, now: np.ndarray, before: np.ndarray, height: int, width: int, *, restored: np.ndarray
     ) -> Flow:
-        """Return what `find_flow` finds, also at a cut, and now and then a wrong one."""
+        """Return what `find_flow` returns, but without a check for cuts and at times wrong."""
         there, back = search(now, before)
         wrong, everywhere = uniform(2, self.rng).tolist()
         if wrong < WRONG:
@@ -198,7 +200,7 @@ class Unroll:
         return judge(there, back, now, move(restored, there), (height, width))
 
     def _before(self, number: int) -> Tensor:
-        """Return frame ``number`` as it is known from before, with margin."""
+        """Return frame ``number`` as a previous frame: restored or as received, with margin."""
         received, left_over = uniform(2, self.rng).tolist()
         degraded, sharp = self.degraded[:, number], self.sharp[:, number]
         if received < UNRESTORED:
@@ -209,7 +211,7 @@ class Unroll:
         return before.clamp(0, 1)
 
     def _told(self, shutter: Tensor) -> Tensor:
-        """Return the shutter as given or as assumed, N x 2, see ``make_evidence``."""
+        """Return (exposure, whether it is known), N x 2, see ``make_evidence``."""
         count = len(shutter)
         beside = torch.tensor([one is not None for one in self.gyroscopes])
         unsure = torch.where(beside, UNSURE_BESIDE_IT, UNSURE)
@@ -230,5 +232,5 @@ def _inner(planes: Tensor, margin: int = FLOW_MARGIN) -> Tensor:
 
 
 def _pictures(frames: Tensor) -> np.ndarray:
-    """Turn uint8 N x 3 x H x W, on the CPU, into N x H x W x 3."""
+    """Return uint8 N x 3 x H x W, on the CPU, as N x H x W x 3."""
     return frames.permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,11 +1,11 @@
 """
-Train what finds the veil of fog and of far rain, on whole pictures.
+Train the network that finds the veil of fog and far rain, on whole pictures.
 
     python -m iov_restore_ros train_veil config/train/veil.yaml data.root=SHARP data.depth=DEPTH
 
-A command of its own: no generator, no crops, no sequences and no discriminator are in it, and it
-takes some ten minutes on one core. Any setting of the file can be given behind it as
-name=value. Writes veil.safetensors into `output`, now and then and when it is stopped.
+It uses no generator, no crops, no sequences and no discriminator, and takes about ten minutes on
+one core. Any setting of the file can be given after it as name=value. The command writes
+veil.safetensors into `output` at intervals, and when it is stopped.
 """
 
 import sys
@@ -27,29 +27,29 @@ from iov_restore_ros.training.finder import FinderConfig, fit, main_of
 
 @dataclass
 class VeilDataConfig:
-    """Where the pictures are."""
+    """The folders of the pictures."""
 
-    root: Path = MISSING  # sharp ones, and videos
-    depth: Path | None = None  # picture/ and depth/ below it
+    root: Path = MISSING  # sharp pictures and videos
+    depth: Path | None = None  # a folder with picture/ and depth/
     depth_share: float = 0.2  # of the pictures
-    streaks: Path | None = None  # layers of rain
-    description: str = ''  # goes into the weight file: which sets, under which terms
+    streaks: Path | None = None  # layers of rain streaks
+    description: str = ''  # for the weight file: the data sets and their terms
     cache_gb: float = 2.0
     workers: int = 0  # processes that make pictures
 
 
 @dataclass
 class VeilConfig(FinderConfig):
-    """Everything that a run can be told."""
+    """All settings of a run."""
 
     data: VeilDataConfig = field(default_factory=VeilDataConfig)
 
 
 def veil_loss(seen: Seen, picture: Sequence[Tensor]) -> Tensor:
     """
-    Return how wrong ``seen`` is: the scene behind the veil, the veil, and whether it is sure.
+    Return the loss of ``seen``: errors of the unveiled scene, of the veil, and of its certainty.
 
-    ``picture`` is the tensors of a batch of ``VeiledPicture``.
+    ``picture`` holds the tensors of a batch of ``VeiledPicture``.
     """
     _, mean, through, light, veiled = picture
 

@@ -1,9 +1,9 @@
 """
-What is taken off a frame in rain before the generator gets it: the veil, and what is on the glass.
+Clear a frame in rain before the generator: remove the veil, and drops and dirt on the glass.
 
     clearer = load_clearer()
     clear = clearer.still(frame)
-    cleared = clearer.follow(frame, stamp, previous, memory, task)  # a camera's next
+    cleared = clearer.follow(frame, stamp, previous, memory, task)  # a camera's next frame
 """
 
 from collections.abc import Mapping
@@ -20,20 +20,20 @@ from iov_restore_ros.video.veil import Unveiler, VeilMemory
 
 
 class ClearMemory(NamedTuple):
-    """What a camera's veil and glass were like at its last frame; None: nobody looked, or anew."""
+    """The veil and the glass at a camera's last frame; None if unknown or after a reset."""
 
     veil: VeilMemory | None = None
     glass: Memory | None = None
 
 
 class Clearer:
-    """Takes off what its parts find; a part that is None is left out."""
+    """Removes what its two parts find; a part that is None is skipped."""
 
     def __init__(self, unveiler: Unveiler | None, cleaner: Cleaner | None) -> None:
         self._unveiler, self._cleaner = unveiler, cleaner
 
     def still(self, frame: np.ndarray) -> np.ndarray:
-        """Return ``frame`` (uint8 H x W x 3, RGB), cleared; itself if there is nothing on it."""
+        """Return ``frame`` (uint8 H x W x 3, RGB) cleared; ``frame`` itself if it is clear."""
         if self._unveiler is not None:
             frame = self._unveiler.clear(frame)
         if self._cleaner is not None:
@@ -45,12 +45,12 @@ class Clearer:
         task: str,
     ) -> tuple[Before, ClearMemory]:
         """
-        Return what is known beside ``frame``, received at ``stamp`` s, and it cleared; the memory.
+        Return the side information of ``frame``, received at ``stamp`` s, and the new memory.
 
-        ``task`` is what it is restored for.
+        ``Before.clear`` is the cleared frame. ``task`` is the task of the restoration.
 
-        ``Before.pixels`` are None where ``previous``, the frame before, shows another scene: then
-        what was remembered of the glass and the veil is forgotten.
+        If ``previous``, the previous frame, shows another scene, ``Before.pixels`` is None and the
+        memory of the glass and the veil is reset.
         """
         veil, glass = memory
         clear = frame
@@ -76,9 +76,9 @@ class Clearer:
 
 def load_clearer(files: Mapping[str, Path] | None = None) -> Clearer:
     """
-    Return a ``Clearer`` of the weight ``files`` of ``FINDERS``; without it of all that are shipped.
+    Return a ``Clearer`` with the weight ``files`` of ``FINDERS``; None means all shipped ones.
 
-    A part whose name is not in ``files`` is left out. Raises ``WeightsError``.
+    A part whose name is not in ``files`` is skipped. Raises ``WeightsError``.
     """
     if files is None:
         files = {name: finder_weights(name) for name in FINDERS}

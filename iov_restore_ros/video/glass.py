@@ -1,16 +1,16 @@
 """
-What lies on the glass before the lens: it stays in its place while the world moves.
+Find and fill drops and dirt on the glass, which stay in place while the scene moves.
 
     cleaner = Cleaner(load_glass())
     clear = cleaner.clear(frame)  # a still
     found = cleaner.find(frame, before, memory)  # the next frame of a camera
-    flow = found.flow(flow)  # under what lies there it is as around
+    flow = found.flow(flow)  # flow under drops and dirt is filled from around
     clear, memory = cleaner.fill(frame, before, flow, found)
 
-A camera's memory are averages for each cell of a small picture, over the frames in which the scene
-moved there. From these a small network finds what is covered. There the frame gets what was seen
-before it was covered, moved along, and where that is not known what lies around, smoothly. A frame
-in which nothing is certain is returned as it is.
+The memory of a camera holds averages for each cell of a small picture. An average covers the frames
+in which the scene moved in that cell. A small network finds the covered cells from these averages.
+A covered cell is filled from the warped previous output if the scene was seen there before,
+otherwise smoothly from the surrounding cells. A frame without a certain cell is returned unchanged.
 """
 
 from typing import NamedTuple
@@ -26,30 +26,33 @@ from iov_restore_ros.video.flow import Flow
 from iov_restore_ros.video.wiper import Bar, find_bar, sweeps
 
 SIDE = 320  # pixels of the longer side of the small picture
-STEP = 8  # its sides are multiples of it
-CELL = 2  # pixels of it on a side of a cell
-LASTING = 12.0  # frames that averages are taken over
-MOVING = 0.010  # change from frame to frame (0..1) around a cell that moves
-AROUND = 9  # cells that are looked at for that
-LEAST = 1e-3  # of what logarithms are taken of
-DOUBTFUL, CERTAIN = 0.4, 0.7  # nothing is taken off up to one, all from the other on
-UNMOVED = 0.2  # more has to be sure where nothing has moved yet, as in a still
-NEAR = np.ones((3, 3), np.uint8)  # cells about one in which it has to have been a frame ago
-EDGE = 3, 3  # cells over which what is covered begins
-SMEARED = np.ones((5, 5), np.uint8)  # cells about a wiper, which moves while the shutter is open
-FADING = 0.97  # of what was seen, in a frame: flows are never quite right
+STEP = 8  # its sides are multiples of this
+CELL = 2  # side of a cell, in pixels of the small picture
+LASTING = 12.0  # frames in an average, at most
+MOVING = 0.010  # mean change from frame to frame (0..1) around a moving cell
+AROUND = 9  # side of the square of cells for that mean
+LEAST = 1e-3  # offset in logarithms and denominators
+DOUBTFUL, CERTAIN = 0.4, 0.7  # below the first remove nothing, above the second all
+UNMOVED = 0.2  # added to DOUBTFUL where nothing has moved yet, as in a still
+NEAR = np.ones((3, 3), np.uint8)  # cells around one that the previous frame must confirm
+EDGE = 3, 3  # cells over which the cover is blurred
+SMEARED = np.ones((5, 5), np.uint8)  # cells around a wiper, which moves during the exposure
+FADING = 0.97  # factor on ``seen`` per frame, because flows are never exact
 
 
 class Memory(NamedTuple):
     """
-    What stayed in its place up to a frame, for each cell; float32 rows x columns.
+    The memory of the glass after a frame, for each cell; float32 rows x columns.
 
-    ``grey``: the last frame, 0..1; ``weight``: frames in which something moved there, at most
-    ``LASTING``; ``averages`` (x 5) over these: fine detail, change from frame to frame, fine
-    structure, its size, and how much differed from what the frame before, moved, showed.
-    ``seen``: whether the scene was ever seen there, 0..1; ``displacement`` (x 2): the flow to the
-    frame before, in pixels of the small picture; None without one. ``share``: how covered the
-    network takes it for, and ``cover``: what was filled, both 0..1. ``bar``: what may be a wiper.
+    - ``grey``: the last frame, 0..1.
+    - ``weight``: the number of frames with motion in the cell, at most ``LASTING``.
+    - ``averages`` (x 5) over these frames: fine detail, change from frame to frame, fine structure,
+      its absolute value, and the absolute difference from the warped previous frame.
+    - ``seen``: whether the scene was ever seen there, 0..1.
+    - ``displacement`` (x 2): the flow to the previous frame, in pixels of the small picture; None
+      without one.
+    - ``share``: the network's output, and ``cover``: the share that was filled, both 0..1.
+    - ``bar``: a possible wiper.
     """
 
     grey: np.ndarray
@@ -64,9 +67,9 @@ class Memory(NamedTuple):
 
 class Found(NamedTuple):
     """
-    What was found on the glass before a frame, which is ``small`` as ``shrink`` makes it.
+    The drops and dirt that were found in a frame. ``small`` is the frame after ``shrink``.
 
-    ``memory`` is of this frame, ``before`` of the one before.
+    ``memory`` belongs to this frame, ``before`` to the previous frame.
     """
 
     small: np.ndarray
@@ -75,11 +78,11 @@ class Found(NamedTuple):
 
     @property
     def nothing(self) -> bool:
-        """Whether the frame can stay as it is."""
+        """Whether the frame needs no change."""
         return not self.memory.cover.any()
 
     def flow(self, flow: Flow) -> Flow:
-        """Return ``flow`` with what lies around in place of what is covered."""
+        """Return ``flow`` with covered cells filled from the surrounding cells."""
         if self.nothing:
             return flow
         known = 1 - cv2.resize(self.memory.cover, flow.displacement.shape[1::-1])
@@ -88,24 +91,23 @@ class Found(NamedTuple):
 
 
 class Cleaner:
-    """Takes off frames what lies on the glass, as a network finds it; of any number of cameras."""
+    """Removes drops and dirt that a network finds. One object serves any number of cameras."""
 
     def __init__(self, glass: Glass) -> None:
-        """Take ``glass``, which runs on the CPU whatever the generators run on."""
+        """Take ``glass``. It runs on the CPU, wherever the generators run."""
         self._glass = glass.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def clear(self, frame: np.ndarray) -> np.ndarray:
-        """Return a still (uint8 H x W x 3, RGB) without what lies on the glass."""
+        """Return a still (uint8 H x W x 3, RGB) without the drops and dirt on the glass."""
         return self.fill(frame, None, None, self.find(frame, None, None))[0]
 
     def find(
         self, frame: np.ndarray, before: np.ndarray | None, memory: Memory | None
     ) -> Found:
         """
-        Find what lies on the glass before ``frame`` (uint8 H x W x 3, RGB).
+        Find drops and dirt in ``frame`` (uint8 H x W x 3, RGB).
 
-        ``before`` is the frame before, as it was restored, and ``memory`` that of it; None: there
-        is none.
+        ``before`` is the restored previous frame and ``memory`` its memory. Each may be None.
         """
         small, expected = shrink(frame), None
         if memory is not None and memory.grey.shape != tuple(n // CELL for n in small.shape[:2]):
@@ -117,7 +119,7 @@ class Cleaner:
         planes, new = observe(small, expected, memory)
         new = new._replace(share=compute(on_one_thread, self._look, planes))
         share = new.share
-        if memory is not None:  # what was elsewhere a moment ago may be a road user
+        if memory is not None:  # a cover that moves may be a road user
             share = cv2.min(share, cv2.dilate(memory.share, NEAR))
         doubtful = DOUBTFUL + UNMOVED * (1 - cv2.min(new.weight, 1.0))
         cover = ((share - doubtful) / (CERTAIN - DOUBTFUL)).clip(0, 1)
@@ -133,10 +135,11 @@ class Cleaner:
         self, frame: np.ndarray, before: np.ndarray | None, flow: Flow | None, found: Found
     ) -> tuple[np.ndarray, Memory]:
         """
-        Return ``frame`` with the scene in place of what was ``found``, and what to remember.
+        Return ``frame`` with covered cells, as ``found``, replaced by the scene, and the memory.
 
-        ``flow`` leads to the frame before, which is ``before`` as it was restored: what was covered
-        there is filled. None: it was not, and shows what lies on the glass.
+        ``flow`` leads to the previous frame. ``before`` is the restored previous frame, whose
+        covered cells are filled. It is None if that frame was not restored and so still shows the
+        drops and dirt.
         """
         memory, cover = found.memory, found.memory.cover
         height, width = frame.shape[:2]
@@ -185,10 +188,10 @@ def observe(
     small: np.ndarray, expected: np.ndarray | None, memory: Memory | None
 ) -> tuple[np.ndarray, Memory]:
     """
-    Return what the network sees of a frame, float32 PLANES x rows x columns, and the new memory.
+    Return the network's input for a frame, float32 PLANES x rows x columns, and the new memory.
 
-    ``small`` is what ``shrink`` makes of the frame; ``expected`` (the same shape) of the frame
-    before, as it was restored, moved to where this frame should have it, None without one.
+    ``small`` is the frame after ``shrink``. ``expected`` (the same shape) is the restored previous
+    frame after ``shrink``, warped onto this frame; None without one.
     """
     full = _grey(small)
     rows, columns = full.shape[0] // CELL, full.shape[1] // CELL
@@ -226,9 +229,9 @@ def observe(
 
 def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """
-    Return ``values`` where they are ``known``, else what lies around.
+    Return ``values`` where they are ``known``, else values from the surroundings.
 
-    float32 h x w x C, C from 2 to 4, and h x w, 0..1.
+    ``values`` are float32 h x w x C, C from 2 to 4; ``known`` is float32 h x w, 0..1.
     """
     if min(known.shape) <= 2:
         total = max(float(known.sum()), LEAST)
@@ -242,7 +245,7 @@ def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _pixels(small: np.ndarray) -> list[np.ndarray]:
-    """Return each pixel of a cell as planes of its own, R, G, B, about mid-grey."""
+    """Return separate R, G and B planes for each pixel of a cell, relative to mid-grey."""
     values = cv2.multiply(small, (1 / 255,) * 4, dtype=cv2.CV_32F) - np.float32(0.5)
     return [
         values[y::CELL, x::CELL, colour]

@@ -1,12 +1,12 @@
 """
-A wiper that passes before the lens, told from road users and poles by how it turns.
+Detect a wiper in front of the lens. Its rotation tells it from road users and poles.
 
     bar = find_bar(grey, expected)
     if sweeps(earlier, bar): ...  # bar.cells are the wiper
 
-A wiper is a long, dark bar where the frame before shows something brighter, and from one frame to
-the next it turns about a place below the picture. Poles and vehicles that pass near are as dark and
-as large, but they move on without turning. So the first frame of a sweep is never found.
+A wiper is a long, dark bar where the previous frame is brighter. From one frame to the next it
+turns about a point below the picture. Poles and near vehicles can be as dark and as large, but they
+move without turning. The test needs two frames, so the first frame of a sweep is never found.
 """
 
 import math
@@ -15,23 +15,23 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-DARK = 0.25  # brightness (0..1) of a wiper, at most
-DARKER = 0.05  # than what is expected there, at least
-HIDING = 0.4  # share of what is expected that it hides, at least
-LEAST = 40  # cells of a bar
-LONG = 0.3  # heights of the picture
-SLIM = 0.3  # its width, a share of its length, at most
-SOLID = 0.65  # its cells, a share of those of a rectangle as long and as wide
-TURN = math.radians(8)  # from frame to frame, at least
+DARK = 0.25  # greatest brightness (0..1) of a wiper
+DARKER = 0.05  # least difference in brightness from the expected frame
+HIDING = 0.4  # least share of the expected brightness that it hides
+LEAST = 40  # least number of cells of a bar
+LONG = 0.3  # least length, in heights of the picture
+SLIM = 0.3  # greatest width, as a share of the length
+SOLID = 0.65  # least share that its cells fill of a rectangle of its length and width
+TURN = math.radians(8)  # least rotation from frame to frame
 JOINED = np.ones((3, 3), np.uint8)
 
 
 class Bar(NamedTuple):
     """
-    A straight dark bar before a frame.
+    A straight dark bar in front of the scene.
 
-    ``cells``: uint8 rows x columns, 1 where it is; ``middle`` and ``along``: float64 2, x before y,
-    in cells, and its direction, of length 1.
+    ``cells``: uint8 rows x columns, 1 inside the bar; ``middle``: its centre in cells; ``along``:
+    its direction, of length 1. Both are float64 2, (x, y).
     """
 
     cells: np.ndarray
@@ -41,9 +41,10 @@ class Bar(NamedTuple):
 
 def find_bar(grey: np.ndarray, expected: np.ndarray) -> Bar | None:
     """
-    Return the longest dark bar that touches the border of the picture on the left, right or below.
+    Return the longest dark bar that touches the left, right or lower border; None without one.
 
-    ``grey`` is a frame and ``expected`` the frame before, moved, both float32 rows x columns, 0..1.
+    ``grey`` is a frame and ``expected`` the warped previous frame, both float32 rows x columns,
+    0..1.
     """
     rows, columns = grey.shape
     hidden = expected - grey
@@ -58,14 +59,14 @@ def find_bar(grey: np.ndarray, expected: np.ndarray) -> Bar | None:
         cells = labels == number
         places = np.argwhere(cells)[:, ::-1]
         spread, ways = np.linalg.eigh(np.cov(places.T))
-        wide, long = np.sqrt(12 * spread.clip(0.01))  # of a rectangle that spreads as they do
+        wide, long = np.sqrt(12 * spread.clip(0.01))  # of a rectangle with equal variances
         if long >= longest and wide < SLIM * long and area > SOLID * wide * long:
             longest, bar = long, Bar(cells.astype(np.uint8), places.mean(0), ways[:, 1])
     return bar
 
 
 def sweeps(before: Bar | None, now: Bar | None) -> bool:
-    """Return whether ``now`` is ``before``, of one frame before, turned about a place below."""
+    """Return whether ``now`` is the previous frame's bar turned about a point below."""
     if before is None or now is None:
         return False
     (ax, ay), (bx, by) = before.along, now.along

@@ -1,9 +1,9 @@
 """
 Degraded training input made from sharp images: motion blur and rain, batched, on any device.
 
-Images are float32 N x 3 x H x W, RGB, 0..1, gamma-encoded as cameras deliver them. Everything
-random comes from the ``torch.Generator`` given, which lives on the device of the images: the same
-seed gives the same pictures on the same kind of device.
+Images are float32 N x 3 x H x W, RGB, 0..1, gamma-encoded as cameras deliver them. All random
+numbers come from the given ``torch.Generator``, which is on the device of the images. The same seed
+gives the same pictures on the same kind of device.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ __all__ = ['DEGRADATIONS', 'Degradation', 'draw_strength', 'motion_blur', 'rain'
 @dataclass(frozen=True)
 class Degradation:
     """
-    How sharp pictures are degraded.
+    Functions that degrade sharp pictures.
 
-    ``pictures`` takes N of them, their strengths (0..1) and the ``torch.Generator``; it returns
-    (degraded, target). ``frames`` takes consecutive ones, one strength, the generator and layers
-    that somebody gives for it or None, as ``shower`` does; it returns them degraded. It is None of
-    motion blur, which frames get from how they move: see `sequences.py`.
+    ``pictures`` takes N pictures, their strengths (0..1) and the ``torch.Generator``; it returns
+    (degraded, target). ``frames`` takes consecutive frames, one strength, the generator, and streak
+    layers or None, as ``shower`` does; it returns the degraded frames. It is None for motion blur,
+    because `sequences.py` blurs frames along their own motion.
     """
 
     pictures: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -45,7 +45,7 @@ def draw_strength(count: int, clean: float, light: float, rng: torch.Generator) 
     """
     Return ``count`` strengths: 1, or 0 for the share ``clean``, or 0.01..0.1 for ``light``.
 
-    Frames that need nothing must come out as they went in, and so must be trained on.
+    The generator must return clean frames unchanged, so it must train on clean frames too.
     """
     draw = uniform(count, rng)
     lightly = 0.01 + 0.09 * uniform(count, rng)

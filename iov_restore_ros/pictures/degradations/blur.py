@@ -20,7 +20,7 @@ from iov_restore_ros.pictures.degradations.draw import (
 from iov_restore_ros.tasks import DEBLUR
 
 GAMMA = 2.2  # Eq. 1
-BLUR_MARGIN = DEBLUR.margin  # pixels around a crop that motion_blur needs and takes off
+BLUR_MARGIN = DEBLUR.margin  # pixels around a crop that motion_blur needs and removes
 MAX_BLUR = 28.0  # pixels travelled during the exposure
 MOMENTS = 17  # M of Eq. 2
 
@@ -29,13 +29,13 @@ def motion_blur(
     sharp: Tensor, strength: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """
-    Blur as a moving camera does: the average of moved frames (Eqs. 2, 3).
+    Simulate the blur of a moving camera: average moved frames (Eqs. 2, 3).
 
-    ``sharp`` carries ``BLUR_MARGIN`` more pixels on every side than the crop wanted. Returns
-    (blurred, target); the target is the frame at the middle of the exposure. Half of the samples
-    are averaged in linear light (Eq. 1), half as they are, which is how GOPRO's `blur` was made.
-    In a fifth of the samples a region moves on a path of its own. ``strength`` is N values from 0
-    (untouched) to 1, see ``draw_strength``.
+    ``sharp`` has ``BLUR_MARGIN`` more pixels on every side than the result. Returns (blurred,
+    target); the target is the frame at the middle of the exposure. Half of the samples are averaged
+    in linear light (Eq. 1), half gamma-encoded, like GOPRO's `blur`. In a fifth of the samples a
+    region moves along a separate path. ``strength`` is N values from 0 (untouched) to 1, see
+    ``draw_strength``.
     """
     count, _, height, width = sharp.shape
     size = (height - 2 * BLUR_MARGIN, width - 2 * BLUR_MARGIN)
@@ -59,13 +59,13 @@ def camera_path(strength: Tensor, rng: torch.Generator) -> Tensor:
     """
     Return camera motions as MOMENTS x N x 2 x 3 affine matrices in pixels, identity in the middle.
 
-    Travel along a curved line plus shake; roll; and forward motion, a zoom about a focus of
-    expansion that may lie outside of the crop.
+    A motion combines travel along a curved line, shake, roll, and forward motion. Forward motion is
+    a zoom about a focus of expansion that may lie outside the crop.
     """
     count = len(strength)
     time = torch.linspace(-0.5, 0.5, MOMENTS, device=strength.device).view(-1, 1)
     length = strength * MAX_BLUR * (0.05 + 0.95 * uniform(count, rng).pow(1.5))
-    # Half of the motions are nearly horizontal: yaw, and what passes beside the road.
+    # Half of the motions are nearly horizontal, like yaw and objects passing beside the road.
     level = uniform(count, rng) < 0.5
     angle = torch.where(level, 0.2 * normal(count, rng), 2 * math.pi * uniform(count, rng))
     along, across = time, 0.2 * normal(count, rng) * 2 * time.pow(2)
@@ -91,8 +91,8 @@ def _average(image: Tensor, path: Tensor, size: tuple[int, int]) -> Tensor:
     """Average ``image`` (N x C x H x W) moved along ``path``; returns its centre of ``size``."""
     count, channels, height, width = image.shape
     total = torch.zeros(count, channels, *size, device=image.device)
-    # From pixels about the centre to grid_sample's -1..1: theta = F^-1 M S, with F half the
-    # frame and S half the centre that is wanted.
+    # Convert from pixels about the centre to grid_sample's -1..1: theta = F^-1 M S. F is half the
+    # frame's size and S half the result's size.
     frame = torch.tensor([[width / 2], [height / 2]], device=image.device)
     centre = torch.tensor([size[1] / 2, size[0] / 2, 1.0], device=image.device)
     for matrices in path:

@@ -1,10 +1,10 @@
-"""Random numbers on the device of their generator, and what both degradations end with."""
+"""Random numbers on the device of their generator, and the sensor noise of all degradations."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-NOISE = 0.004  # greatest sigma of the sensor's; with more, the generator learns to smooth
+NOISE = 0.004  # greatest sigma of sensor noise; with more, the generator learns to smooth
 
 Shape = int | tuple[int, ...]
 
@@ -20,7 +20,7 @@ def normal(shape: Shape, rng: torch.Generator) -> Tensor:
 
 
 def per_sample(values: Tensor) -> Tensor:
-    """Shape N values so that they multiply N x C x H x W."""
+    """Reshape N values to N x 1 x 1 x 1, to multiply N x C x H x W."""
     return values.view(-1, 1, 1, 1)
 
 
@@ -34,6 +34,6 @@ def smooth_field(
 
 
 def sensor_noise(image: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
-    """Add Gaussian noise with sigma up to ``NOISE`` and round as 8 bits do."""
+    """Add Gaussian noise with sigma up to ``NOISE`` and round to 8 bits."""
     sigma = per_sample(NOISE * strength * uniform(len(image), rng).pow(2))
     return ((image + sigma * normal(tuple(image.shape), rng)).clamp(0, 1) * 255).round() / 255

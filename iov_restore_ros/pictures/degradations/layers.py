@@ -1,4 +1,4 @@
-"""Streaks from files: pictures of rain before black, such as Garg and Nayar's (SIGGRAPH 2006)."""
+"""Streaks from files: pictures of rain on black, like Garg and Nayar's (SIGGRAPH 2006)."""
 
 import math
 from pathlib import Path
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from iov_restore_ros.pictures.files import Pictures, list_images, read_grey
 
-ALIKE = 6  # files before and behind one in the folder show rain of the same look
-MOST = 3  # layers before a frame
+ALIKE = 6  # files before and after one in the folder look alike
+MOST = 3  # layers in a frame
 
 
 class StreakLayers:
-    """The streak layers below a folder, in order of their names; ``cache_gb`` GB stay in memory."""
+    """The streak layers below a folder, in name order; ``cache_gb`` GB stay in memory."""
 
     def __init__(self, folder: Path, cache_gb: float) -> None:
         self.layers = Pictures(list_images(folder), read_grey, cache_gb)
@@ -24,7 +24,8 @@ class StreakLayers:
         """
         Return the streaks of consecutive frames, float32 frames x 1 x size x size, 0..1.
 
-        Layers of one look, turned and scaled alike; other ones, at other places, in each frame.
+        All layers look alike, with the same rotation and scale. Each frame gets other layers at
+        other places.
         """
         look = int(rng.integers(len(self.layers.sources)))
         scale, turn = rng.uniform(0.6, 1.6), 0.25 * rng.normal()

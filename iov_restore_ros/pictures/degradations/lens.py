@@ -1,5 +1,5 @@
 """
-Water on the lens, where it is out of focus: drops that refract, smears that blur.
+Water on the lens, which is out of focus: drops refract, smears blur.
 
 Source: Wei et al. 2021, introduction ("the rain attached to the lens").
 """
@@ -17,9 +17,9 @@ WITH_SMEARS = 0.2
 
 def drops(image: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
     """
-    Put up to ``DROPS`` drops on the lens of a part of the samples.
+    Put up to ``DROPS`` drops on the lens in a share ``WITH_DROPS`` of the samples.
 
-    Inside of a drop the scene is minified about its centre (refraction), blurred, and veiled by
+    Inside a drop the scene is minified about the drop's centre (refraction), blurred, and veiled by
     scattered light.
     """
     count, _, height, width = image.shape
@@ -57,10 +57,10 @@ def drops(image: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def smears(image: Tensor, strength: Tensor, rng: torch.Generator) -> Tensor:
-    """Spread a film of water over parts of a fifth of the samples: blur along the wiper's way."""
+    """Add a film of water in bands along the wiper's path to a fifth of the samples."""
     count, _, height, width = image.shape
     present = strength * (uniform(count, rng) < WITH_SMEARS)
-    # The wiper draws the film out: it varies quickly across its way and slowly along it.
+    # The wiper stretches the film, which varies quickly across its path and slowly along it.
     tilt = per_sample(0.6 * normal(count, rng))
     y = torch.linspace(-1, 1, height, device=image.device).view(1, 1, -1, 1)
     x = torch.linspace(-1, 1, width, device=image.device).view(1, 1, 1, -1)

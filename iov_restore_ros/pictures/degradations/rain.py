@@ -1,10 +1,10 @@
 """
 Rain: streaks, mist, and water on the lens.
 
-On single pictures (``rain``), or on consecutive frames, where a shower lasts (``shower``).
+``rain`` degrades single pictures. ``shower`` degrades consecutive frames with continuing rain.
 
-Sources: Wei et al. 2021, Eq. 8 (streaks); the mist is the veil of far rain (Sec. 2.5); the water
-on the lens is the problem of vehicles that the paper's introduction names.
+Sources: Wei et al. 2021, Eq. 8 (streaks). The mist is the veil of far rain (Sec. 2.5). The paper's
+introduction names water on the lens as a problem of vehicles.
 """
 
 import cv2
@@ -22,14 +22,16 @@ from iov_restore_ros.pictures.degradations.draw import (
 from iov_restore_ros.pictures.degradations.lens import drops, smears
 
 LAYERS = 5
-CROSSING = 0.2  # share of the showers whose layers cross, as in gusts and behind vehicles
-# Share of the showers. A trade: with a tenth of them no veil was taken off, with these part of it,
-# but what has no veil came out darker, as scenes without black look veiled (fast_derain.md).
+CROSSING = 0.2  # share of the showers with crossing layers, as in gusts and behind vehicles
+# Share of the showers with a veil. With a tenth the generator removed no veil. With this share it
+# removed part of the veil, but darkened scenes without a veil and without black, which look veiled
+# (fast_derain.md).
 WITH_VEIL = 0.4
-# What stays in all frames teaches nothing about the past, and is half of the loss where it is.
+# Mist and water on the lens stay in all frames. They teach nothing about the use of the history,
+# and where present they make up half of the loss.
 WITH_MIST = 0.3  # share of the showers that may have mist
-ON_LENS = 0.25  # and of those that may wet the lens
-OPAQUE = 0.3  # of the showers whose streaks hide, instead of adding light
+ON_LENS = 0.25  # share of the showers that may wet the lens
+OPAQUE = 0.3  # share of the showers whose streaks hide the scene instead of adding light
 
 
 def rain(sharp: Tensor, strength: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -51,15 +53,15 @@ def shower(
     sharp: Tensor, strength: float, rng: torch.Generator, fall: Tensor | None = None
 ) -> Tensor:
     """
-    Add rain to T consecutive frames, T x 3 x H x W: a shower that lasts, and water that stays.
+    Add continuing rain to T consecutive frames, T x 3 x H x W.
 
-    The mist and what is on the lens are the same in every frame. ``fall`` is the streaks of each
-    frame, T x 1 x H x W, 0..1; None draws them. In part of the showers far rain veils everything,
-    above more or less than below, and in part what is bright already gets little brighter. Returns
-    the shape of ``sharp``.
+    The mist and the water on the lens are the same in every frame. ``fall`` is the streaks of each
+    frame, T x 1 x H x W, 0..1; None draws them. In some showers far rain veils the whole frame,
+    with a vertical gradient. In some, the streaks brighten bright pixels only a little. Returns the
+    shape of ``sharp``.
     """
     on = torch.full((1,), strength, device=sharp.device)
-    stacked = sharp.reshape(1, -1, *sharp.shape[-2:])  # so all frames get the same
+    stacked = sharp.reshape(1, -1, *sharp.shape[-2:])  # as channels, so all frames get the same
     wet = mist(stacked, on, rng) if uniform(1, rng) < WITH_MIST else stacked
     if uniform(1, rng) < WITH_VEIL:
         slope = 0.6 * (2 * uniform(1, rng) - 1)
@@ -84,9 +86,9 @@ def shower(
 
 def draw_fall(size: tuple[int, int], times: int, seed: int) -> np.ndarray:
     """
-    Return streaks as a small picture shows them, of ``size`` (height, width); float32, 0..1.
+    Return the streaks of a small picture of ``size`` (height, width); float32, 0..1.
 
-    They are drawn so many ``times`` as large.
+    The streaks are drawn ``times`` as large and then shrunk.
     """
     height, width = size
     large = torch.zeros(1, 3, times * height, times * width)
@@ -100,10 +102,10 @@ def streaks(
     """
     Return W of Eq. 8, N x ``frames`` x H x W: layers of streaks at different depths.
 
-    Consecutive frames have the same wind and the same sizes of streaks, each frame its own drops.
-    A layer is a set of random points convolved with one streak, on a torus (by FFT). Layers share
-    the wind and differ in depth: what is near is long, thick, bright and rare. A third of the
-    samples is light rain, a third heavy, a third a downpour that hides half of the picture.
+    Consecutive frames have the same wind and the same sizes of streaks, but different drops. A
+    layer is a set of random points convolved with one streak, on a torus (by FFT). Layers share the
+    wind and differ in depth: near streaks are long, thick, bright and rare. A third of the samples
+    is light rain, a third heavy rain, and a third a downpour that hides half of the picture.
     """
     count, _, height, width = image.shape
     kind = uniform(count, rng)
