@@ -29,9 +29,10 @@ import torch
 from common import new_table, show
 from skimage import data as photographs
 
-from iov_restore_ros.model import TASKS, WeightsError, shipped_weights
+from iov_restore_ros.model import WeightsError, shipped_weights
 from iov_restore_ros.pictures.picture import Picture
 from iov_restore_ros.pictures.write import write_picture
+from iov_restore_ros.tasks import TASKS
 from iov_restore_ros.training.batches import Batches
 from iov_restore_ros.training.config import read_config
 from iov_restore_ros.training.processes import join

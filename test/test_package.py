@@ -1,5 +1,7 @@
 """What an installation holds, and files that must agree with each other."""
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -75,6 +77,20 @@ def test_without_a_command_it_lists_them():
     result = iov_restore('restore')
     assert result.returncode == 2
     assert result.stderr.startswith("iov_restore: no command 'restore'\nusage: ")
+
+
+def test_benchmarks_import_what_there_is(pytestconfig):
+    """Nothing else runs them all."""
+    names = [
+        (node.module, alias.name)
+        for path in (pytestconfig.rootpath / 'benchmarks').glob('*.py')
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('iov_restore_ros')
+        for alias in node.names
+    ]
+    assert names
+    missing = [(m, n) for m, n in names if not hasattr(importlib.import_module(m), n)]
+    assert missing == []
 
 
 def test_versions_agree(pytestconfig):
