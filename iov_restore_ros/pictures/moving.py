@@ -16,7 +16,7 @@ WITH_OBJECT = 0.3  # share of the scenes
 # Pixels, mean of an exponential draw. The flow between frames does not contain vibration, so the
 # network learns to doubt the flow. Without it, frames of a shaken camera came out worse with a
 # known exposure than as stills.
-VIBRATION = 0.3
+VIBRATION = 0.5
 MOMENTS = 9, 25  # fewest and most samples of an exposure
 
 
