@@ -84,33 +84,34 @@ def make_evidence(
     cues = np.zeros((rows, columns, CUES), np.float32)
     if before is None:
         return Gathered(part, part, along, cues)
+    # Wiener's filter needs more than the window, and the previous frame there.
+    near = window if before.blurring is None else _near(window, (height, width))
+    moved = None
+    if before.flow is not None and before.pixels is not None:
+        displacement, trust = before.flow
+        cues[..., :3] = trust[cells]
+        first = near[0].start, near[1].start
+        moved = move(before.pixels, enlarge(displacement, near), first=first)
     if before.blurring is not None:
         motion, moments, told = before.blurring
         cues[..., 3:5] = motion[cells] / MOTION_UNIT
         path = torch.from_numpy(moments[cells]).permute(2, 3, 0, 1)[None]
         cues[..., 5:-2] = path_cues(path)[0].permute(1, 2, 0).numpy()
         cues[..., -2:] = told
-        along = sample_along(frame, motion, moments, window, noise)
-    if before.flow is None or before.pixels is None:
-        return Gathered(part, part, along, cues)
-    displacement, trust = before.flow
-    cues[..., :3] = trust[cells]
-    first = window[0].start, window[1].start
-    moved = move(before.pixels, enlarge(displacement, window), first=first)
-    return Gathered(part, moved, along, cues)
+        along = sample_along(frame, motion, moments, near, noise, moved)[inside(window, near)]
+    return Gathered(part, part if moved is None else moved[inside(window, near)], along, cues)
 
 
 def sample_along(
-    frame: np.ndarray, motion: np.ndarray, moments: np.ndarray, window: Window,
-    noise: Tensor | None,
+    frame: np.ndarray, motion: np.ndarray, moments: np.ndarray, near: Window,
+    noise: Tensor | None, prior: np.ndarray | None,
 ) -> np.ndarray:
-    """Compute `model.fusion.sample_along` for a window: float32 H x W x ALONG."""
-    # A margin around the window makes each pixel the same as in the whole frame.
-    (rows, columns), (height, width) = window, frame.shape[:2]
-    near = (
-        reach(rows.start, rows.stop, height),
-        _by_blocks(reach(columns.start, columns.stop, width), width),
-    )
+    """
+    Compute `model.fusion.sample_along` for a window: float32 H x W x ALONG.
+
+    ``prior`` is uint8 H x W x 3, RGB, or None without a previous frame.
+    """
+    height, width = frame.shape[:2]
     # The farthest pixels that are sampled from there, and one more pixel for the slopes.
     far = CELL * (1 + math.ceil(np.abs(motion).max() / CELL))
     seen = _wider(near[0], far, height), _wider(near[1], far, width)
@@ -129,13 +130,24 @@ def sample_along(
     )
     path = torch.from_numpy(moments[cells_of(near)]).permute(2, 3, 0, 1)[None]
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
-    undone = compute(deconvolve, planes, path, noise, _inverse)
-    along = cv2.merge([
+    filled = None if prior is None else torch.from_numpy(
+        prior.astype(np.float32) / np.float32(255)
+    ).permute(2, 0, 1)[None]
+    undone = compute(deconvolve, planes, path, noise, _inverse, filled)
+    return cv2.merge([
         move_near(luma, displacement) - grey, move_near(luma, displacement, -1) - grey,
         -move_near(slope, displacement, 0.5), move_near(slope, displacement, -0.5),
         cv2.merge([*undone[0].numpy()]) - image,
     ])
-    return along[inside(window, near)]
+
+
+def _near(window: Window, size: tuple[int, int]) -> Window:
+    """Return the wider window that makes each pixel of the result as in the whole frame."""
+    (rows, columns), (height, width) = window, size
+    return (
+        reach(rows.start, rows.stop, height),
+        _by_blocks(reach(columns.start, columns.stop, width), width),
+    )
 
 
 def noise_in(one: Input) -> Tensor | None:

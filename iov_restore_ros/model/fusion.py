@@ -123,12 +123,13 @@ def path_cues(path: Tensor) -> Tensor:
     return torch.cat([straight, *bent], 1) / MOTION_UNIT
 
 
-def sample_along(image: Tensor, motion: Tensor, path: Tensor) -> Tensor:
+def sample_along(image: Tensor, motion: Tensor, path: Tensor, prior: Tensor) -> Tensor:
     """
     Return ``Evidence.along``, N x ALONG x H x W: ``image`` sampled along its motion and path.
 
     ``image`` is N x 3 x H x W. ``motion`` is N x 2 x ceil(H / 4) x ceil(W / 4), a straight motion
-    in pixels. ``path`` is N x MOMENTS x 2 x the same size, as ``deconvolve`` takes it.
+    in pixels. ``path`` is N x MOMENTS x 2 x the same size, and ``prior`` N x 3 x H x W, as
+    ``deconvolve`` takes them.
 
     L is the length of the motion, and y is the luma. The planes are, in order:
 
@@ -146,7 +147,7 @@ def sample_along(image: Tensor, motion: Tensor, path: Tensor) -> Tensor:
     return torch.cat([
         move(grey, displacement) - grey, move(grey, -displacement) - grey,
         -move(slope, displacement / 2), move(slope, -displacement / 2),
-        deconvolve(image, path) - image,
+        deconvolve(image, path, prior=prior) - image,
     ], 1)
 
 
@@ -165,18 +166,19 @@ def make_evidence(
     None if the blur does not matter.
     """
     height, width = image.shape[-2:]
-    flow = enlarge(displacement, height, width)
+    moved = move(before, enlarge(displacement, height, width))
     if blurring is None:
         along = image.new_zeros(len(image), ALONG, height, width)
         cues = displacement.new_zeros(len(displacement), CUES - 3, *displacement.shape[-2:])
     else:
         motion, planes, told = blurring
         path = planes.unflatten(1, (MOMENTS, 2))
-        along = sample_along(image, motion, path)
+        present = trust[:, :1].amax((-2, -1), keepdim=True)
+        along = sample_along(image, motion, path, present * moved)
         cues = torch.cat([
             motion / MOTION_UNIT, path_cues(path), told.expand(-1, -1, *displacement.shape[-2:]),
         ], 1)
-    return Evidence(move(before, flow), along, torch.cat([trust, cues], 1))
+    return Evidence(moved, along, torch.cat([trust, cues], 1))
 
 
 def darkest(image: Tensor) -> Tensor:

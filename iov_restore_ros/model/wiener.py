@@ -8,6 +8,10 @@ grow. This gains 4 dB on a camera that a bad road shakes by 10 pixels. If the pa
 result rings. So the result is a part of ``fusion.Evidence.along``, and the network decides how much
 of it to take.
 
+What noise hides, the restored previous frame may show. Where the filter stops, it fills in the
+spectrum of that frame, warped onto this one: the mean that a picture has before it is seen. Without
+a previous frame that mean is 0, as Wiener has it.
+
 Source: Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949. We use
 windows, because the path differs from place to place.
 """
@@ -36,7 +40,7 @@ STRIP = 4  # rows of windows that ``noise_of`` processes together
 
 def deconvolve(
     image: Tensor, path: Tensor, noise: Tensor | None = None,
-    inverse: Callable[..., Tensor] = torch.fft.irfft2,
+    inverse: Callable[..., Tensor] = torch.fft.irfft2, prior: Tensor | None = None,
 ) -> Tensor:
     """
     Return ``image`` (float32 N x C x H x W) without the blur along ``path``.
@@ -48,6 +52,7 @@ def deconvolve(
     ``noise`` (N) is the result of ``noise_of``. If ``image`` is a part of a larger image (see
     ``reach``), it is the noise of the larger one. By default it is the noise of ``image``.
     ``inverse`` is called in place of ``irfft2``, whose last bits depend on the number of threads.
+    ``prior`` has the shape of ``image``: the warped previous frame, or 0 where there is none.
     """
     count, channels, height, width = image.shape
     means, apart = _windows(image)
@@ -60,7 +65,11 @@ def deconvolve(
     planes = _pad(path.flatten(1, 2), CELL, rows, columns)
     # The mean of each window is made of the means of blocks, which windows share.
     paths = functional.avg_pool2d(functional.avg_pool2d(planes, BLOCK // CELL), 3, 2)
-    spectrum *= _gain(paths.unflatten(1, path.shape[1:3]), ratio)[:, None]
+    gain, left = _gain(paths.unflatten(1, path.shape[1:3]), ratio)
+    spectrum *= gain[:, None]
+    if prior is not None:
+        filled = torch.fft.rfft2(_windows(prior)[1])
+        torch.view_as_real(spectrum).addcmul_(torch.view_as_real(filled), left[:, None, ..., None])
     undone = inverse(spectrum, (SIDE, SIDE))
     taper = _taper(image.device)
     undone.addcmul_(means, taper)
@@ -140,10 +149,11 @@ def _taper(device: torch.device) -> Tensor:
     return along * along[:, None]
 
 
-def _gain(paths: Tensor, ratio: Tensor) -> Tensor:
+def _gain(paths: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
     """
     Return the factors of the spectra of the windows: complex N x rows x columns x ....
 
+    The second result, real, is the share of a sharp picture's spectrum that they do not recover.
     ``paths`` is N x M x 2 x rows x columns. ``ratio`` is noise to contrast, N x rows x columns.
     """
     real, imaginary = spectrum_of_blur(paths)
@@ -152,8 +162,9 @@ def _gain(paths: Tensor, ratio: Tensor) -> Tensor:
     rest = ratio[..., None, None] * (1 + FALL * (down**2 + across**2)) + FLOOR
     power = torch.addcmul(rest, real, real).addcmul_(imaginary, imaginary)
     # Adding 1 makes the gain 1 without a blur, whatever the noise.
-    gain = rest.add_(1).div_(power)
-    return torch.complex(real * gain, imaginary * -gain)
+    gain = (rest + 1).div_(power)
+    left = 1 - power.sub_(rest).mul_(gain)
+    return torch.complex(real * gain, imaginary * -gain), left
 
 
 def spectrum_of_blur(paths: Tensor) -> tuple[Tensor, Tensor]:
