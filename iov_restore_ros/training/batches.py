@@ -113,7 +113,8 @@ class Batches:
         """Return the sequences of batch ``number``, ready to be restored frame by frame."""
         if self.blur:
             batch = self._blur_sequences(batch, self._seed(number))
-        return Unroll(tuple(batch), self.config.task, self.device, self._seed(number))
+        seed, burn_in = self._seed(number), self.config.data.burn_in
+        return Unroll(tuple(batch), self.config.task, self.device, seed, burn_in)
 
     @torch.no_grad()
     def _blurred(self, images: Tensor, noises: int, rng: torch.Generator) -> Tensor:

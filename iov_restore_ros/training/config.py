@@ -75,6 +75,7 @@ class DataConfig:
     crop: int = 128  # pixels
     noise: float = 0.0  # greatest sigma of the noise on the input of real pairs (Sec. 4.1)
     frames: int = 1  # consecutive frames in a sequence; 1 means pictures
+    burn_in: int = 0  # most frames of a sequence that are restored before those learnt from
     footage: list[Path] = field(default_factory=list)  # beside the stills, for sequences
     footage_share: float = 0.35
     pairs: list[Path] = field(default_factory=list)  # input and gt in temporal order, for sequences
@@ -328,6 +329,8 @@ def _check_sequences(config: TrainConfig) -> None:
     data = config.data
     if not 1 <= data.frames <= MOST_FRAMES:
         raise ValueError(f'data.frames={data.frames}: 1 to {MOST_FRAMES}')
+    if not 0 <= data.burn_in < data.frames:
+        raise ValueError(f'data.burn_in={data.burn_in}: 0 to data.frames - 1 ({data.frames - 1})')
     if data.learned_blur and not (TASKS[config.task].blur and data.layout == SHARP):
         blur = ' or '.join(f'task={task.name}' for task in TASKS.values() if task.blur)
         raise ValueError(f'data.learned_blur is for {blur} and data.layout={SHARP}')

@@ -182,7 +182,7 @@ class Keeper:
         with torch.inference_mode():
             if self.trainer.config.data.frames > 1:  # the last frame of each sequence
                 sequences = batches.unroll(batch, 0)
-                for number in range(sequences.frames):
+                for number in sequences.numbers:
                     degraded, evidence, target = sequences.frame(number)
                     restored = averaged(degraded, evidence)
                     sequences.keep(restored)

@@ -167,16 +167,22 @@ class Trainer:
 
     def _accumulate_frames(self, sequences: Unroll, last: bool) -> dict[str, Tensor]:
         """Train on each frame in turn. The ``last`` batch shares the gradients at its end."""
-        share = 1 / (self.config.accumulate * sequences.frames)
+        learnt = sequences.learnt
+        share = 1 / (self.config.accumulate * len(learnt))
         sums: dict[str, Tensor] = {}
-        for number in range(sequences.frames):
+        for number in sequences.numbers:
             image, evidence, target = sequences.frame(number)
-            with self._gradients_shared(last and number == sequences.frames - 1):
+            if number not in learnt:
+                with torch.no_grad():
+                    restored, _, _ = self._restore(image, evidence, target)
+                sequences.keep(restored)
+                continue
+            with self._gradients_shared(last and number == learnt[-1]):
                 restored, total, values = self._restore(image, evidence, target)
                 (share * total).backward()
             sequences.keep(restored)
             for name, value in (values | {'loss': total.detach()}).items():
-                sums[name] = sums.get(name, 0.0) + value / sequences.frames
+                sums[name] = sums.get(name, 0.0) + value / len(learnt)
         return sums
 
     def _restore(

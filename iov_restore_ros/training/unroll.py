@@ -27,8 +27,9 @@ from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned, tu
 from iov_restore_ros.video.flow import Flow, judge, search
 
 FLOW_MARGIN = 48  # pixels, a multiple of CELL
-# Share of the frames that have no previous frame, like stills and frames after a cut. The first
-# frames of the sequences alone would be too few.
+# Share of the sequences whose frames have no previous frame, like stills and frames after a cut. The
+# first frames of the others alone would be too few. It was once drawn for each frame. Then few
+# outputs came from more than three frames in a row, and errors that add up over ten went unseen.
 ALONE = 0.3
 UNRESTORED = 0.1  # share of the frames whose previous frame is unrestored
 LEFT_OVER = 0.4  # greatest share of the degraded frame in the margin of the previous frame
@@ -53,27 +54,35 @@ class Unroll:
     """
     A batch of sequences that a generator restores frame by frame. The caller runs the generator.
 
-        for number in range(sequences.frames):
+        for number in sequences.numbers:
             image, evidence, target = sequences.frame(number)
             sequences.keep(restored)
+
+    ``learnt`` are the numbers of the frames to learn from. Those before are only restored, so that
+    the errors of several frames add up at the cost of a third of a step.
     """
 
     def __init__(
-        self, batch: tuple[Tensor, ...], task: str, device: torch.device, seed: int
+        self, batch: tuple[Tensor, ...], task: str, device: torch.device, seed: int,
+        burn_in: int = 0,
     ) -> None:
         """
         Take a ``batch`` of items of ``Sequences``: (degraded, sharp, shutter, rates, camera).
 
         The first two are uint8 N x T x 3 x H x W, with H and W multiples of 4. The others are
-        float32 N, N x S x 3 and N x 4. All random draws depend on ``seed`` alone.
+        float32 N, N x S x 3 and N x 4. All random draws depend on ``seed`` alone. The first 0 to
+        ``burn_in`` frames are not learnt from, and T - ``burn_in`` are.
         """
         self.received, sharp, shutter, rates, cameras = batch
         self.degraded, self.sharp = (
             frames.to(device, non_blocking=True).float() / 255 for frames in (self.received, sharp)
         )
-        self.frames = sharp.shape[1]
         self.task = task
         self.rng = torch.Generator().manual_seed(seed)
+        self.alone = bool(uniform(1, self.rng) < ALONE)
+        first = int(uniform(1, self.rng) * (burn_in + 1))
+        self.learnt = range(first, first + sharp.shape[1] - burn_in)
+        self.numbers = self.learnt if self.alone else range(self.learnt.stop)
         # One for the whole sequence: its errors are the same in all frames of a camera and add up.
         self.gyroscopes = [self._gyroscope(*pair) for pair in zip(rates, cameras, strict=True)]
         self.told = self._told(shutter)
@@ -85,11 +94,11 @@ class Unroll:
         Return (degraded frame, its evidence, sharp frame), all without the margin.
 
         The frames are float32 N x 3 x (H - 2 FLOW_MARGIN) x (W - 2 FLOW_MARGIN), 0..1. The first
-        frame has no previous frame, and neither has a part of the others. All others need the
-        previous output, so call ``keep`` first.
+        frame has no previous frame, and in a part of the sequences no frame has one. All others
+        need the previous output, so call ``keep`` first.
         """
         image, target = self.degraded[:, number], self.sharp[:, number]
-        alone = number == 0 or bool(uniform(1, self.rng) < ALONE)
+        alone = number == 0 or self.alone
         evidence = self._still(number) if alone else self._evidence(number)
         return _inner(image), evidence, _inner(target)
 
