@@ -83,10 +83,45 @@ def test_what_was_restored_comes_back_and_now_and_then_what_was_received(photogr
     assert sum(black) / 60 == pytest.approx(0.9, abs=0.09)
 
 
-def test_stills_are_seen_in_every_place_of_a_sequence(photograph, monkeypatch):
+def test_stills_are_seen_in_every_place_of_some_sequences_and_in_none_of_others(
+    photograph, monkeypatch,
+):
     monkeypatch.setattr(unrolling, 'ALONE', 0.3)
-    beside = [evidence for _, evidence in evidence_of(ride(photograph), 'derain', 60)]
-    assert sum(evidence is None for evidence in beside) / 60 == pytest.approx(0.3, abs=0.15)
+    alone = 0
+    for seed in range(60):
+        unroll = Unroll(ride(photograph), 'derain', torch.device('cpu'), seed)
+        beside = []
+        for number in unroll.numbers:
+            image, evidence, _ = unroll.frame(number)
+            unroll.keep(image)
+            beside.append(evidence is not None)
+        assert beside in ([False, True, True], [False, False, False])
+        alone += not any(beside)
+    assert alone / 60 == pytest.approx(0.3, abs=0.15)
+
+
+def test_frames_before_those_learnt_from_are_restored_without_gradients(settings, monkeypatch):
+    trainer = Trainer(read_config([*settings, 'data.burn_in=2']), ALONE)
+    whole, learnt = trainer._restore, []
+
+    def restore(*inputs):
+        learnt.append(torch.is_grad_enabled())
+        return whole(*inputs)
+    monkeypatch.setattr(trainer, '_restore', restore)
+    before = trainer.generator.state_dict()['fusion.weigh.bias'].clone()
+    counts = set()
+    for number in range(8):
+        learnt.clear()
+        trainer.take_step(list(trainer.batches.read([number])))
+        assert learnt == [False] * (len(learnt) - 1) + [True]
+        counts.add(len(learnt))
+    assert counts == {1, 2, 3}
+    assert not torch.equal(trainer.generator.state_dict()['fusion.weigh.bias'], before)
+
+
+def test_the_frames_learnt_from_are_fewer_than_the_sequence(settings):
+    with pytest.raises(ValueError, match=r'data\.burn_in=3: 0 to data\.frames - 1 \(2\)'):
+        read_config([*settings, 'data.burn_in=3'])
 
 
 def test_what_comes_in_at_the_border_errs_as_what_was_restored(photograph, monkeypatch):

@@ -45,13 +45,18 @@ def undo(picture, x, y):
     return undo_path(picture, straight(np.float32([[[x, y]]]))[0, 0])
 
 
-def undo_path(picture, path):
+def undo_path(picture, path, prior=None):
     """Undo a ``path`` (``MOMENTS`` x 2, pixels) that is the same all over."""
     height, width = picture.shape[:2]
     cells = -(-height // 4), -(-width // 4)
     everywhere = torch.from_numpy(path).float().view(1, -1, 2, 1, 1).expand(1, -1, 2, *cells)
-    planes = torch.from_numpy(picture).view(height, width, -1).permute(2, 0, 1)[None]
-    return deconvolve(planes, everywhere)[0].permute(1, 2, 0).numpy().reshape(picture.shape)
+    planes, before = (
+        None if one is None else
+        torch.from_numpy(one).view(height, width, -1).permute(2, 0, 1)[None]
+        for one in (picture, prior)
+    )
+    undone = deconvolve(planes, everywhere, prior=before)
+    return undone[0].permute(1, 2, 0).numpy().reshape(picture.shape)
 
 
 @pytest.mark.parametrize('level', [True, False])
@@ -91,6 +96,25 @@ def test_a_path_that_swings_is_undone_better_than_its_chord(photograph):
     )
     assert by_path > by_chord + 1
     assert by_path > psnr(to_bytes(worse), to_bytes(colours)) + 3
+
+
+def test_a_prior_shows_what_the_filter_does_not_recover(grey):
+    worse = blurred(grey, 12)
+    path = straight(np.float32([[[12, 0]]]))[0, 0]
+    without = undo_path(worse, path)
+    assert np.array_equal(undo_path(worse, path, np.zeros_like(grey)), without)
+    gains = [
+        psnr(to_bytes(undo_path(worse, path, prior)), to_bytes(grey)) -
+        psnr(to_bytes(without), to_bytes(grey))
+        for prior in (grey, np.roll(grey, 30, 0))
+    ]
+    assert gains[0] > 3, 'the sharp picture'
+    assert gains[1] > -3, 'another one: it counts only where the filter stops'
+
+
+def test_a_prior_does_not_matter_where_nothing_moved(grey):
+    still = undo_path(grey, np.zeros((MOMENTS, 2), np.float32), 1 - grey)
+    np.testing.assert_allclose(still, grey, atol=2e-6)
 
 
 def test_the_spectrum_of_a_blur_is_the_mean_of_what_its_path_turns():
