@@ -212,7 +212,7 @@ class Fusion(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         seen = 2 * 3 * CELL**2 + ALONG * CELL**2 + CUES
-        self.look = nn.Sequential(
+        self.encode = nn.Sequential(
             nn.Conv2d(seen, CHANNELS, 3, padding=1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
@@ -242,7 +242,7 @@ class Fusion(nn.Module):
         )
         change = before - here
         # The input is differences from the frame, and the frame minus mid-grey. So all are small.
-        features = self.look(torch.cat([here - 0.5, change, along, evidence.cues], 1).to(dtype))
+        features = self.encode(torch.cat([here - 0.5, change, along, evidence.cues], 1).to(dtype))
         weights = self.weigh(features).float()
         share, taps, undoing = weights.split([CELL**2, TAPS, CELL**2], 1)
         # Rain is brighter than what it hides, and thin. A change of the light is wide.
