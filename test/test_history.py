@@ -446,9 +446,7 @@ def test_errors_do_not_add_up_though_a_vibration_belies_the_shutter(restorer, ph
     blurred = [scene.exposure(time, 0.7, True).clip(0, 255).astype(np.uint8) for time in times]
     told = restore(restorer, blurred, 'deblur', History(shutter=0.7))
     alone = restore(restorer, blurred, 'deblur', False)
-    # Weights that never saw such a vibration lost 1.2 dB. The shipped ones lose 0.74; those before
-    # them lost nothing, but believed a gyroscope half.
-    assert mean_psnr(told[8:], sharp[8:]) > mean_psnr(alone[8:], sharp[8:]) - 0.8
+    assert mean_psnr(told[8:], sharp[8:]) > mean_psnr(alone[8:], sharp[8:]) - 0.2
 
 
 def test_a_road_that_comes_nearer_does_not_get_darker(restorer):

@@ -22,7 +22,7 @@ def restore_next(
     if restorer.uses_past:
         before = history.look_back(frame, stamp, task, restorer.clearer)
     [restored] = restorer.restore([frame], task, [before])
-    history.keep(restored, stamp)
+    history.keep(restored, stamp, frame)
     return restored
 
 

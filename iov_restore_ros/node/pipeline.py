@@ -278,7 +278,8 @@ class FramePipeline:
         batch.restored = batch.restoring.result()
         batch.took = time.monotonic() - batch.started
         for picture, pixels in zip(batch.pictures, batch.restored, strict=True):
-            picture.frame.camera.history.keep(pixels, picture.frame.stamp())
+            history = picture.frame.camera.history
+            history.keep(pixels, picture.frame.stamp(), picture.pixels)
 
     def _finish(self, batch: Batch) -> None:
         """Publish a batch, and then its comparisons (scheduler's thread)."""

@@ -25,6 +25,7 @@ from iov_restore_ros.video.aligner import Previous, Trace, align, trace_of
 from iov_restore_ros.video.before import Before
 from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, turned, turned_between
 from iov_restore_ros.video.flow import Flow, judge, search
+from iov_restore_ros.video.history import FADING
 
 FLOW_MARGIN = 48  # pixels, a multiple of CELL
 # Share of the sequences whose frames have no previous frame, like stills and frames after a cut. The
@@ -214,9 +215,12 @@ class Unroll:
         degraded, sharp = self.degraded[:, number], self.sharp[:, number]
         if received < UNRESTORED:
             return degraded
-        error = (self.restored - _inner(sharp)).mean((2, 3), keepdim=True)
+        restored = self.restored
+        if TASKS[self.task].blur:
+            restored = restored + FADING * (_inner(degraded) - restored)
+        error = (restored - _inner(sharp)).mean((2, 3), keepdim=True)
         before = sharp + LEFT_OVER * left_over * (degraded - sharp) + error
-        _inner(before).copy_(self.restored)
+        _inner(before).copy_(restored)
         return before.clamp(0, 1)
 
     def _told(self, shutter: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ The history of a camera: its previous frame, as it was restored, and the motion 
     for stamp, frame in video:
         before = history.look_back(frame, stamp, 'derain', clearer)
         ...  # before.clear is restored
-        history.keep(restored, stamp)
+        history.keep(restored, stamp, frame)
 
 Use one for each camera or file. It holds one restored frame and at most one newer frame that was
 not restored (2.8 MB each for 1280x720). For deblurring it also holds small grey copies of the last
@@ -19,6 +19,7 @@ from functools import partial
 from statistics import median
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from iov_restore_ros.model.fusion import ASSUMED_SHUTTER
@@ -33,6 +34,9 @@ from iov_restore_ros.video.shutter_gauge import ShutterGauge
 LONGEST_GAP = 0.35  # s; a frame that is older than this is no previous frame
 INTERVALS = 9  # between frames; their median is the camera's frame time
 LATE = 'not newer', 'unreadable'  # reasons that do not change the history
+# Share of the received frame in a previous frame that was deblurred. Errors that are deblurred again
+# and again grow from the seventh frame on; so they fade. More costs detail: see docs/trials.md.
+FADING = 0.1
 ON_THEIR_WAY = 4  # frames being restored; more than any device works on at once
 
 
@@ -186,10 +190,19 @@ class History:
         exposure = self.exposure or (share * median(intervals) if intervals else 0.0)
         return stamp + inertial.offset + (exposure + abs(inertial.camera.readout)) / 2
 
-    def keep(self, restored: np.ndarray, stamp: float) -> None:
-        """Store a restored frame, uint8 H x W x 3, RGB, unless a newer one is stored."""
+    def keep(
+        self, restored: np.ndarray, stamp: float, received: np.ndarray | None = None
+    ) -> None:
+        """
+        Store a restored frame, uint8 H x W x 3, RGB, unless a newer one is stored.
+
+        ``received`` is the same frame as it was received. Give it, or the errors of deblurring add
+        up over many frames.
+        """
         if self._kept is None or stamp > self._kept.stamp:
             trace = next((trace for when, trace in self._traces if when == stamp), None)
+            if trace is not None and received is not None:
+                restored = cv2.addWeighted(restored, 1 - FADING, received, FADING, 0)
             self._kept = Seen(stamp, lambda: restored, trace)
 
     def miss(self, stamp: float, open_: Callable[[], np.ndarray | None]) -> None:
