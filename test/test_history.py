@@ -219,6 +219,15 @@ def test_the_frame_before_is_moved_onto_the_frame(street):
     assert psnr(moved[inner], now[inner]) > psnr(before[inner], now[inner]) + 8
 
 
+@pytest.mark.parametrize(('task', 'share'), [('derain', 0.0), ('deblur', 0.1)])
+def test_a_deblurred_frame_before_holds_a_tenth_of_what_was_received(street, task, share):
+    history = History()
+    for number in range(2):
+        before = history.look_back(street, number / RATE, task)
+        history.keep(street, number / RATE, np.full_like(street, 200))
+    assert np.abs(before.pixels - (street + share * (200.0 - street))).max() <= 0.5
+
+
 def shutter_of(before):
     """Return the share of the way that the picture moved while the shutter was open, if known."""
     middle = np.s_[8:-8, 8:-8]
@@ -318,7 +327,7 @@ def test_a_sequence_is_restored_alike_both_ways(plain, street, task, shutter):
         known, pixels = history.look_back(frame, number / RATE, task), tensor(frame)
         assert history.reason == {0: 'first', 3: 'cut'}.get(number, '')
         [expected] = plain.restore([frame], task, [known])
-        history.keep(expected, number / RATE)
+        history.keep(expected, number / RATE, frame)
         evidence = known and on_device.make_evidence(
             pixels / 255, tensor(known.pixels) / 255, tensor(known.flow.displacement),
             tensor(known.flow.trust), blurring_of(known),
