@@ -28,8 +28,8 @@ from iov_restore_ros.video.flow import Flow, judge, search
 from iov_restore_ros.video.history import FADING
 
 FLOW_MARGIN = 48  # pixels, a multiple of CELL
-# Share of the sequences whose frames have no previous frame, like stills and frames after a cut. The
-# first frames of the others alone would be too few. It was once drawn for each frame. Then few
+# Share of the sequences whose frames have no previous frame, like stills and frames after a cut.
+# The first frames of the others alone would be too few. It was once drawn for each frame. Then few
 # outputs came from more than three frames in a row, and errors that add up over ten went unseen.
 ALONE = 0.3
 UNRESTORED = 0.1  # share of the frames whose previous frame is unrestored

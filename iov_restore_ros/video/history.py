@@ -34,8 +34,8 @@ from iov_restore_ros.video.shutter_gauge import ShutterGauge
 LONGEST_GAP = 0.35  # s; a frame that is older than this is no previous frame
 INTERVALS = 9  # between frames; their median is the camera's frame time
 LATE = 'not newer', 'unreadable'  # reasons that do not change the history
-# Share of the received frame in a previous frame that was deblurred. Errors that are deblurred again
-# and again grow from the seventh frame on; so they fade. More costs detail: see docs/trials.md.
+# Share of the received frame in a previous frame that was deblurred. Errors that are deblurred
+# again and again grow from the seventh frame on; so they fade. More costs detail (docs/trials.md).
 FADING = 0.1
 ON_THEIR_WAY = 4  # frames being restored; more than any device works on at once
 
