@@ -122,6 +122,7 @@ def until(process, pattern):
     return found
 
 
+@pytest.mark.timeout(300)  # 42 s alone; Ray's processes start three times
 def test_a_fleet_is_restored_as_by_restore_bag_whoever_is_killed(cluster, drives, tmp_path):
     # In pieces: each warm-up reaches back to the begin, so nothing may differ.
     arguments = (
@@ -141,7 +142,7 @@ def test_a_fleet_is_restored_as_by_restore_bag_whoever_is_killed(cluster, drives
     until(process, tmp_path / '.fleet/work/*')
     for worker in workers():
         os.kill(worker, signal.SIGKILL)
-    _, said = process.communicate(timeout=100)
+    _, said = process.communicate(timeout=200)
     assert process.returncode == 1, said
     assert f'failed: {drives}/in/broken: BagError' in said
     assert 'Traceback' not in said
