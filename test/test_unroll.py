@@ -102,12 +102,12 @@ def test_stills_are_seen_in_every_place_of_some_sequences_and_in_none_of_others(
 
 def test_frames_before_those_learnt_from_are_restored_without_gradients(settings, monkeypatch):
     trainer = Trainer(read_config([*settings, 'data.burn_in=2']), ALONE)
-    whole, learnt = trainer._restore, []
+    whole, learnt = trainer._forward, []
 
     def restore(*inputs):
         learnt.append(torch.is_grad_enabled())
         return whole(*inputs)
-    monkeypatch.setattr(trainer, '_restore', restore)
+    monkeypatch.setattr(trainer, '_forward', restore)
     before = trainer.generator.state_dict()['fusion.weigh.bias'].clone()
     counts = set()
     for number in range(8):

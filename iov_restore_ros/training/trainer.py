@@ -174,8 +174,7 @@ class Trainer:
             image, evidence, target = sequences.frame(number)
             if number not in learnt:
                 with torch.no_grad():
-                    restored, _, _ = self._restore(image, evidence, target)
-                sequences.keep(restored)
+                    sequences.keep(self._forward(image, evidence))
                 continue
             with self._gradients_shared(last and number == learnt[-1]):
                 restored, total, values = self._restore(image, evidence, target)
@@ -189,12 +188,17 @@ class Trainer:
         self, image: Tensor, evidence: Evidence | None, target: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the restored pictures, the loss, and its terms by name."""
-        mixed = self.dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed):
-            restored = self.shared_generator(
-                image.to(memory_format=torch.channels_last), evidence
-            )
+        with self._mixed():
+            restored = self._forward(image, evidence)
             return restored, *self.loss(restored, target)
+
+    def _forward(self, image: Tensor, evidence: Evidence | None) -> Tensor:
+        with self._mixed():
+            return self.shared_generator(image.to(memory_format=torch.channels_last), evidence)
+
+    def _mixed(self) -> torch.autocast:
+        mixed = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed)
 
     def _accumulate_pictures(
         self, degraded: Tensor, target: Tensor, number: int
