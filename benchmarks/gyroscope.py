@@ -4,8 +4,9 @@ What a gyroscope is worth, and what its faults cost: driving footage, shaken as 
     python benchmarks/gyroscope.py CLIPS --blur 3.5 9 --detector yolox_nano.onnx
 
 Each clip is shaken by a fixed seed and restored frame by frame: as it came, each frame alone, with
-the frame before, with a gyroscope of --rate Hz too; and with gyroscopes that are wrong. Footage is
-taken to stand still during an exposure: its own motion is in the sharp frames, too.
+the frame before, with a gyroscope of --rate Hz too; and with gyroscopes that are wrong. "Recorded"
+means that the frames are looked at before they are restored, as restore_bag does. Footage is taken
+to stand still during an exposure: its own motion is in the sharp frames, too.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from iov_restore_ros.pictures.footage import list_footage
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, Shake, ShakenCamera
 from iov_restore_ros.video.camera_path import Camera, Gyroscope
 from iov_restore_ros.video.inertial import Inertial
+from iov_restore_ros.video.rehearsal import rehearse
 
 WIDTH, HEIGHT = 640, 360
 FOCAL = 520.0  # pixels
@@ -93,9 +95,9 @@ def shake(frames: np.ndarray, blur: float, share: float, readout: float, seed: i
 
 def restore(
     restorer: Restorer, drive: Drive, share: float, readout: float = 0.0,
-    fault: Fault | None = None, rate: float = 200.0,
+    fault: Fault | None = None, rate: float = 200.0, recorded: bool = False,
 ) -> list[np.ndarray]:
-    """Restore a drive as it comes; with ``fault`` beside a gyroscope that has it."""
+    """Restore a drive, live or ``recorded``; with ``fault`` beside a gyroscope that has it."""
     history = History(shutter=share)
     period = drive.camera.period
     if fault is not None:
@@ -111,10 +113,10 @@ def restore(
         x, y = drive.camera.middle
         matrix = np.array([[FOCAL, 0, x], [0, FOCAL, y], [0, 0, 1]])
         history.inertial = Inertial(gyroscope, Camera(matrix, np.eye(3), readout=readout * period))
-    return [
-        restore_next(restorer, history, frame, number * period, 'deblur')
-        for number, frame in enumerate(drive.received)
-    ]
+    frames = [(number * period, frame) for number, frame in enumerate(drive.received)]
+    if recorded:
+        rehearse(history, frames, 'deblur')
+    return [restore_next(restorer, history, frame, stamp, 'deblur') for stamp, frame in frames]
 
 
 def row(
@@ -172,9 +174,8 @@ def main() -> None:
             'with the frame before': with_past,
         }
         for name, fault in FAULTS.items():
-            ways[name] = partial(
-                with_past, readout=options.readout, fault=fault, rate=options.rate
-            )
+            told = partial(with_past, readout=options.readout, fault=fault, rate=options.rate)
+            ways[name], ways[f'{name}, recorded'] = told, partial(told, recorded=True)
         headings = ['PSNR dB', 'features %', *(['recall %', 'AP'] if judge else [])]
         table = new_table(f'{len(clips)} clips, blur of {blur:g} pixels', '', *headings)
         for name, way in ways.items():

@@ -267,7 +267,9 @@ class Worker:
             whole = piece.pieces == 1
             span = (None, None) if whole else (piece.warm_up, piece.end)
             self.imu = imu_of(bag, names, self.restorer, settings.task, settings.imu, *span)
-            beside = restore_images(self.restorer, settings.task, settings.shutter, self.imu)
+            beside = restore_images(
+                bag, names, self.restorer, settings.task, settings.shutter, self.imu, span[0]
+            )
             if whole:
                 return rewrite(bag, made, names, left, beside)
             made.mkdir()

@@ -9,6 +9,7 @@ from iov_restore_ros.video.camera_path import KEPT, Gyroscope
 from iov_restore_ros.video.inertial import Inertial
 
 AHEAD = 0.4  # s of samples after a frame: for its exposure, its readout, and a clock offset
+BACK = 1.0  # s; the newest sample is so much later than a frame only after a jump back
 
 
 class KnownRates:
@@ -20,15 +21,14 @@ class KnownRates:
         self.name, self.stamps, self.rates = name, stamps[order], rates[order]
         self.inertial = _Counting(Gyroscope(), offset=offset)
         self._told = 0  # number of samples that the gyroscope has got
-        self._frames = 0
         self._beside = False  # whether there were samples at any frame
 
     def advance(self, stamp: float) -> None:
         """Give the gyroscope the samples for a frame of ``stamp`` s."""
         gyroscope, stamp = self.inertial.gyroscope, stamp + self.inertial.offset
-        self._frames += 1
+        self.inertial.frames += 1
         self._beside |= bool(self.stamps[0] <= stamp <= self.stamps[-1])
-        if stamp + KEPT < gyroscope.newest:  # a jump back
+        if stamp + BACK < gyroscope.newest:
             gyroscope.forget()
             self._told = 0
         first, end = np.searchsorted(self.stamps, (stamp - KEPT, stamp + AHEAD))
@@ -43,11 +43,11 @@ class KnownRates:
         """Return how it was used, see ``told``."""
         inertial = self.inertial
         why = max(inertial.reasons, key=inertial.reasons.__getitem__, default='')
-        if self._frames and not self._beside:
+        if inertial.frames and not self._beside:
             first, last = self.stamps[[0, -1]]
             why = f'no frame has a stamp from {first:.3f} to {last:.3f} s, the time of its samples'
         return {
-            'imu': self.name, 'frames': self._frames, 'used': inertial.paths,
+            'imu': self.name, 'frames': inertial.frames, 'used': inertial.paths,
             'offset': round(inertial.offset, 5), 'why_not': why,
         }
 
@@ -64,12 +64,22 @@ def told(account: dict[str, Any]) -> str:
 
 
 class _Counting(Inertial):
-    """Counts the paths that it returned, and the reasons for missing ones."""
+    """
+    Counts the paths that it returned, and the reasons for missing ones.
+
+    ``frames``: how many frames it was prepared for. A rehearsal does not count.
+    """
 
     def __init__(self, gyroscope: Gyroscope, offset: float) -> None:
         super().__init__(gyroscope, offset=offset)
-        self.paths = 0
+        self.frames = self.paths = 0
         self.reasons: Counter[str] = Counter()
+
+    def rewind(self) -> None:
+        """Do as ``Inertial.rewind``, and count from 0."""
+        super().rewind()
+        self.frames = self.paths = 0
+        self.reasons.clear()
 
     def path(self, size: tuple[int, int], stamp: float, exposure: float) -> np.ndarray | None:
         """Return the result of ``Inertial.path``."""

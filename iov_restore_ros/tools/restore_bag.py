@@ -49,6 +49,7 @@ from iov_restore_ros.tools.bag_imu import (
 )
 from iov_restore_ros.tools.known_rates import told
 from iov_restore_ros.tools.restore_files import add_restorer_options, restorer_of
+from iov_restore_ros.video.rehearsal import rehearse
 
 MISSING = ''
 try:
@@ -215,14 +216,20 @@ def imu_of(
 
 
 def restore_images(
-    restorer: Restorer, task: str, shutter: float = 0.0, imu: BagImu | None = None
+    bag: Bag, names: Collection[str], restorer: Restorer, task: str, shutter: float = 0.0,
+    imu: BagImu | None = None, start: int | None = None, check: Callable[[], None] = lambda: None,
 ) -> Beside:
     """
-    Return a function that restores a bag's images, each topic as one sequence.
+    Return a function that restores a bag's images, each topic in ``names`` as one sequence.
 
-    ``shutter``: see ``History``; ``imu``: the gyroscopes in the bag.
+    ``shutter``: see ``History``; ``imu``: the gyroscopes in the bag. How well they fit is found out
+    from the first images of each topic, from ``start`` (ns) on. ``check``: see ``rehearse``.
     """
     histories: defaultdict[str, History] = defaultdict(lambda: History(shutter=shutter))
+    if imu is not None:
+        for connection in to_restore(bag, names):
+            history, camera = histories[connection.topic], imu.cameras[connection.topic]
+            rehearse(history, received(bag, connection, history, camera, start), task, check)
 
     def beside(connection: Connection, recorded: int, data: bytes) -> bytes:
         kind, topic = IMAGE_TYPES[connection.msgtype], connection.topic
@@ -230,6 +237,21 @@ def restore_images(
         return restore_message(data, kind, recorded, restorer, task, histories[topic], camera)
 
     return beside
+
+
+def received(
+    bag: Bag, connection: Connection, history: History, imu: CameraImu, start: int | None
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield stamps (s) and pixels of a topic's readable images; prepare ``history`` for each."""
+    for _, recorded, data in bag.messages([connection], start):
+        try:
+            message = message_of(data, IMAGE_TYPES[connection.msgtype])
+            _, frame = opened(message)
+        except IMAGE_FAILURES:
+            continue
+        stamp = moment(message.header.stamp, recorded / 1e9)
+        imu.advance(history, stamp, message.header.frame_id, frame.shape[:2])
+        yield stamp, frame
 
 
 def copy_bag(
@@ -342,7 +364,9 @@ def main() -> int:
             if imu is not None and options.imu not in ('', *imu.topics):
                 there = ', '.join(imu.topics) or 'none'
                 raise BagError(f'{bag.path}: no sensor_msgs/Imu topic {options.imu}, only {there}')
-            beside = restore_images(restorer, options.task, options.shutter, imu)
+            beside = restore_images(
+                bag, names, restorer, options.task, options.shutter, imu, check=stop.check
+            )
             with (
                 new_bag(new, bag, options.storage or bag.storage) as writer,
                 Progress(console=Console(stderr=True)) as progress,

@@ -43,6 +43,7 @@ from iov_restore_ros.tools.file_imu import FileImu, add_file_imu_options, times_
 from iov_restore_ros.tools.imu_options import add_mounting_options, mounting_of
 from iov_restore_ros.tools.known_rates import told
 from iov_restore_ros.tools.restore_video import restore_video
+from iov_restore_ros.video.rehearsal import rehearse
 
 COMMAND = 'restore_files'
 RATE = 30.0  # frames per second of pictures with unknown times
@@ -94,6 +95,19 @@ def restore_picture(
         return write_picture(target, replace(picture, pixels=pixels))
     except (PictureError, MemoryError, cv2.error) as error:
         raise FileError(str(error) or 'not enough memory') from error
+
+
+def received(
+    times: Mapping[Path, float], history: History, imu: FileImu
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the times (s) and pixels of the readable pictures; prepare ``history`` for each."""
+    for source, stamp in times.items():
+        try:
+            frame = read_picture(source).rgb()
+        except (PictureError, cv2.error):
+            continue
+        imu.advance(history, stamp, frame.shape[:2])
+        yield stamp, frame
 
 
 @dataclass
@@ -168,6 +182,8 @@ def restore_all(
                 else:
                     if not video or source.parent != folder:
                         history, folder, frames = History(shutter=shutter), source.parent, 0
+                        if imu is not None and times is not None:
+                            rehearse(history, received(times, history, imu), task, stop.check)
                     # A frame that fails counts as missing.
                     frames += 1
                     stamp = frames / RATE if times is None else times[source]

@@ -1,6 +1,6 @@
 """Restore one video: all frames at their times; other streams are kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.pictures.movie_writer import CRF, MovieWriter, check_written
 from iov_restore_ros.pictures.movies import Movie, MovieError
 from iov_restore_ros.tools.file_imu import FileImu
+from iov_restore_ros.video.rehearsal import rehearse
 from iov_restore_ros.whole import whole
 
 STEADY = 0.9  # least share of equal intervals between frames for a constant frame rate
@@ -39,6 +40,9 @@ def restore_video(
     ``MovieError``, ``RestoreError``, ``OSError`` and ``cv2.error``; then there is no ``target``.
     """
     try:
+        if imu is not None:
+            with Movie(source) as movie:
+                rehearse(history, _received(movie, history, imu), task, check)
         with Movie(source, accurate=True) as movie, whole(target) as part:
             bar = progress.add_task(source.name, total=movie.length or None)
             ticks = []
@@ -65,6 +69,15 @@ def restore_video(
             return Restored(len(ticks), movie.lost + movie.resized, movie.troubles(), told)
     except av.FFmpegError as error:  # of the writer: no space, or unsupported by H.264
         raise MovieError(f'cannot write {target}: {error.strerror or error}') from error
+
+
+def _received(
+    movie: Movie, history: History, imu: FileImu
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the times (s) and pixels of a video's frames; prepare ``history`` for each."""
+    for shot in movie.shots():
+        imu.advance(history, shot.time, shot.pixels.shape[:2])
+        yield shot.time, shot.pixels
 
 
 def dropped(ticks: list[int]) -> int:

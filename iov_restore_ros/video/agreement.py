@@ -144,19 +144,21 @@ def find_offset(pairs: Pairs, now: float) -> tuple[float | None, bool]:
     return (found if better(misfit[:, place], here[:, 0]) > CERTAIN else now), certain
 
 
-def find_bias(pairs: Pairs) -> np.ndarray:
+def find_bias(pairs: Pairs, start: np.ndarray) -> np.ndarray:
     """
-    Return the bias of the gyroscope, 3, rad/s about the camera's axes; 0 if it is not certain.
+    Return the bias of the gyroscope, 3, rad/s about the camera's axes.
 
-    ``pairs`` have claims at one offset.
+    It is ``start``, of the same kind, as far as no other one is certain. ``pairs`` have claims at
+    one offset.
     """
-    apart = pairs.claims[:, 0] - pairs.seen
+    excess = pairs.claims[:, 0] - pairs.seen
     pace = pairs.took.mean()
-    bias = np.median(apart, 0) / pace
-    errors = 1.5 * np.median(np.abs(apart - bias * pace), 0) / pace / np.sqrt(len(pairs.took))
+    bias = np.median(excess, 0) / pace
+    errors = 1.5 * np.median(np.abs(excess - bias * pace), 0) / pace / np.sqrt(len(pairs.took))
     # A vehicle that does not drive along the optical axis seems to turn.
     drives = np.array([1.0, 1.0, 0.0]) * AHEAD * abs(pairs.expansions.mean()) / pace
-    sure = np.sign(bias) * np.maximum(np.abs(bias) - drives - errors, 0)
+    apart = bias - start
+    sure = start + np.sign(apart) * np.maximum(np.abs(apart) - drives - errors, 0)
     return np.where(np.abs(bias) > 1.5 * MOST_BIAS, 0, np.clip(sure, -MOST_BIAS, MOST_BIAS))
 
 

@@ -82,10 +82,24 @@ class History:
         if self.inertial is not None:
             self.inertial.forget()
         self._kept = self._missed = None
+        self._missed_stamps.clear()
         self._clear = ClearMemory()
         self._traces.clear()
         self._latest = -np.inf
         self._intervals.clear()
+
+    def rewind(self) -> None:
+        """
+        Go back to the start of a recording: the next frame is its first one.
+
+        All that was learnt about the camera is kept: its frame time, its exposure and its
+        gyroscope.
+        """
+        intervals = self._intervals.copy()
+        if self.inertial is not None:
+            self.inertial.rewind()
+        self.forget()
+        self._intervals = intervals
 
     def look_back(
         self, frame: np.ndarray, stamp: float, task: str, clearer: Clearer | None = None

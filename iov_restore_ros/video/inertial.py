@@ -81,6 +81,7 @@ class Inertial:
         self.trusted = False
         self.reason = 'not compared yet'
         self._start = offset
+        self._start_bias = self.bias  # kept until newer pairs of frames clearly show another one
         self._exposure = 0.0  # s, of the last frame; 0: unknown
         self._pairs = NO_PAIRS
         self._fields: tuple[Camera, tuple[int, int], Fields] | None = None
@@ -92,6 +93,11 @@ class Inertial:
         """Clear the pairs of frames after a jump in time; the estimates stay."""
         self._pairs = NO_PAIRS
         self._since = None
+        self._start_bias = self.bias
+
+    def rewind(self) -> None:
+        """Prepare for the start of a recording of which frames were compared before."""
+        self.forget()
 
     def turn(
         self, flow: Flow, size: tuple[int, int], stamp: float, took: float
@@ -182,8 +188,10 @@ class Inertial:
                 self._refuted = ''
         self.trusted, self.reason = not self._refuted, self._refuted
         self.bias = np.zeros(3)
-        if self.trusted and self.camera is not None and len(there.took) >= FEWEST:
-            self.bias = self.camera.rotation.T @ find_bias(there)
+        if self.trusted and self.camera is not None:
+            turn, self.bias = self.camera.rotation, self._start_bias
+            if len(there.took) >= FEWEST:
+                self.bias = turn.T @ find_bias(there, turn @ self.bias)
 
     def _likely(self, there: Pairs) -> str:
         """Return the likely reason for the misfit; ``there`` are the pairs at the offset."""
