@@ -13,6 +13,7 @@ from iov_restore_ros.inference import History, Restorer, restore_next
 from iov_restore_ros.model.wiener import deconvolve
 from iov_restore_ros.pictures.files import to_pictures, to_tensor
 from iov_restore_ros.pictures.shaking import SAMPLES, STILL_BEFORE, Shake, ShakenCamera
+from iov_restore_ros.video.agreement import STEPS, Pairs, find_offset
 from iov_restore_ros.video.aligner import Previous, align
 from iov_restore_ros.video.camera_path import TAU, Camera, Gyroscope, straight, turned
 from iov_restore_ros.video.flow import Flow
@@ -217,6 +218,31 @@ def test_an_offset_is_found(clip, true_paths, seconds):
     assert np.nanmax(errors(told, true_paths)[20:]) < 1.0
     if abs(seconds) > 0.02:  # before that it says nothing right
         assert np.isnan(errors(told, true_paths)[3:8]).all()
+
+
+def shaking(late, pairs, moves, seed):
+    """Return pairs of frames with a clock that is ``late`` s, of footage that moves by itself."""
+    rng = np.random.default_rng(seed)
+    speeds, phases = 2 * np.pi * rng.uniform(6, 20, (4, 3)), rng.uniform(0, 6, (4, 3))
+
+    def turned_to(times):
+        return 0.004 * np.sin(times[..., None, None] * speeds + phases).sum(-2)
+
+    stamps = PERIOD * np.arange(1, pairs + 1)
+    then = stamps[:, None] + STEPS - late
+    seen = turned_to(stamps) - turned_to(stamps - PERIOD) + moves * rng.normal(size=(pairs, 3))
+    weights = np.broadcast_to(FOCAL**2 * np.diag([1, 1, 0.2]), (pairs, 3, 3))
+    return Pairs(
+        stamps, seen, weights, np.zeros(pairs), np.full(pairs, PERIOD),
+        turned_to(then) - turned_to(then - PERIOD),
+    )
+
+
+@pytest.mark.parametrize('late', [0.004, -0.004, 0.0])
+def test_a_few_frames_of_footage_that_moves_by_itself_show_the_offset(late):
+    found = [find_offset(shaking(late, 9, 0.001, seed), 0.0)[0] for seed in range(20)]
+    apart = [abs(one - late) for one in found if one is not None]
+    assert len(apart) > 15 and np.mean(np.array(apart) < 0.0015) > 0.9
 
 
 def test_the_search_for_the_offset_begins_where_it_is_told_to(clip):

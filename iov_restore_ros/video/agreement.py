@@ -23,6 +23,7 @@ LIKELY = 0.33  # misfit below which a reason is likely
 FITS = 0.2  # misfit below which a gyroscope agrees with the frames
 ENOUGH = 6.0  # pairs of frames from which an offset can be estimated
 CERTAIN = 2.5  # standard errors by which an offset must be better than another
+BETTER = 1.0  # standard errors by which the offset of the same minimum must be better
 NARROW = 3  # steps to both sides at which a certain offset must fit worse
 NEAR = 0.003  # s by which the offset may move without being clearly better
 MOST_BIAS = 0.1  # rad/s; a larger value is no bias
@@ -138,10 +139,14 @@ def find_offset(pairs: Pairs, now: float) -> tuple[float | None, bool]:
         found += float((before - after) / (2 * bend) if bend > 0 else 0) * (STEPS[1] - STEPS[0])
     beside = np.clip([place - NARROW, place + NARROW], 0, len(STEPS) - 1)
     certain = min(better(misfit[:, place], misfit[:, side]) for side in beside) > CERTAIN
-    if abs(found - now) < NEAR:
-        return (found if certain else now), certain
+    if abs(found - now) < NEAR and certain:
+        return found, certain
     here, _ = misfits(at_offset(pairs, now))
-    return (found if better(misfit[:, place], here[:, 0]) > CERTAIN else now), certain
+    first, last = sorted((place, int(np.abs(STEPS - now).argmin())))
+    between = costs[first : last + 1]
+    # Without a hill between the two it is the same minimum, only its place is estimated better.
+    enough = CERTAIN if between.max() > max(between[0], between[-1]) else BETTER
+    return (found if better(misfit[:, place], here[:, 0]) > enough else now), certain
 
 
 def find_bias(pairs: Pairs, start: np.ndarray) -> np.ndarray:
