@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from iov_restore_ros.compute.cpu import compute, on_one_thread
 from iov_restore_ros.model import Evidence, Generator
-from iov_restore_ros.model.fusion import ALONG, CELL, CUES, LUMA, MOTION_UNIT, path_cues
+from iov_restore_ros.model.fusion import CELL, CUES, MOTION_UNIT, path_cues
 from iov_restore_ros.model.wiener import deconvolve, noise_of, reach, strips_of
 from iov_restore_ros.pictures.warp import move
 from iov_restore_ros.video.before import Before
@@ -53,13 +52,13 @@ class Gathered:
     """
     A frame and its ``Evidence``, as arrays with the channels last.
 
-    ``frame`` and ``before``: uint8 H x W x 3; ``along``: float32 H x W x ALONG; ``cues``: float32
+    ``frame`` and ``before``: uint8 H x W x 3; ``undone``: float32 H x W x 3; ``cues``: float32
     ceil(H / 4) x ceil(W / 4) x CUES.
     """
 
     frame: np.ndarray
     before: np.ndarray
-    along: np.ndarray
+    undone: np.ndarray
     cues: np.ndarray
 
 
@@ -80,10 +79,10 @@ def make_evidence(
     window = window or (slice(0, height), slice(0, width))
     part, cells = frame[window], cells_of(window)
     rows, columns = (side.stop - side.start for side in cells)
-    along = np.broadcast_to(np.float32(0), (*part.shape[:2], ALONG))  # costs no memory
+    undone = np.broadcast_to(np.float32(0), part.shape)  # costs no memory
     cues = np.zeros((rows, columns, CUES), np.float32)
     if before is None:
-        return Gathered(part, part, along, cues)
+        return Gathered(part, part, undone, cues)
     # Wiener's filter needs more than the window, and the previous frame there.
     near = window if before.blurring is None else _near(window, (height, width))
     moved = None
@@ -98,47 +97,29 @@ def make_evidence(
         path = torch.from_numpy(moments[cells]).permute(2, 3, 0, 1)[None]
         cues[..., 5:-2] = path_cues(path)[0].permute(1, 2, 0).numpy()
         cues[..., -2:] = told
-        along = sample_along(frame, motion, moments, near, noise, moved)[inside(window, near)]
-    return Gathered(part, part if moved is None else moved[inside(window, near)], along, cues)
+        undone = undo(frame, moments, near, noise, moved)[inside(window, near)]
+    return Gathered(part, part if moved is None else moved[inside(window, near)], undone, cues)
 
 
-def sample_along(
-    frame: np.ndarray, motion: np.ndarray, moments: np.ndarray, near: Window,
-    noise: Tensor | None, prior: np.ndarray | None,
+def undo(
+    frame: np.ndarray, moments: np.ndarray, near: Window, noise: Tensor | None,
+    prior: np.ndarray | None,
 ) -> np.ndarray:
     """
-    Compute `model.fusion.sample_along` for a window: float32 H x W x ALONG.
+    Return the change of a window by ``deconvolve``: float32 H x W x 3.
 
     ``prior`` is uint8 H x W x 3, RGB, or None without a previous frame.
     """
-    height, width = frame.shape[:2]
-    # The farthest pixels that are sampled from there, and one more pixel for the slopes.
-    far = CELL * (1 + math.ceil(np.abs(motion).max() / CELL))
-    seen = _wider(near[0], far, height), _wider(near[1], far, width)
-    image = frame[seen].astype(np.float32) / np.float32(255)
-    luma = cv2.transform(image, np.array([LUMA], np.float32))
-    across, down = (
-        cv2.Sobel(luma, cv2.CV_32F, dx, dy, ksize=1, scale=0.5, borderType=cv2.BORDER_REPLICATE)
-        for dx, dy in ((1, 0), (0, 1))
-    )
-    displacement = enlarge(motion, seen)
-    slope = across * displacement[..., 0] + down * displacement[..., 1]
-    inner = inside(near, seen)
-    displacement, grey, image = displacement[inner], luma[inner], np.ascontiguousarray(image[inner])
-    move_near = partial(
-        move, first=(near[0].start, near[1].start), origin=(seen[0].start, seen[1].start)
-    )
+    image = _tensor(frame[near])
     path = torch.from_numpy(moments[cells_of(near)]).permute(2, 3, 0, 1)[None]
-    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
-    filled = None if prior is None else torch.from_numpy(
-        prior.astype(np.float32) / np.float32(255)
-    ).permute(2, 0, 1)[None]
-    undone = compute(deconvolve, planes, path, noise, _inverse, filled)
-    return cv2.merge([
-        move_near(luma, displacement) - grey, move_near(luma, displacement, -1) - grey,
-        -move_near(slope, displacement, 0.5), move_near(slope, displacement, -0.5),
-        cv2.merge([*undone[0].numpy()]) - image,
-    ])
+    filled = None if prior is None else _tensor(prior)
+    undone = compute(deconvolve, image, path, noise, _inverse, filled)
+    return cv2.merge([*(undone - image)[0].numpy()])
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    """Return uint8 H x W x 3 as float32 1 x 3 x H x W, 0..1."""
+    return torch.from_numpy(pixels.astype(np.float32) / np.float32(255)).permute(2, 0, 1)[None]
 
 
 def _near(window: Window, size: tuple[int, int]) -> Window:
@@ -154,11 +135,7 @@ def noise_in(one: Input) -> Tensor | None:
     """Return the noise of a frame, as ``make_evidence`` estimates it from a whole frame."""
     if one.before is None or one.before.blurring is None:
         return None
-    strips = (one.frame[rows] for rows in strips_of(one.size[0]))
-    return compute(noise_of, (
-        torch.from_numpy(strip.astype(np.float32) / np.float32(255)).permute(2, 0, 1)[None]
-        for strip in strips
-    ))
+    return compute(noise_of, (_tensor(one.frame[rows]) for rows in strips_of(one.size[0])))
 
 
 def enlarge(cells: np.ndarray, window: Window) -> np.ndarray:
@@ -205,7 +182,7 @@ def restore_inputs(
 
     evidence = None
     if generator.fusion is not None:
-        evidence = Evidence(to_image(batch('before')), batch('along'), batch('cues'))
+        evidence = Evidence(to_image(batch('before')), batch('undone'), batch('cues'))
     restored, finite = restore_pixels(batch('frame'), generator, evidence)
     return checked(restored.cpu().numpy(), bool(finite))
 

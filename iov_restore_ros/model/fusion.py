@@ -2,11 +2,8 @@
 Side information: what it is, and how ``Fusion`` joins it with the frame for the residual blocks.
 
 A camera delivers video. The restored previous frame, warped onto the current frame, shows what rain
-or blur hides now. The path during the exposure says how to undo a blur without a network. There are
-two ways. Wiener's filter works along any path. A formula works along a straight path of L pixels:
-the blur turns a sharp line x(t) into the line y(t) with y'(t) = (x(t + L/2) - x(t - L/2)) / L. So
-x(t) = x(t + L) - L y'(t + L/2), and likewise from the other side. `along` holds these terms, with y
-in place of the unknown x(t +- L). ``Fusion`` learns how much of each term to take at each place.
+or blur hides now. The path during the exposure says how to undo a blur without a network. ``Fusion``
+learns how much of both to take at each place.
 
 This is not from the paper, which restores single images. The idea to feed the last output back is
 from Sajjadi et al., Frame-Recurrent Video Super-Resolution, CVPR 2018.
@@ -21,8 +18,6 @@ from torch.nn import functional
 from iov_restore_ros.model.wiener import CELL, deconvolve
 
 MOMENTS = 9  # samples of a path, evenly spaced over the exposure; an odd number
-TAPS = 4  # luma planes of Evidence.along; the other three are colours
-ALONG = TAPS + 3  # planes of Evidence.along
 BENT = tuple(quarter * (MOMENTS - 1) // 4 for quarter in (1, 2, 3))  # moments that the cues hold
 CUES = 9 + 2 * len(BENT)  # planes of Evidence.cues
 MOTION_UNIT = 16.0  # a motion of so many pixels is 1 in Evidence.cues
@@ -36,7 +31,7 @@ LUMA = 0.299, 0.587, 0.114  # of R, G, B (ITU-R BT.601)
 # Initial share of the change by Wiener's filter along the path of a gyroscope. 1 is best where the
 # path is right. From 0, this value took longer to learn than all others.
 BELIEVED = 0.6
-TAPS_AT_FIRST = 0.3  # initial weight of each; the formula above gives 0.5, without noise
+UNDONE_AT_FIRST = 0.3  # the same along a straight path from the optical flow
 
 
 class Evidence(NamedTuple):
@@ -46,7 +41,7 @@ class Evidence(NamedTuple):
     ``before``: float32 N x 3 x H x W, RGB, 0..1: the previous frame, warped onto this frame. It is
     the restored frame, or the received one if it was not restored.
 
-    ``along``: float32 N x ALONG x H x W, as ``sample_along`` returns it.
+    ``undone``: float32 N x 3 x H x W, RGB: the change of the frame by Wiener's filter.
 
     ``cues``: float32 N x CUES x ceil(H / 4) x ceil(W / 4). For each cell of 4x4 pixels, in order:
 
@@ -60,7 +55,7 @@ class Evidence(NamedTuple):
     """
 
     before: Tensor
-    along: Tensor
+    undone: Tensor
     cues: Tensor
 
 
@@ -69,7 +64,7 @@ def no_evidence(image: Tensor) -> Evidence:
     count, _, height, width = image.shape
     return Evidence(
         image,
-        image.new_zeros(count, ALONG, height, width),
+        image.new_zeros(count, 3, height, width),
         image.new_zeros(count, CUES, -(-height // CELL), -(-width // CELL)),
     )
 
@@ -123,34 +118,6 @@ def path_cues(path: Tensor) -> Tensor:
     return torch.cat([straight, *bent], 1) / MOTION_UNIT
 
 
-def sample_along(image: Tensor, motion: Tensor, path: Tensor, prior: Tensor) -> Tensor:
-    """
-    Return ``Evidence.along``, N x ALONG x H x W: ``image`` sampled along its motion and path.
-
-    ``image`` is N x 3 x H x W. ``motion`` is N x 2 x ceil(H / 4) x ceil(W / 4), a straight motion
-    in pixels. ``path`` is N x MOMENTS x 2 x the same size, and ``prior`` N x 3 x H x W, as
-    ``deconvolve`` takes them.
-
-    L is the length of the motion, and y is the luma. The planes are, in order:
-
-    - y at L forward, and y at L backward, each minus y here;
-    - L times the slope of y at L/2 forward (negated), and at L/2 backward;
-    - R, G and B of the result of Wiener's filter along the path, minus the image.
-    """
-    grey = luma(image)
-    edged = functional.pad(grey, (1, 1, 1, 1), mode='replicate')
-    across = (edged[..., 1:-1, 2:] - edged[..., 1:-1, :-2]) / 2
-    down = (edged[..., 2:, 1:-1] - edged[..., :-2, 1:-1]) / 2
-    displacement = enlarge(motion, *image.shape[-2:])
-    # The product is the slope times L, the length of the displacement.
-    slope = across * displacement[:, :1] + down * displacement[:, 1:]
-    return torch.cat([
-        move(grey, displacement) - grey, move(grey, -displacement) - grey,
-        -move(slope, displacement / 2), move(slope, -displacement / 2),
-        deconvolve(image, path, prior=prior) - image,
-    ], 1)
-
-
 def make_evidence(
     image: Tensor, before: Tensor, displacement: Tensor, trust: Tensor,
     blurring: tuple[Tensor, Tensor, Tensor] | None = None,
@@ -161,24 +128,24 @@ def make_evidence(
     ``displacement`` (N x 2 x ceil(H / 4) x ceil(W / 4), pixels) leads from each cell to its place
     in ``before``. ``trust`` (N x 3 x the same size) holds the first three cues.
 
-    ``blurring`` holds the motion (N x 2 x the same size) and the path (N x 2 MOMENTS x the same
-    size, x and y of each moment) for ``sample_along``, and the last two cues (N x 2 x 1 x 1). It is
-    None if the blur does not matter.
+    ``blurring`` holds the motion during the exposure (N x 2 x the same size), the path (N x 2
+    MOMENTS x the same size, x and y of each moment) for ``deconvolve``, and the last two cues
+    (N x 2 x 1 x 1). It is None if the blur does not matter.
     """
     height, width = image.shape[-2:]
     moved = move(before, enlarge(displacement, height, width))
     if blurring is None:
-        along = image.new_zeros(len(image), ALONG, height, width)
+        undone = torch.zeros_like(image)
         cues = displacement.new_zeros(len(displacement), CUES - 3, *displacement.shape[-2:])
     else:
         motion, planes, told = blurring
         path = planes.unflatten(1, (MOMENTS, 2))
         present = trust[:, :1].amax((-2, -1), keepdim=True)
-        along = sample_along(image, motion, path, present * moved)
+        undone = deconvolve(image, path, prior=present * moved) - image
         cues = torch.cat([
             motion / MOTION_UNIT, path_cues(path), told.expand(-1, -1, *displacement.shape[-2:]),
         ], 1)
-    return Evidence(moved, along, torch.cat([trust, cues], 1))
+    return Evidence(moved, undone, torch.cat([trust, cues], 1))
 
 
 def darkest(image: Tensor) -> Tensor:
@@ -204,21 +171,20 @@ class Fusion(nn.Module):
     """
     Fuses a frame with its ``Evidence`` to a better initial frame, and to features of both.
 
-    Each pixel takes a share of the previous frame, and a share of the change by Wiener's filter.
-    Each cell of 4x4 pixels has a weight for each other plane of ``along``. A few convolutions at a
-    quarter of the size compute these shares and weights.
+    Each pixel takes a share of the previous frame, and a share of the change by Wiener's filter. A
+    few convolutions at a quarter of the size compute these shares.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        seen = 2 * 3 * CELL**2 + ALONG * CELL**2 + CUES
+        seen = 3 * 3 * CELL**2 + CUES
         self.encode = nn.Sequential(
             nn.Conv2d(seen, CHANNELS, 3, padding=1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
             nn.LeakyReLU(0.2),
         )
-        self.weigh = nn.Conv2d(CHANNELS, 2 * CELL**2 + TAPS, 3, padding=1)
+        self.weigh = nn.Conv2d(CHANNELS, 2 * CELL**2, 3, padding=1)
         self.brighter = nn.Parameter(torch.ones(()))
         self.raised = nn.Parameter(torch.ones(()))
         self.believed = nn.Parameter(torch.full((), BELIEVED))
@@ -236,28 +202,24 @@ class Fusion(nn.Module):
         too_dark = functional.relu(darkest(image) - darkest(evidence.before))
         raised = self.raised.float() * enlarge(too_dark, *image.shape[-2:])
         # All of this works on cells of 4x4 pixels. Their channels are colour times pixel.
-        here, before, along = (
+        here, before, undone = (
             functional.pixel_unshuffle(planes, CELL)
-            for planes in (image, evidence.before + raised, evidence.along)
+            for planes in (image, evidence.before + raised, evidence.undone)
         )
         change = before - here
         # The input is differences from the frame, and the frame minus mid-grey. So all are small.
-        features = self.encode(torch.cat([here - 0.5, change, along, evidence.cues], 1).to(dtype))
-        weights = self.weigh(features).float()
-        share, taps, undoing = weights.split([CELL**2, TAPS, CELL**2], 1)
+        features = self.encode(torch.cat([here - 0.5, change, undone, evidence.cues], 1).to(dtype))
+        share, undoing = self.weigh(features).float().chunk(2, 1)
         # Rain is brighter than what it hides, and thin. A change of the light is wide.
         brighter = -luma(_by_pixel(change, 3)).flatten(1, 2)
         wide = _about(brighter.mean(1, keepdim=True))
         share = torch.sigmoid(share + BRIGHTER * self.brighter.float() * (brighter - wide))
         taken = share * evidence.cues[:, :1]
         undoing = undoing + self.believed.float() * evidence.cues[:, -1:]
-        samples, undone = _by_pixel(along, ALONG).split([TAPS, 3], 1)
         better = here + (
-            taken.unsqueeze(1) * _by_pixel(change, 3)
-            + (taps.unsqueeze(2) * samples).sum(1, keepdim=True)
-            + undoing.unsqueeze(1) * undone
+            taken.unsqueeze(1) * _by_pixel(change, 3) + undoing.unsqueeze(1) * _by_pixel(undone, 3)
         ).flatten(1, 2)
-        pair = torch.cat([better - 0.5, here - better, undone.flatten(1, 2)], 1)
+        pair = torch.cat([better - 0.5, here - better, undone], 1)
         return functional.pixel_shuffle(better, CELL), torch.cat([pair.to(dtype), features], 1)
 
     def initialise(self) -> None:
@@ -266,4 +228,4 @@ class Fusion(nn.Module):
             self.weigh.weight *= 0.1
             assert self.weigh.bias is not None
             self.weigh.bias.fill_(LITTLE)
-            self.weigh.bias[CELL**2 :] = TAPS_AT_FIRST  # also the change by Wiener's filter
+            self.weigh.bias[CELL**2 :] = UNDONE_AT_FIRST

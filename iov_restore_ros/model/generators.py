@@ -166,8 +166,8 @@ class Generator(nn.Module):
             # Subtract mid-grey: with 0..1, deblurring took several times as long to learn.
             start, seen = padded, (padded - 0.5).to(next(self.body.parameters()).dtype)
         else:
-            before, along, cues = evidence or no_evidence(image)
-            start, seen = self.fusion(padded, Evidence(pad(before), pad(along), cues))
+            before, undone, cues = evidence or no_evidence(image)
+            start, seen = self.fusion(padded, Evidence(pad(before), pad(undone), cues))
         return (start + self.body(seen).to(torch.float32))[..., :height, :width]
 
     def initialise(self) -> None:

@@ -31,7 +31,7 @@ from iov_restore_ros.model import (
     load_weights,
     shipped_weights,
 )
-from iov_restore_ros.model.fusion import ALONG, CUES
+from iov_restore_ros.model.fusion import CUES
 from iov_restore_ros.model.generators import SIZE_MULTIPLE
 from iov_restore_ros.outputs import OutputError, keep_apart
 from iov_restore_ros.tasks import DEBLUR, TASKS
@@ -62,7 +62,7 @@ class Exported(nn.Module):
         self.dtype = dtype
 
     def forward(
-        self, image: Tensor, before: Tensor | None = None, along: Tensor | None = None,
+        self, image: Tensor, before: Tensor | None = None, undone: Tensor | None = None,
         cues: Tensor | None = None,
     ) -> Tensor:
         """
@@ -82,9 +82,9 @@ class Exported(nn.Module):
         start = pad(image)
         seen = start - 0.5
         if self.fusion is not None:
-            assert before is not None and along is not None and cues is not None
+            assert before is not None and undone is not None and cues is not None
             cells = pad(cues)[..., ::SIZE_MULTIPLE, ::SIZE_MULTIPLE]
-            evidence = Evidence(pad(self._planes(before)), pad(along), cells)
+            evidence = Evidence(pad(self._planes(before)), pad(undone), cells)
             start, seen = self.fusion(start, evidence)
         restored = (start + self.body(seen))[..., :height, :width].clamp(0, 1)
         if self.dtype == 'uint8':
@@ -165,7 +165,7 @@ def original(generator: Generator, gathered: list[Gathered], dtype: str) -> np.n
     def batch(name: str) -> Tensor:
         return torch.from_numpy(np.stack([getattr(g, name) for g in gathered])).permute(0, 3, 1, 2)
 
-    evidence = Evidence(batch('before') / 255, batch('along'), batch('cues'))
+    evidence = Evidence(batch('before') / 255, batch('undone'), batch('cues'))
     restored = generator(batch('frame') / 255, evidence).clamp(0, 1)
     if dtype == 'uint8':
         restored = restored.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
@@ -186,9 +186,9 @@ def inputs_of(gathered: list[Gathered], dtype: str, video: bool) -> dict[str, np
         height, width = gathered[0].frame.shape[:2]
         cues = np.stack([one.cues for one in gathered]).transpose(0, 3, 1, 2)
         cues = cues.repeat(SIZE_MULTIPLE, 2).repeat(SIZE_MULTIPLE, 3)[..., :height, :width]
-        along = np.stack([one.along for one in gathered]).transpose(0, 3, 1, 2)
+        undone = np.stack([one.undone for one in gathered]).transpose(0, 3, 1, 2)
         inputs |= {
-            'before': pixels('before'), 'along': np.ascontiguousarray(along),
+            'before': pixels('before'), 'undone': np.ascontiguousarray(undone),
             'cues': np.ascontiguousarray(cues),
         }
     return inputs
@@ -233,7 +233,7 @@ def describe(info: WeightsInfo, weights: Path, dtype: str) -> dict[str, str]:
     """Return the metadata of the ONNX file: its contents and their origin."""
     beside = {
         'before': FORMATS[dtype] + ': the restored previous frame, warped to the image',
-        'along': f'float32, batch x {ALONG} x height x width',
+        'undone': 'float32, batch x 3 x height x width, the change by the filter',
         'cues': f'float32, batch x {CUES} x height x width',
     }
     return {

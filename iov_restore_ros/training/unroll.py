@@ -137,7 +137,7 @@ class Unroll:
             (blurring[0], blurring[1], blurring[2]) if TASKS[self.task].blur else None,
         )
         return Evidence(
-            _inner(outer.before), _inner(outer.along), _inner(outer.cues, FLOW_MARGIN // CELL)
+            _inner(outer.before), _inner(outer.undone), _inner(outer.cues, FLOW_MARGIN // CELL)
         )
 
     def _known(self, number: int, before: Tensor | None) -> list[Before | None]:
