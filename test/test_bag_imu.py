@@ -159,6 +159,21 @@ def test_of_several_imus_the_nearest_is_taken_and_bad_messages_left_out(shaken, 
     assert '/far/imu' in told or told.startswith('no gyroscope: ')
 
 
+def test_a_broken_image_is_reported_once_and_the_others_are_looked_at(
+    shaken, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(signal, 'signal', lambda *_: None)
+    write_bag(tmp_path / 'bag', shaken, extra=[(TOPIC, 'sensor_msgs/msg/Image', -0.01, b'nothing')])
+    monkeypatch.setattr(sys, 'argv', [
+        'restore_bag', str(tmp_path / 'bag'), '--output', str(tmp_path / 'new'), '--task', 'deblur',
+        '--device', 'cpu', '--precision', 'float32',
+    ])
+    assert restore_bag.main() == 1
+    said = capsys.readouterr()
+    assert said.err.count('failed: ') == 1
+    assert f'gyroscope /imu in {FRAMES} of {FRAMES} frames' in said.out
+
+
 def test_an_imu_topic_that_is_not_there_is_told(shaken, tmp_path, monkeypatch, capsys):
     write_bag(tmp_path / 'bag', shaken)
     line = f'restore_bag {tmp_path}/bag --output {tmp_path}/new --task deblur --imu /gyro'
