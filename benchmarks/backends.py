@@ -25,7 +25,7 @@ from rich.table import Table
 from iov_restore_ros.compute.cpu import compute
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.model import load_weights, shipped_weights
-from iov_restore_ros.model.fusion import ALONG, CUES
+from iov_restore_ros.model.fusion import CUES
 from iov_restore_ros.tools.export import Exported, export, inputs_of, photos, still
 
 Run = Callable[[np.ndarray], np.ndarray]  # uint8, 1 x H x W x 3
@@ -51,7 +51,7 @@ def backends(height: int, width: int, threads: int, folder: Path) -> dict[str, R
     sides = height, width
     model.reshape({
         'image': [1, *sides, 3], 'before': [1, *sides, 3],
-        'along': [1, ALONG, *sides], 'cues': [1, CUES, *sides],
+        'undone': [1, 3, *sides], 'cues': [1, CUES, *sides],
     })
     openvino_model = core.compile_model(model, 'CPU', {
         'INFERENCE_NUM_THREADS': threads, 'PERFORMANCE_HINT': 'LATENCY',

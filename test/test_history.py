@@ -311,9 +311,9 @@ def test_opencv_gathers_what_pytorch_gathers(street, task):
     )
     gathered = make_evidence(now, known)
     assert (tensor(gathered.before) / 255 - expected.before).abs().max() < 0.03
-    assert (tensor(gathered.along) - expected.along).abs().mean() < 2e-3
+    assert (tensor(gathered.undone) - expected.undone).abs().mean() < 2e-3
     torch.testing.assert_close(tensor(gathered.cues), expected.cues)
-    assert bool(gathered.along.any()) == (task == 'deblur')
+    assert bool(gathered.undone.any()) == (task == 'deblur')
 
 
 @pytest.mark.parametrize(('task', 'shutter'), [('derain', 0.0), ('deblur', 0.0), ('deblur', 0.6)])

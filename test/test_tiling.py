@@ -136,7 +136,7 @@ def test_what_is_gathered_for_a_window_is_a_part_of_the_whole(known, window):
     whole = make_evidence(frame, before)
     part = make_evidence(frame, before, window, noise_in(Input(frame, before)))
     cells = tuple(slice(side.start // 4, -(-side.stop // 4)) for side in window)
-    for name in ('frame', 'before', 'along'):
+    for name in ('frame', 'before', 'undone'):
         assert np.array_equal(getattr(part, name), getattr(whole, name)[window]), name
     assert np.array_equal(part.cues, whole.cues[cells])
 
@@ -162,7 +162,7 @@ def test_a_large_frame_is_gathered_in_tiles(known, monkeypatch):
     assert np.array_equal(restorer.restore([frame], 'deblur', [before])[0], whole)
     assert len(gathered) > 2
     for one in gathered:
-        assert one.along.shape[0] * one.along.shape[1] <= 430 * 430
+        assert one.undone.shape[0] * one.undone.shape[1] <= 430 * 430
 
 
 def test_passes_are_halved_until_they_fit(large):

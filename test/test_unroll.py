@@ -70,7 +70,7 @@ def test_the_frame_before_is_aligned_with_this_one(photograph):
     off = (evidence.before - target).abs().mean()
     not_aligned = (evidence.before.roll(6, -1) - target).abs().mean()
     assert off < 0.03 and off < 0.3 * not_aligned
-    assert evidence.along.abs().max() == 0, 'no blur to undo in rain'
+    assert evidence.undone.abs().max() == 0, 'no blur to undo in rain'
 
 
 def test_what_was_restored_comes_back_and_now_and_then_what_was_received(photograph):
@@ -220,7 +220,7 @@ def test_a_first_frame_has_a_path_and_nothing_before_it(photograph, exact):
     assert torch.equal(evidence.before, image)
     assert not evidence.cues[:, :5].any() and evidence.cues[:, -1].min() == 1
     assert evidence.cues[:, 5:-2].abs().max() > 0.01
-    assert evidence.along[:, -3:].abs().mean() > 1e-3, "what Wiener's filter changes"
+    assert evidence.undone.abs().mean() > 1e-3, "what Wiener's filter changes"
 
 
 def test_some_gyroscopes_are_not_listened_to_and_some_are_wrong(photograph, monkeypatch):
@@ -235,7 +235,7 @@ def test_some_gyroscopes_are_not_listened_to_and_some_are_wrong(photograph, monk
         x = gyroscope and gyroscope[0]._rates[0][0]
         seen.append('unused' if x is None else 'right' if x == first else 'wrong')
     shares = {name: seen.count(name) / 300 for name in set(seen)}
-    assert shares['unused'] == pytest.approx(0.1, abs=0.05)
+    assert shares['unused'] == pytest.approx(unrolling.UNUSED, abs=0.08)
     assert shares['wrong'] == pytest.approx(0.02, abs=0.015)
     no_gyroscope = (*batch[:3], torch.zeros_like(batch[3]), torch.zeros(1, 4))
     assert Unroll(no_gyroscope, 'deblur', torch.device('cpu'), 1).gyroscopes == [None]

@@ -130,7 +130,7 @@ def test_the_command_prints_what_files_say_of_themselves(tmp_path, weight_file):
     assert (result.returncode, result.stderr) == (0, '')
     first, second = result.stdout.split('\n\n')
     assert str(weight_file) in first and 'train x' in first and 'settings' not in first
-    assert '1,320,887 in 5.3 MB' in second and '10 of 20' in second and 'a CPU' in second
+    assert '1,301,299 in 5.2 MB' in second and '10 of 20' in second and 'a CPU' in second
     assert '    data:\n      frames: 4' in second
     shipped = printed()
     assert shipped.returncode == 0 and 'fast_deblur' in shipped.stdout and 'veil' in shipped.stdout

@@ -151,9 +151,9 @@ def test_the_number_of_threads_changes_no_bit(photograph):
     before = compute(torch.get_num_threads)
     try:
         use_threads(1)
-        alone = make_evidence(frame, beside).along
+        alone = make_evidence(frame, beside).undone
         use_threads(2)
-        assert np.array_equal(make_evidence(frame, beside).along, alone)
+        assert np.array_equal(make_evidence(frame, beside).undone, alone)
         assert compute(torch.get_num_threads) == 2, 'it is as it was'
     finally:
         use_threads(before)

@@ -1,6 +1,5 @@
 """Pre- and post-processing of frames for the generator, on any device."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 

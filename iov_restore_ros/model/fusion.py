@@ -2,8 +2,8 @@
 Side information: what it is, and how ``Fusion`` joins it with the frame for the residual blocks.
 
 A camera delivers video. The restored previous frame, warped onto the current frame, shows what rain
-or blur hides now. The path during the exposure says how to undo a blur without a network. ``Fusion``
-learns how much of both to take at each place.
+or blur hides now. The path during the exposure says how Wiener's filter can undo a blur without a
+network. ``Fusion`` learns how much of both to take at each place.
 
 This is not from the paper, which restores single images. The idea to feed the last output back is
 from Sajjadi et al., Frame-Recurrent Video Super-Resolution, CVPR 2018.

@@ -5,8 +5,7 @@ A picture that moves along a path d(t) during the exposure becomes the mean of i
 So the blur multiplies its spectrum by the mean of exp(-2 pi i f d). For a straight path of L pixels
 this is sinc(f L). Wiener's filter divides by it where it is not small, and stops where noise would
 grow. This gains 4 dB on a camera that a bad road shakes by 10 pixels. If the path is wrong, the
-result rings. So the result is a part of ``fusion.Evidence.along``, and the network decides how much
-of it to take.
+result rings. So the network decides how much of it to take (``fusion.Evidence.undone``).
 
 What noise hides, the restored previous frame may show. Where the filter stops, it fills in the
 spectrum of that frame, warped onto this one: the mean that a picture has before it is seen. Without
