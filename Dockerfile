@@ -16,7 +16,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-      python3-numpy python3-opencv python3-pil python3-pip python3-rich python3-skimage \
+      python3-numpy python3-opencv python3-pil python3-pip python3-rich python3-scipy python3-skimage \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /ws

@@ -52,7 +52,7 @@ setup(
     python_requires='>=3.10',
     install_requires=[
         'av>=17', 'numpy', 'omegaconf', 'opencv-python-headless', 'pillow', 'rich', 'safetensors',
-        'scikit-image', 'tifffile', 'torch',
+        'scikit-image', 'scipy', 'tifffile', 'torch',
     ],
     extras_require={
         'kilted': ros_wheels('9.1', '5.5', '2.3'),

@@ -73,6 +73,41 @@ def test_a_vibration_comes_back_to_where_it_was():
     np.testing.assert_allclose(turns[0].T @ turns[2], rotation(Y / speed), atol=1e-4)
 
 
+def vibration(times):
+    """Return the rates of a vibration of 35 Hz by 0.01 rad."""
+    fast = 2 * np.pi * 35
+    return 0.01 * fast * np.stack([np.cos(fast * times), 0 * times, np.sin(fast * times)], 1)
+
+
+def extent(gyroscope):
+    """Return how far an exposure of 12 ms reaches, in pixels, at seven moments of the vibration."""
+    times = 0.5 + np.linspace(0, 1 / 35, 7, endpoint=False)[:, None] + [-0.006, 0.006]
+    angles = gyroscope.angles(times)
+    turns = gyroscope.orientations(times)
+    np.testing.assert_allclose(
+        np.swapaxes(turns[:, 0], 1, 2) @ turns[:, 1], rotation(angles[:, 1] - angles[:, 0]),
+        atol=2e-4,
+    )
+    return FOCAL * np.linalg.norm(angles[:, 1] - angles[:, 0], axis=-1)
+
+
+@pytest.mark.parametrize(('rate', 'off'), [(100.0, 0.13), (200.0, 0.02), (400.0, 0.01)])
+def test_few_samples_tell_a_fast_vibration(rate, off):
+    """Straight lines between them would lose a third, a tenth and 3 % of it."""
+    true = extent(measure(vibration, 10000.0))
+    assert true.min() > 3
+    assert np.abs(extent(measure(vibration, rate)) / true - 1).max() < off
+
+
+def test_stamps_that_are_almost_equal_do_not_make_it_swing():
+    """Two samples at almost the same time, which noise makes unequal."""
+    gyroscope = measure(vibration, 200.0)
+    for time in np.arange(0.4, 0.6, 0.02) + 1e-6:
+        gyroscope.add(time, *(vibration(np.array([time]))[0] + 0.05))
+    true = extent(measure(vibration, 10000.0))
+    assert np.abs(extent(gyroscope) / true - 1).max() < 0.05
+
+
 def test_a_bias_is_taken_off():
     gyroscope = measure(steady(0.5, 0.1, 0.0))
     found = gyroscope.orientations(np.array([0.2, 0.7]), np.array([0.5, 0.1, 0.0]))

@@ -10,11 +10,13 @@ optical flow (`video/aligner.py`).
 Frames as in REP 103 and 104: camera coordinates are x right, y down, z forward.
 """
 
+import math
 from bisect import bisect_left
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from iov_restore_ros.model.fusion import MOMENTS
 from iov_restore_ros.model.wiener import CELL
@@ -22,6 +24,8 @@ from iov_restore_ros.model.wiener import CELL
 KEPT = 3.0  # s of angular rates
 NODES = 32  # pixels between projected places; the rest is interpolated
 LONGEST_HOLE = 0.05  # s without a sample over which the rates are still interpolated
+FINE = 0.00125  # s between rates that are integrated; between samples they are interpolated
+BESIDE = 4  # samples on each side that shape a spline
 FASTEST = 35.0  # rad/s, 2000 degrees/s: the range of gyroscopes
 TAU = np.linspace(-0.5, 0.5, MOMENTS)  # moments of the exposure, in exposures
 # Moments for the mean over the exposure: Gauss's nodes, and their weights.
@@ -116,13 +120,11 @@ class Gyroscope:
         stamps = self._stamps
         if not stamps or not (stamps[0] <= first and last <= stamps[-1]):
             return None
-        low = max(0, bisect_left(stamps, first) - 1)
-        high = bisect_left(stamps, last) + 1
-        known = np.array(stamps[low:high])
-        rates = np.array(self._rates[low:high]) - bias
+        known, rates = self._between(first, last)
         steps = np.diff(known)
         if len(known) > 1 and steps.max() > LONGEST_HOLE:
             return None
+        rates = rates - bias
         # From sample to sample, with the mean of both rates.
         orientations = np.empty((len(known), 3, 3))
         orientations[0] = np.eye(3)
@@ -144,19 +146,43 @@ class Gyroscope:
         The difference of two results is a rotation vector if the rotation between them is small.
         NaN before the first and after the last sample, and everywhere if there is a hole.
         """
-        stamps = self._stamps
-        low = max(0, bisect_left(stamps, float(times.min())) - 1)
-        high = bisect_left(stamps, float(times.max())) + 1
-        known = np.array(stamps[low:high])
+        known, rates = self._between(float(times.min()), float(times.max()))
         steps = np.diff(known)
         if len(known) < 2 or steps.max() > LONGEST_HOLE:
             return np.full((*times.shape, 3), np.nan)
-        rates = np.array(self._rates[low:high])
         sums = np.cumsum(steps[:, None] * (rates[1:] + rates[:-1]) / 2, 0)
         return np.stack([
             np.interp(times, known, np.concatenate([[0.0], axis]), np.nan, np.nan)
             for axis in sums.T
         ], -1)
+
+
+    def _between(self, first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Return stamps (N) and rates (N x 3) from just before ``first`` to just after ``last``.
+
+        Beside the samples there are rates between them, from a cubic spline. If straight lines
+        joined 200 samples a second, a vibration of 40 Hz would lose an eighth of its angle.
+        """
+        low = max(0, bisect_left(self._stamps, first) - 1)
+        high = bisect_left(self._stamps, last) + 1
+        known = np.array(self._stamps[low:high], float)
+        rates = np.array(self._rates[low:high], float)
+        around = slice(max(0, low - BESIDE), high + BESIDE)
+        stamps = np.array(self._stamps[around])
+        apart = np.diff(stamps, prepend=-np.inf)
+        usual = float(np.median(apart[1:])) if len(stamps) > BESIDE else 0.0
+        parts = math.ceil(usual / FINE)
+        if parts < 2:
+            return known, rates
+        some = apart > usual / 2  # a spline through almost equal stamps would swing
+        spline = CubicSpline(stamps[some], np.array(self._rates[around])[some])
+        steps = np.diff(known)[:, None]
+        more = known[:-1, None] + steps * np.arange(1, parts) / parts
+        more = more[steps[:, 0] < 2 * usual].ravel()  # lost samples cannot be made up
+        times = np.concatenate([known, more])
+        order = np.argsort(times)
+        return times[order], np.concatenate([rates, spline(more)])[order]
 
 
 def rotation(vectors: np.ndarray) -> np.ndarray:
