@@ -219,7 +219,9 @@ class Unroll:
             return degraded
         restored = self.restored
         if TASKS[self.task].blur:
-            restored = restored + FADING * (_inner(degraded) - restored)
+            fading = [FADING[gyroscope is not None] for gyroscope in self.gyroscopes]
+            share = torch.tensor(fading, device=restored.device).view(-1, 1, 1, 1)
+            restored = restored + share * (_inner(degraded) - restored)
         error = (restored - _inner(sharp)).mean((2, 3), keepdim=True)
         before = sharp + LEFT_OVER * left_over * (degraded - sharp) + error
         _inner(before).copy_(restored)

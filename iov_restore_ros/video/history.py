@@ -34,9 +34,10 @@ from iov_restore_ros.video.shutter_gauge import ShutterGauge
 LONGEST_GAP = 0.35  # s; a frame that is older than this is no previous frame
 INTERVALS = 9  # between frames; their median is the camera's frame time
 LATE = 'not newer', 'unreadable'  # reasons that do not change the history
-# Share of the received frame in a previous frame that was deblurred. Errors that are deblurred
-# again and again grow from the seventh frame on; so they fade. More costs detail (docs/trials.md).
-FADING = 0.1
+# Share of the received frame in a previous frame that was deblurred, without and with a gyroscope.
+# Errors that are deblurred again and again grow from the seventh frame on; so they fade. They are
+# larger where nobody measures the path. More costs detail (docs/trials.md).
+FADING = 0.2, 0.1
 ON_THEIR_WAY = 4  # frames being restored; more than any device works on at once
 
 
@@ -216,7 +217,8 @@ class History:
         if self._kept is None or stamp > self._kept.stamp:
             trace = next((trace for when, trace in self._traces if when == stamp), None)
             if trace is not None and received is not None:
-                restored = cv2.addWeighted(restored, 1 - FADING, received, FADING, 0)
+                fading = FADING[trace.turned]
+                restored = cv2.addWeighted(restored, 1 - fading, received, fading, 0)
             self._kept = Seen(stamp, lambda: restored, trace)
 
     def miss(self, stamp: float, open_: Callable[[], np.ndarray | None]) -> None:
