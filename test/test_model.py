@@ -16,7 +16,7 @@ def parameters(network):
 
 @pytest.mark.parametrize(
     ('preset', 'count'),
-    [('wei2021', 18_459_139), ('wei2021_preprint', 11_378_179), ('fast', 1_320_887)],
+    [('wei2021', 18_459_139), ('wei2021_preprint', 11_378_179), ('fast', 1_301_299)],
 )
 def test_parameter_counts_of_the_generators(preset, count):
     assert parameters(Generator(preset)) == count

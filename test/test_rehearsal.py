@@ -70,6 +70,20 @@ def test_nothing_else_is_left_of_it(clip):  # noqa: F811
     assert np.array_equal(one.flow.displacement, two.flow.displacement)
 
 
+def test_errors_fade_more_slowly_with_a_gyroscope(clip):  # noqa: F811
+    history = history_of(clip.times, clip.rates)
+    rehearse(history, stamped(clip), 'deblur')
+    grey = np.full_like(clip.sharp[0], 200)
+    kept = []
+    for number in range(3):
+        before = history.look_back(clip.blurred[number], number * PERIOD, 'deblur')
+        kept.append(before.pixels)
+        history.keep(clip.sharp[number], number * PERIOD, grey)
+    for number, share in ((0, 0.2), (1, 0.1)):  # nobody saw the first frame turn
+        wanted = clip.sharp[number] + share * (grey - clip.sharp[number].astype(float))
+        assert np.abs(kept[number + 1] - wanted).max() <= 0.51
+
+
 @pytest.mark.parametrize('known', [False, True])
 def test_it_reads_no_more_than_it_needs(clip, known):  # noqa: F811
     history = history_of(clip.times, clip.rates) if known else History()
