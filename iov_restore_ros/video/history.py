@@ -37,7 +37,7 @@ LATE = 'not newer', 'unreadable'  # reasons that do not change the history
 # Share of the received frame in a previous frame that was deblurred, without and with a gyroscope.
 # Errors that are deblurred again and again grow from the seventh frame on; so they fade. They are
 # larger where nobody measures the path. More costs detail (docs/trials.md).
-FADING = 0.2, 0.1
+FADING = 0.25, 0.1
 ON_THEIR_WAY = 4  # frames being restored; more than any device works on at once
 
 
