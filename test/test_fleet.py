@@ -129,7 +129,7 @@ def test_a_fleet_is_restored_as_by_restore_bag_whoever_is_killed(cluster, drives
         drives / 'in', '--output', tmp_path, '--address', cluster.address, '--split', 12
     )
     process = start('restore_fleet', *arguments)
-    [part, *_] = until(process, tmp_path / '.fleet/*/*/*/outcome.json')
+    [part, *_] = until(process, tmp_path / '.fleet/????????????/*/*/outcome.json')
     process.kill()
     process.communicate()
     while workers():  # Ray ends those of a driver that is gone

@@ -25,7 +25,7 @@ KEPT = 3.0  # s of angular rates
 NODES = 32  # pixels between projected places; the rest is interpolated
 LONGEST_HOLE = 0.05  # s without a sample over which the rates are still interpolated
 FINE = 0.00125  # s between rates that are integrated; between samples they are interpolated
-BESIDE = 4  # samples on each side that shape a spline
+BESIDE = 4  # earlier samples that shape a spline
 FASTEST = 35.0  # rad/s, 2000 degrees/s: the range of gyroscopes
 TAU = np.linspace(-0.5, 0.5, MOMENTS)  # moments of the exposure, in exposures
 # Moments for the mean over the exposure: Gauss's nodes, and their weights.
@@ -168,7 +168,8 @@ class Gyroscope:
         high = bisect_left(self._stamps, last) + 1
         known = np.array(self._stamps[low:high], float)
         rates = np.array(self._rates[low:high], float)
-        around = slice(max(0, low - BESIDE), high + BESIDE)
+        # Later samples are left out: whether they have come yet would change the result.
+        around = slice(max(0, low - BESIDE), high)
         stamps = np.array(self._stamps[around])
         apart = np.diff(stamps, prepend=-np.inf)
         usual = float(np.median(apart[1:])) if len(stamps) > BESIDE else 0.0
