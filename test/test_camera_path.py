@@ -99,6 +99,13 @@ def test_few_samples_tell_a_fast_vibration(rate, off):
     assert np.abs(extent(measure(vibration, rate)) / true - 1).max() < off
 
 
+def test_a_gyroscope_that_is_too_slow_tells_nothing():
+    """No spline can say what happened in the 67 ms between two samples."""
+    slow = measure(vibration, 15.0)
+    assert slow.orientations(np.array([0.5, 0.52])) is None
+    assert np.isnan(slow.angles(np.array([0.5, 0.52]))).all()
+
+
 def test_stamps_that_are_almost_equal_do_not_make_it_swing():
     """Two samples at almost the same time, which noise makes unequal."""
     gyroscope = measure(vibration, 200.0)

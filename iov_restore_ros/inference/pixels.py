@@ -16,9 +16,6 @@ from iov_restore_ros.pictures.warp import move
 from iov_restore_ros.video.before import Before
 
 Window = tuple[slice, slice]  # rows and columns
-# OpenCV warps float images in blocks of this width. It computes the rest of a row in another way,
-# and the last bits may differ.
-BLOCK = 128
 
 
 class RestoreError(Exception):
@@ -123,11 +120,10 @@ def _tensor(pixels: np.ndarray) -> Tensor:
 
 def _near(window: Window, size: tuple[int, int]) -> Window:
     """Return the wider window that makes each pixel of the result as in the whole frame."""
-    (rows, columns), (height, width) = window, size
-    return (
-        reach(rows.start, rows.stop, height),
-        _by_blocks(reach(columns.start, columns.stop, width), width),
+    rows, columns = (
+        reach(side.start, side.stop, length) for side, length in zip(window, size, strict=True)
     )
+    return rows, columns
 
 
 def noise_in(one: Input) -> Tensor | None:
@@ -216,13 +212,6 @@ def restore_pixels(
 
 def _wider(side: slice, by: int, length: int) -> slice:
     return slice(max(0, side.start - by), min(side.stop + by, length))
-
-
-def _by_blocks(columns: slice, width: int) -> slice:
-    """Widen columns to whole blocks of OpenCV."""
-    return slice(
-        columns.start // BLOCK * BLOCK, min(width, -(-columns.stop // BLOCK) * BLOCK)
-    )
 
 
 def _inverse(spectrum: Tensor, size: tuple[int, int]) -> Tensor:

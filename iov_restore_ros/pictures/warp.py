@@ -10,19 +10,15 @@ MOST_KEPT = 1 << 22  # pixels whose places are remembered, 8 bytes each
 
 def move(
     image: np.ndarray, flow: np.ndarray, times: float = 1.0, *,
-    first: tuple[int, int] = (0, 0), origin: tuple[int, int] = (0, 0),
-    border: int = cv2.BORDER_REPLICATE,
+    first: tuple[int, int] = (0, 0), border: int = cv2.BORDER_REPLICATE,
 ) -> np.ndarray:
     """
     Return ``image`` warped: each pixel is taken from the displacement ``times`` x ``flow``.
 
     ``flow`` is float32 H x W x 2, pixels, x before y. It may cover a part of ``image`` that begins
-    at row and column ``first``; then that part is returned. ``image`` may be a part, too, which
-    begins at row and column ``origin``. ``border``: OpenCV's border mode.
+    at row and column ``first``; then that part is returned. ``border``: OpenCV's border mode.
     """
     there = cv2.scaleAdd(flow, times, places(flow.shape[0], flow.shape[1], *first))
-    if any(origin):  # behind the sum: so a part gets the very pixels that the whole gets
-        there = cv2.subtract(there, (origin[1], origin[0], 0, 0))
     return cv2.remap(image, there, None, cv2.INTER_LINEAR, borderMode=border)
 
 

@@ -188,8 +188,8 @@ class Trainer:
         self, image: Tensor, evidence: Evidence | None, target: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the restored pictures, the loss, and its terms by name."""
+        restored = self._forward(image, evidence)
         with self._mixed():
-            restored = self._forward(image, evidence)
             return restored, *self.loss(restored, target)
 
     def _forward(self, image: Tensor, evidence: Evidence | None) -> Tensor:

@@ -41,9 +41,7 @@ UNSURE = 0.08  # sigma of a known exposure, as a share of it
 # The constants below are for a gyroscope. Who connects one usually gives the exposure, too. With an
 # assumed exposure the network learnt to ignore the path.
 UNKNOWN_BESIDE_IT = 0.05
-# Share of the gyroscopes that are ignored: a camera that shakes, and nothing says so. With a tenth,
-# errors of deblurring such frames still added up.
-UNUSED = 0.35
+UNUSED = 0.35  # share of the gyroscopes that are ignored: the camera shakes, and nothing says so
 UNSURE_BESIDE_IT = 0.04
 RATES = 100.0, 400.0  # samples a second, drawn log-uniformly
 NOISE = 0.008  # rad/s, mean of its sigma, which is drawn exponentially
@@ -89,6 +87,8 @@ class Unroll:
         # One for the whole sequence: its errors are the same in all frames of a camera and add up.
         self.gyroscopes = [self._gyroscope(*pair) for pair in zip(rates, cameras, strict=True)]
         self.told = self._told(shutter)
+        fading = [FADING[gyroscope is not None] for gyroscope in self.gyroscopes]
+        self.fading = torch.tensor(fading, device=device).view(-1, 1, 1, 1)
         self.traces: dict[int, list[Trace | None]] = {}  # of the last frame, per sequence
         self.restored = torch.empty(0)  # the last frame, as ``frame`` returns it
 
@@ -219,9 +219,7 @@ class Unroll:
             return degraded
         restored = self.restored
         if TASKS[self.task].blur:
-            fading = [FADING[gyroscope is not None] for gyroscope in self.gyroscopes]
-            share = torch.tensor(fading, device=restored.device).view(-1, 1, 1, 1)
-            restored = restored + share * (_inner(degraded) - restored)
+            restored = restored + self.fading * (_inner(degraded) - restored)
         error = (restored - _inner(sharp)).mean((2, 3), keepdim=True)
         before = sharp + LEFT_OVER * left_over * (degraded - sharp) + error
         _inner(before).copy_(restored)

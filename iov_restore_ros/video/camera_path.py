@@ -156,7 +156,6 @@ class Gyroscope:
             for axis in sums.T
         ], -1)
 
-
     def _between(self, first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
         """
         Return stamps (N) and rates (N x 3) from just before ``first`` to just after ``last``.
@@ -180,7 +179,8 @@ class Gyroscope:
         spline = CubicSpline(stamps[some], np.array(self._rates[around])[some])
         steps = np.diff(known)[:, None]
         more = known[:-1, None] + steps * np.arange(1, parts) / parts
-        more = more[steps[:, 0] < 2 * usual].ravel()  # lost samples cannot be made up
+        # Lost samples cannot be made up, and those of a slow gyroscope are too far apart.
+        more = more[steps[:, 0] < min(2 * usual, LONGEST_HOLE)].ravel()
         times = np.concatenate([known, more])
         order = np.argsort(times)
         return times[order], np.concatenate([rates, spline(more)])[order]

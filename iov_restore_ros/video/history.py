@@ -82,11 +82,7 @@ class History:
         """Clear the history: the next frame is unrelated to earlier ones."""
         if self.inertial is not None:
             self.inertial.forget()
-        self._kept = self._missed = None
-        self._missed_stamps.clear()
-        self._clear = ClearMemory()
-        self._traces.clear()
-        self._latest = -np.inf
+        self._forget_frames()
         self._intervals.clear()
 
     def rewind(self) -> None:
@@ -96,11 +92,16 @@ class History:
         All that was learnt about the camera is kept: its frame time, its exposure and its
         gyroscope.
         """
-        intervals = self._intervals.copy()
         if self.inertial is not None:
             self.inertial.rewind()
-        self.forget()
-        self._intervals = intervals
+        self._forget_frames()
+
+    def _forget_frames(self) -> None:
+        self._kept = self._missed = None
+        self._missed_stamps.clear()
+        self._clear = ClearMemory()
+        self._traces.clear()
+        self._latest = -np.inf
 
     def look_back(
         self, frame: np.ndarray, stamp: float, task: str, clearer: Clearer | None = None
