@@ -187,13 +187,14 @@ class Rig:
         ])
         return self.call(SetParameters, '/restore/set_parameters', request).results
 
-    def next_status(self, name):
-        """Return (level, message, values) of the diagnostics about ``name`` that come next."""
+    def next_status(self, name, saying=''):
+        """Return (level, message, values) of the next diagnostics about ``name`` that say so."""
         self.diagnostics.clear()
         now = self.node.get_clock().now().nanoseconds / 1e9
         found = self.wait(lambda: [
             s for array in self.diagnostics for s in array.status
-            if s.name.endswith(name) and not SIMULATED < seconds(array.header.stamp) < now
+            if s.name.endswith(name) and saying in s.message
+            and not SIMULATED < seconds(array.header.stamp) < now
         ])
         return found[0].level, found[0].message, {v.key: v.value for v in found[0].values}
 

@@ -110,8 +110,7 @@ def test_bad_weights_leave_the_old_ones_at_work(rig, crop, tmp_path):
     path = small_weights(tmp_path / 'nan', value=float('nan'))  # seen when loaded only
     [result] = rig.set_parameters(deblur_weights=path)
     assert result.successful
-    rig.wait(lambda: path in rig.next_status('restorer')[1])
-    level, message, values = rig.next_status('restorer')
+    level, message, values = rig.next_status('restorer', path)
     assert level == DiagnosticStatus.WARN
     assert 'not finite' in message and path in rig.said()
     assert values['deblur weights'].endswith('fast_deblur.safetensors')

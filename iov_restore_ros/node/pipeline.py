@@ -106,19 +106,22 @@ class Batch:
     restoring: Restoring | None = None
     restored: list[np.ndarray] = field(default_factory=list)
     shown: list[Shown] = field(default_factory=list)
-    error: Exception | None = None  # why the frames are not restored
+    error: str | None = None  # why the frames are not restored
     task: str = 'choosing the task'
     started: float = nan  # start of the restoring, s, monotonic
     took: float = nan  # duration of the restoring, s
 
     def attempt(self, step: 'Callable[[Batch], None]') -> None:
-        """Run ``step``, unless an earlier one failed; store its exception in ``error``."""
+        """Run ``step``, unless an earlier one failed; store the reason in ``error``."""
         if self.error is not None:
             return
         try:
             step(self)
         except Exception as error:  # noqa: BLE001  of any kind: the stack must not go blind
-            self.error = error
+            # Publishing the frames as they came needs memory, and the exception would hold all
+            # that the step had allocated.
+            self.error = str(error)
+            self.pictures, self.restoring, self.restored = [], None, []
 
 
 class FramePipeline:
@@ -360,7 +363,7 @@ class FramePipeline:
             if self._node.context.ok():
                 self._tell(f'{shown.camera.name}: cannot compare: {error}')
 
-    def _fail(self, batch: Batch, error: Exception) -> None:
+    def _fail(self, batch: Batch, error: str) -> None:
         """Pass or drop, as `on_error` says, the frames that could not be restored."""
         self._node.get_logger().error(
             f'{batch.task} failed: {error}', throttle_duration_sec=LOG_PERIOD
