@@ -124,6 +124,34 @@ class Told(Cleaner):
         return found._replace(memory=found.memory._replace(cover=self.cover))
 
 
+class Says(torch.nn.Module):
+    """A network that finds what it was told."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.logits = torch.logit(torch.from_numpy(share)[None], eps=1e-6)
+
+    def forward(self, planes):
+        return self.logits
+
+
+def test_a_doubtful_find_counts_on_a_soiled_glass_only(road):
+    """One drop in the corner is cleaned either way; there are more where there are many."""
+    share = np.zeros((SIZE[1] // 2, SIZE[0] // 2), np.float32)
+    share[40:48, 70:78] = 0.5
+    share[2:7, 2:7] = 1
+    [few] = follow(Clearer(None, Cleaner(Says(share))), road[:1])
+    share[60:90, 120:150] = 1
+    [many] = follow(Clearer(None, Cleaner(Says(share))), road[:1])
+    doubtful = np.s_[76:100, 136:160]
+    assert np.array_equal(few[doubtful], road[0][doubtful])
+    assert not np.array_equal(many[doubtful], road[0][doubtful])
+    alone, among_others = (
+        np.flatnonzero((made != road[0])[:40, :40].any((1, 2))).max() for made in (few, many)
+    )
+    assert 14 <= alone < among_others, 'there the rim of the drop counts, too'
+
+
 @pytest.mark.parametrize('size', [(33, 70), (100, 50), (720, 1280)])
 def test_frames_of_any_size(cleaner, size):
     frames = [cv2.resize(photographs.rocket(), size[::-1])] * 3

@@ -32,8 +32,15 @@ LASTING = 12.0  # frames in an average, at most
 MOVING = 0.010  # mean change from frame to frame (0..1) around a moving cell
 AROUND = 9  # side of the square of cells for that mean
 LEAST = 1e-3  # offset in logarithms and denominators
-DOUBTFUL, CERTAIN = 0.2, 0.5  # below the first remove nothing, above the second all
-UNMOVED = 0.4  # added to DOUBTFUL where nothing has moved yet, as in a still
+# Where there are drops, there are more: a glass that is certainly soiled needs less certainty, and
+# the rims of its drops count as covered, too. Each pair is for a clean glass and for a soiled one.
+SOILED = 0.005, 0.015  # share of the cells that certainly lie under something
+SURE = 0.5  # output of the network that is certain; with UNMOVED[0] where nothing has moved
+STEADY = 0.3  # weight of the newest frame in that share
+DOUBTFUL = 0.4, 0.2  # remove nothing below
+CERTAIN = 0.7, 0.5  # remove all above
+UNMOVED = 0.4, 0.0  # added to both where nothing has moved yet, as in a still
+RIM = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))  # cells
 NEAR = np.ones((3, 3), np.uint8)  # cells around one that the previous frame must confirm
 EDGE = 3, 3  # cells over which the cover is blurred
 SMEARED = np.ones((5, 5), np.uint8)  # cells around a wiper, which moves during the exposure
@@ -52,6 +59,7 @@ class Memory(NamedTuple):
     - ``displacement`` (x 2): the flow to the previous frame, in pixels of the small picture; None
       without one.
     - ``share``: the network's output, and ``cover``: the share that was filled, both 0..1.
+    - ``soiled``: the share of all cells that certainly lie under something, of the last frames.
     - ``bar``: a possible wiper.
     """
 
@@ -62,6 +70,7 @@ class Memory(NamedTuple):
     displacement: np.ndarray | None
     share: np.ndarray
     cover: np.ndarray
+    soiled: float = 0.0
     bar: Bar | None = None
 
 
@@ -121,14 +130,21 @@ class Cleaner:
         share = new.share
         if memory is not None:  # a cover that moves may be a road user
             share = cv2.min(share, cv2.dilate(memory.share, NEAR))
-        doubtful = DOUBTFUL + UNMOVED * (1 - cv2.min(new.weight, 1.0))
-        cover = ((share - doubtful) / (CERTAIN - DOUBTFUL)).clip(0, 1)
+        still = 1 - cv2.min(new.weight, 1.0)
+        soiled = float((share > SURE + UNMOVED[0] * still).mean())
+        if memory is not None:
+            soiled = memory.soiled + STEADY * (soiled - memory.soiled)
+        new = new._replace(soiled=soiled)
+        doubtful, certain, unmoved, rims = (
+            float(np.interp(soiled, SOILED, ends)) for ends in (DOUBTFUL, CERTAIN, UNMOVED, (0, 1))
+        )
+        cover = ((share - unmoved * still - doubtful) / (certain - doubtful)).clip(0, 1)
         if expected is not None and memory is not None:
             new = new._replace(bar=find_bar(new.grey, _cells(_grey(expected), *new.grey.shape)))
             if new.bar is not None and sweeps(memory.bar, new.bar):
                 cover = cv2.max(cover, cv2.dilate(new.bar.cells, SMEARED).astype(np.float32))
         if cover.any():
-            cover = cv2.blur(cover, EDGE)
+            cover = cv2.blur(cover + rims * (cv2.dilate(cover, RIM) - cover), EDGE)
         return Found(small, new._replace(cover=cover), memory)
 
     def fill(
