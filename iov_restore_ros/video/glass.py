@@ -32,17 +32,16 @@ LASTING = 12.0  # frames in an average, at most
 MOVING = 0.010  # mean change from frame to frame (0..1) around a moving cell
 AROUND = 9  # side of the square of cells for that mean
 LEAST = 1e-3  # offset in logarithms and denominators
-# Where there are drops, there are more: a glass that is certainly soiled needs less certainty, and
-# the rims of its drops count as covered, too. Each pair is for a clean glass and for a soiled one.
+# Where there are drops, there are more: on a soiled glass less certainty is enough. Each pair is
+# for a clean glass and for a soiled one.
 SOILED = 0.005, 0.015  # share of the cells that certainly lie under something
 SURE = 0.5  # output of the network that is certain; with UNMOVED[0] where nothing has moved
 STEADY = 0.3  # weight of the newest frame in that share
-DOUBTFUL = 0.4, 0.2  # remove nothing below
-CERTAIN = 0.7, 0.5  # remove all above
+DOUBTFUL = 0.6, 0.3  # remove nothing below
+CERTAIN = 0.9, 0.6  # remove all above
 UNMOVED = 0.4, 0.0  # added to both where nothing has moved yet, as in a still
-RIM = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))  # cells
+SPOILED = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))  # cells around with a wrong flow
 NEAR = np.ones((3, 3), np.uint8)  # cells around one that the previous frame must confirm
-EDGE = 3, 3  # cells over which the cover is blurred
 SMEARED = np.ones((5, 5), np.uint8)  # cells around a wiper, which moves during the exposure
 FADING = 0.97  # factor on ``seen`` per frame, because flows are never exact
 
@@ -91,10 +90,11 @@ class Found(NamedTuple):
         return not self.memory.cover.any()
 
     def flow(self, flow: Flow) -> Flow:
-        """Return ``flow`` with covered cells filled from the surrounding cells."""
+        """Return ``flow`` with covered cells, and those beside them, filled from around."""
         if self.nothing:
             return flow
-        known = 1 - cv2.resize(self.memory.cover, flow.displacement.shape[1::-1])
+        spoiled = cv2.dilate(self.memory.cover, SPOILED)
+        known = 1 - cv2.resize(spoiled, flow.displacement.shape[1::-1])
         known *= LEAST + flow.trust[..., 1]
         return Flow(filled(flow.displacement, known), filled(flow.trust, known))
 
@@ -135,16 +135,14 @@ class Cleaner:
         if memory is not None:
             soiled = memory.soiled + STEADY * (soiled - memory.soiled)
         new = new._replace(soiled=soiled)
-        doubtful, certain, unmoved, rims = (
-            float(np.interp(soiled, SOILED, ends)) for ends in (DOUBTFUL, CERTAIN, UNMOVED, (0, 1))
+        doubtful, certain, unmoved = (
+            float(np.interp(soiled, SOILED, ends)) for ends in (DOUBTFUL, CERTAIN, UNMOVED)
         )
         cover = ((share - unmoved * still - doubtful) / (certain - doubtful)).clip(0, 1)
         if expected is not None and memory is not None:
             new = new._replace(bar=find_bar(new.grey, _cells(_grey(expected), *new.grey.shape)))
             if new.bar is not None and sweeps(memory.bar, new.bar):
                 cover = cv2.max(cover, cv2.dilate(new.bar.cells, SMEARED).astype(np.float32))
-        if cover.any():
-            cover = cv2.blur(cover + rims * (cv2.dilate(cover, RIM) - cover), EDGE)
         return Found(small, new._replace(cover=cover), memory)
 
     def fill(
