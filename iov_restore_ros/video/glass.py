@@ -34,8 +34,8 @@ AROUND = 9  # side of the square of cells for that mean
 LEAST = 1e-3  # offset in logarithms and denominators
 # Where there are drops, there are more: on a soiled glass less certainty is enough. Each pair is
 # for a clean glass and for a soiled one.
-SOILED = 0.005, 0.015  # share of the cells that certainly lie under something
-SURE = 0.5  # output of the network that is certain; with UNMOVED[0] where nothing has moved
+SOILED = 0.005, 0.015  # share of the cells that surely lie under something
+SURE = 0.5  # output of the network in these cells; UNMOVED[0] more where nothing has moved
 STEADY = 0.3  # weight of the newest frame in that share
 DOUBTFUL = 0.6, 0.3  # remove nothing below
 CERTAIN = 0.9, 0.6  # remove all above
@@ -58,7 +58,7 @@ class Memory(NamedTuple):
     - ``displacement`` (x 2): the flow to the previous frame, in pixels of the small picture; None
       without one.
     - ``share``: the network's output, and ``cover``: the share that was filled, both 0..1.
-    - ``soiled``: the share of all cells that certainly lie under something, of the last frames.
+    - ``soiled``: the share of all cells that surely lie under something, smoothed over frames.
     - ``bar``: a possible wiper.
     """
 
@@ -127,18 +127,8 @@ class Cleaner:
                 expected = move(expected, memory.displacement)
         planes, new = observe(small, expected, memory)
         new = new._replace(share=compute(on_one_thread, self._look, planes))
-        share = new.share
-        if memory is not None:  # a cover that moves may be a road user
-            share = cv2.min(share, cv2.dilate(memory.share, NEAR))
-        still = 1 - cv2.min(new.weight, 1.0)
-        soiled = float((share > SURE + UNMOVED[0] * still).mean())
-        if memory is not None:
-            soiled = memory.soiled + STEADY * (soiled - memory.soiled)
+        cover, soiled = covered(new, memory)
         new = new._replace(soiled=soiled)
-        doubtful, certain, unmoved = (
-            float(np.interp(soiled, SOILED, ends)) for ends in (DOUBTFUL, CERTAIN, UNMOVED)
-        )
-        cover = ((share - unmoved * still - doubtful) / (certain - doubtful)).clip(0, 1)
         if expected is not None and memory is not None:
             new = new._replace(bar=find_bar(new.grey, _cells(_grey(expected), *new.grey.shape)))
             if new.bar is not None and sweeps(memory.bar, new.bar):
@@ -239,6 +229,24 @@ def observe(
         np.full_like(grey, float(expected is not None)),
     ])
     return planes, Memory(grey, weight, averages, nothing, None, nothing, nothing)
+
+
+def covered(memory: Memory, before: Memory | None) -> tuple[np.ndarray, float]:
+    """
+    Return the share of each cell to fill, float32 rows x columns, 0..1, and ``Memory.soiled``.
+
+    ``memory`` belongs to this frame and has the network's output, ``before`` to the previous frame.
+    """
+    share, still = memory.share, 1 - cv2.min(memory.weight, 1.0)
+    if before is not None:  # a cover that moves may be a road user
+        share = cv2.min(share, cv2.dilate(before.share, NEAR))
+    soiled = float((share > SURE + UNMOVED[0] * still).mean())
+    if before is not None:
+        soiled = before.soiled + STEADY * (soiled - before.soiled)
+    doubtful, certain, unmoved = (
+        float(np.interp(soiled, SOILED, ends)) for ends in (DOUBTFUL, CERTAIN, UNMOVED)
+    )
+    return ((share - unmoved * still - doubtful) / (certain - doubtful)).clip(0, 1), soiled
 
 
 def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
