@@ -37,10 +37,9 @@ LEAST = 1e-3  # offset in logarithms and denominators
 SOILED = 0.005, 0.015  # share of the cells that surely lie under something
 SURE = 0.5  # output of the network in these cells; UNMOVED[0] more where nothing has moved
 STEADY = 0.3  # weight of the newest frame in that share
-DOUBTFUL = 0.6, 0.3  # remove nothing below
-CERTAIN = 0.9, 0.6  # remove all above
+DOUBTFUL = 0.6, 0.45  # remove nothing below
+CERTAIN = 0.9, 0.75  # remove all above
 UNMOVED = 0.4, 0.0  # added to both where nothing has moved yet, as in a still
-SPOILED = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))  # cells around with a wrong flow
 NEAR = np.ones((3, 3), np.uint8)  # cells around one that the previous frame must confirm
 SMEARED = np.ones((5, 5), np.uint8)  # cells around a wiper, which moves during the exposure
 FADING = 0.97  # factor on ``seen`` per frame, because flows are never exact
@@ -90,11 +89,10 @@ class Found(NamedTuple):
         return not self.memory.cover.any()
 
     def flow(self, flow: Flow) -> Flow:
-        """Return ``flow`` with covered cells, and those beside them, filled from around."""
+        """Return ``flow`` with covered cells filled from the surrounding cells."""
         if self.nothing:
             return flow
-        spoiled = cv2.dilate(self.memory.cover, SPOILED)
-        known = 1 - cv2.resize(spoiled, flow.displacement.shape[1::-1])
+        known = 1 - cv2.resize(self.memory.cover, flow.displacement.shape[1::-1])
         known *= LEAST + flow.trust[..., 1]
         return Flow(filled(flow.displacement, known), filled(flow.trust, known))
 
