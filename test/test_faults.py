@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ros_harness import make_message
 
 from iov_restore_ros.inference import Restorer
 from iov_restore_ros.node.images import view
+from iov_restore_ros.node.pipeline import Batch
 
 PROFILES = f'{FAST_DDS}_DEFAULT_PROFILES_FILE'
 SUBSCRIBER = """
@@ -90,6 +92,21 @@ def test_out_of_memory_while_restoring(rig, crop, photograph):
     assert rig.round_trip(large).data != large.data
     rig.wait(lambda: rig.next_status('camera camera')[2]['restored'] == '3')
     assert rig.next_status('camera camera')[2]['passed through after an error'] == '1'
+
+
+def test_a_failed_step_holds_no_memory():
+    """The frames are published after it, and that needs some."""
+    batch, held = Batch([]), []
+
+    def step(batch):
+        pixels = np.zeros((9, 9, 3), np.uint8)
+        batch.restored = [pixels]
+        held.append(weakref.ref(pixels))
+        raise MemoryError
+
+    batch.attempt(step)
+    assert held[0]() is None
+    assert batch.error == 'MemoryError'
 
 
 def test_resolution_that_changes_from_frame_to_frame(rig, photograph):

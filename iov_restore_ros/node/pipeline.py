@@ -120,7 +120,7 @@ class Batch:
         except Exception as error:  # noqa: BLE001  of any kind: the stack must not go blind
             # Publishing the frames as they came needs memory, and the exception would hold all
             # that the step had allocated.
-            self.error = str(error)
+            self.error = str(error) or type(error).__name__
             self.pictures, self.restoring, self.restored = [], None, []
 
 

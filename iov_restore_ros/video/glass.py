@@ -125,13 +125,12 @@ class Cleaner:
                 expected = move(expected, memory.displacement)
         planes, new = observe(small, expected, memory)
         new = new._replace(share=compute(on_one_thread, self._look, planes))
-        cover, soiled = covered(new, memory)
-        new = new._replace(soiled=soiled)
+        (cover, soiled), bar = covered(new, memory), None
         if expected is not None and memory is not None:
-            new = new._replace(bar=find_bar(new.grey, _cells(_grey(expected), *new.grey.shape)))
-            if new.bar is not None and sweeps(memory.bar, new.bar):
-                cover = cv2.max(cover, cv2.dilate(new.bar.cells, SMEARED).astype(np.float32))
-        return Found(small, new._replace(cover=cover), memory)
+            bar = find_bar(new.grey, _cells(_grey(expected), *new.grey.shape))
+            if bar is not None and sweeps(memory.bar, bar):
+                cover = cv2.max(cover, cv2.dilate(bar.cells, SMEARED).astype(np.float32))
+        return Found(small, new._replace(cover=cover, soiled=soiled, bar=bar), memory)
 
     def fill(
         self, frame: np.ndarray, before: np.ndarray | None, flow: Flow | None, found: Found
